@@ -1,0 +1,91 @@
+"""Data sets by name."""
+
+import difflib
+import os
+from pathlib import Path
+
+from jaxgan.data import folder, originals, prepared
+from jaxgan.data.dataset import DataNotFoundError, Dataset, canonical
+from jaxgan.data.toy import MIXTURES
+
+NAMES = ("digits", *originals.FILES)
+
+
+def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None = None,
+         image_size: int | None = None) -> Dataset:
+    """Returns a data set's images and labels, always the same and in the same order.
+
+    - "digits": 1,797 digits of 8x8 pixels that scikit-learn brings along; needs no files.
+    - "mnist", "fashion_mnist", "cifar10": from a directory that TensorFlow Datasets prepared in
+      `data_dir`, else from the original files in `data_dir`/downloads/manual, else downloaded.
+    - any other set of TensorFlow Datasets with an image and a label: prepared in `data_dir` in the
+      array_record format, or prepared there now where TensorFlow is installed.
+    - "folder:PATH": PNG and JPEG files of one's own, see `jaxgan.data.folder.load`.
+
+    Args:
+        name: the name of the set, or "folder:PATH".
+        split: "train" or "test".
+        data_dir: where TensorFlow Datasets keeps its sets; by default $TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        image_size: None for the images' own size, or the side to crop and resize them to, about
+            the centre and antialiased; "folder:PATH" must have one.
+
+    Raises:
+        DataNotFoundError: the set is known, but its data are not to be had.
+        ValueError: the name, the split or the size is not one that exists, or a file is damaged.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test'; got {split!r}")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1; got {image_size}")
+    if name.startswith("folder:"):
+        return folder.load(name.removeprefix("folder:"), split, image_size=image_size)
+    if name == "digits":
+        return _digits(split, image_size)
+    if name in MIXTURES or name == "swissroll":
+        raise ValueError(f"{name} is drawn, not loaded: call mixture({name!r})")
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = Path(data_dir).expanduser()
+
+    notes = []
+    try:
+        if directory := prepared.find(name, data_dir):
+            return prepared.read(directory, name, split, image_size)
+        notes.append(f"no prepared directory {data_dir / name}")
+    except DataNotFoundError as error:
+        notes.append(str(error))
+    try:
+        if name in originals.FILES:
+            images, labels = originals.read(name, split, data_dir)
+            return canonical(name, images, labels, originals.CLASS_NAMES[name], image_size)
+        if name.partition("/")[0] not in (known := prepared.catalogue()):
+            raise ValueError(_unknown(name, [*NAMES, *MIXTURES, "swissroll", *known]))
+        return prepared.prepare(name, split, data_dir, image_size)
+    except DataNotFoundError as error:
+        notes.append(str(error))
+    originals_remedy = (f"put the original files into {data_dir / 'downloads' / 'manual'}, "
+                        if name in originals.FILES else "")
+    raise DataNotFoundError(
+        f"{name} was not found: {'; '.join(notes)}. Prepare it with TensorFlow Datasets "
+        f"(file_format='array_record') in {data_dir}, {originals_remedy}"
+        "or use 'digits', which needs no files")
+
+
+def _digits(split: str, image_size: int | None) -> Dataset:
+    """Returns scikit-learn's digits; of every five in its order, the last is a test example.
+
+    Their values are 0 to 16; 255/16 times that, rounded half up, is 0 to 255, every step distinct.
+    """
+    from sklearn.datasets import load_digits
+
+    values, labels = load_digits(return_X_y=True)
+    pixels = ((values.astype(int) * 255 + 8) // 16).astype("uint8").reshape(-1, 8, 8, 1)
+    chosen = [i for i in range(len(labels)) if (i % 5 == 4) == (split == "test")]
+    return canonical("digits", pixels[chosen], labels[chosen], "0123456789", image_size)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else \
+        f"the simplest are {', '.join(map(repr, NAMES))} and 'folder:PATH'"
+    return f"unknown data set {name!r}: {hint}"

@@ -1,0 +1,101 @@
+"""The order in which a data set is gone through: a fresh permutation every epoch.
+
+Batches are a pure function of the seed and the step. Nothing is sorted and no permutation is held
+in memory: where an example goes is computed for itself, by a small keyed cipher.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxgan.types import Array, Key
+
+_ROUNDS = 12
+
+
+def epoch_and_offset(step: int | Array, examples_per_step: int, rows: Array,
+                     size: int) -> tuple[Array, Array]:
+    """Returns where in the stream of epochs the rows of a step are, exactly.
+
+    Row r of step s is at position s * examples_per_step + r of the stream; its epoch is that
+    divided by the size, its offset the remainder. The product is never formed, so it may exceed
+    32 bits: exact for steps below 2**32, as long as the epoch is below 2**32 too.
+
+    Args:
+        step: the number of the step, scalar integer, may be traced.
+        examples_per_step: how many examples all devices together consume in a step, below 2**31.
+        rows: which of them are meant, [batch] integers, in [0, examples_per_step).
+        size: the number of examples in an epoch, below 2**31.
+
+    Returns:
+        The epochs and the offsets, both uint32 [batch].
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    _check(examples_per_step=examples_per_step, size=size)
+    step, rows = jnp.asarray(step, jnp.uint32), jnp.asarray(rows, jnp.uint32)
+    epoch = offset = jnp.zeros((), jnp.uint32)
+    for bit in range(32):  # sum the position bit by bit of the step, carrying at `size`
+        quotient, remainder = divmod(examples_per_step << bit, size)
+        chosen = step >> bit & 1
+        offset = offset + chosen * jnp.uint32(remainder)
+        carry = offset // size
+        epoch = epoch + chosen * jnp.uint32(quotient % 2**32) + carry
+        offset = offset - carry * size
+    offsets = offset + rows % size
+    return epoch + rows // size + offsets // size, offsets % size
+
+
+def shuffled_index(key: Key, epochs: Array, offsets: Array, size: int) -> Array:
+    """Returns which example comes at each offset of each epoch; a permutation in every epoch.
+
+    A Feistel cipher on pairs (left, right) with left * right >= size, whose numbers outside
+    [0, size) are enciphered again until they fall inside, after Black and Rogaway, "Ciphers with
+    Arbitrary Finite Domains" (2002), section "Generalized-Feistel Cipher". Its round keys are
+    random bits of the key and the epoch; its round function is a mixer of 32-bit integers.
+
+    Args:
+        key: one typed key, shape ().
+        epochs: the number of the epoch, uint32 [batch].
+        offsets: the place in the epoch, uint32 [batch], in [0, size).
+        size: the number of examples in an epoch, in [1, 2**31).
+
+    Returns:
+        int32 [batch], in [0, size).
+
+    Raises:
+        ValueError: the size is out of range.
+    """
+    _check(size=size)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, epochs)
+    rounds = jax.vmap(lambda key: jax.random.bits(key, (_ROUNDS,), jnp.uint32), out_axes=1)(keys)
+    left = math.isqrt(size - 1) + 1
+    right = -(-size // left)  # left * right is above size by less than left: few need a second turn
+
+    def encipher(index: Array) -> Array:
+        first, second = index // right, index % right
+        for i in range(0, _ROUNDS, 2):
+            first = (first + _mix(second + rounds[i]) % left) % left
+            second = (second + _mix(first + rounds[i + 1]) % right) % right
+        return first * right + second
+
+    index = jax.lax.while_loop(
+        lambda index: jnp.any(index >= size),
+        lambda index: jnp.where(index >= size, encipher(index), index),
+        encipher(jnp.asarray(offsets, jnp.uint32)))
+    return index.astype(jnp.int32)
+
+
+def _mix(x: Array) -> Array:
+    """Returns uint32 numbers scrambled one by one (the finaliser of MurmurHash3)."""
+    x = (x ^ x >> 16) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ x >> 13) * jnp.uint32(0xC2B2AE35)
+    return x ^ x >> 16
+
+
+def _check(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if not 1 <= number < 2**31:
+            raise ValueError(f"{name} must be in [1, 2**31); got {number}")

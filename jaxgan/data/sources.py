@@ -1,0 +1,121 @@
+"""What a training loop draws its batches from."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan.data.dataset import Dataset
+from jaxgan.data.order import epoch_and_offset, shuffled_index
+from jaxgan.keys import stream, uniform
+from jaxgan.types import Array, Batch, Key, PyTree
+
+_ENDLESS = 2**31 - 1  # examples in an "epoch" of a set that has none
+
+
+class Source(NamedTuple):
+    """Examples that can be drawn by their position in an endless stream of epochs.
+
+    What is drawn at a position depends on the key and that position only, so that devices that
+    each draw their part of a batch see together what one device would.
+
+    Attributes:
+        arrays: what lives on the device; given to `draw` as an argument, so that it is not
+            compiled into the program as a constant. () if there is nothing.
+        draw: (arrays, key, epochs [B], offsets [B]) -> Batch; pure, to be jitted by the caller.
+        size: the number of examples, None if they never repeat.
+        sample_shape: the shape of one sample.
+        value_range: the lowest and highest value of a sample.
+        num_classes: the number of classes, 0 if there are none.
+    """
+
+    arrays: PyTree
+    draw: Callable[[PyTree, Key, Array, Array], Batch]
+    size: int | None
+    sample_shape: tuple[int, ...]
+    value_range: tuple[float, float]
+    num_classes: int
+
+
+def draw_step(source: Source, arrays: PyTree, key: Key, step: int | Array,
+              examples_per_step: int, rows: Array) -> Batch:
+    """Returns the given rows of the examples that a step consumes.
+
+    Args:
+        source: where from; static under jit.
+        arrays: `source.arrays`, on the device.
+        key: one typed key, the same in every step.
+        step: the number of the step.
+        examples_per_step: how many examples all devices together consume in a step.
+        rows: which of them are meant, [B] integers, in [0, examples_per_step).
+    """
+    epochs, offsets = epoch_and_offset(step, examples_per_step, rows, source.size or _ENDLESS)
+    return source.draw(arrays, key, epochs, offsets)
+
+
+def position_keys(key: Key, epochs: Array, offsets: Array) -> Key:
+    """Returns one key per example, [batch], folded from its position in the stream."""
+    return jax.vmap(lambda *position: jax.random.fold_in(jax.random.fold_in(key, position[0]),
+                                                         position[1]))(epochs, offsets)
+
+
+def resident(dataset: Dataset, *, value_range: tuple[float, float] = (-1.0, 1.0),
+             dequantize: bool = False, labels: bool = False) -> Source:
+    """Returns a source whose images stay on the device as uint8 and are gathered by index.
+
+    Args:
+        dataset: the images, gone through in a fresh order every epoch.
+        value_range: (-1, 1) for x / 127.5 - 1, or (0, 1) for x / 255.
+        dequantize: 2 (x / 256 - 1/2) + u instead, u uniform in [0, 1/128) and different at every
+            draw; for the range (-1, 1). Source: the CIFAR-10 ResNet of Gulrajani et al. 2017, arXiv
+            1704.00028, as its public code runs it.
+        labels: whether the batch's condition is the labels, int32 [batch], rather than None.
+
+    Raises:
+        ValueError: the range is another one, or not (-1, 1) though `dequantize` is on.
+    """
+    low, high = _check_range(value_range)
+    if dequantize and (low, high) != (-1.0, 1.0):
+        raise ValueError(f"dequantize needs the value_range (-1, 1); got {value_range}")
+    arrays = {"images": jnp.asarray(dataset.images)}
+    if labels:
+        arrays["labels"] = jnp.asarray(dataset.labels)
+    size = len(dataset)
+
+    def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
+        index = shuffled_index(stream(key, "order"), epochs, offsets, size)
+        samples = arrays["images"][index].astype(jnp.float32)
+        if dequantize:
+            noise = uniform(position_keys(stream(key, "dequantize"), epochs, offsets),
+                            samples.shape[1:])
+            samples = 2 * (samples / 256 - 0.5) + noise / 128
+        else:
+            samples = (samples * (high - low) + 255 * low) / 255  # exact at both ends
+        return Batch(samples, arrays["labels"][index] if labels else None)
+
+    return Source(arrays, draw, size, dataset.images.shape[1:], (low, high),
+                  len(dataset.class_names))
+
+
+def pixels(samples: Array, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
+    """Returns samples as pixels, uint8: scaled to 0 to 255, rounded and clipped; NaN is 0.
+
+    Args:
+        samples: [...], in `value_range`.
+        value_range: (-1, 1) or (0, 1).
+
+    Raises:
+        ValueError: the range is another one.
+    """
+    low, high = _check_range(value_range)
+    scaled = (np.asarray(samples, np.float32) - low) * (255 / (high - low))
+    return np.nan_to_num(np.rint(scaled).clip(0, 255)).astype(np.uint8)
+
+
+def _check_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    if tuple(value_range) not in ((-1, 1), (0, 1)):
+        raise ValueError(f"value_range must be (-1, 1) or (0, 1); got {value_range}")
+    low, high = value_range
+    return float(low), float(high)

@@ -1,0 +1,59 @@
+"""Randomness as a function of (seed, step, global example index).
+
+A run's key is split once, by name. Inside a step every example draws from a key of its own, folded
+from the example's index in the *global* batch, so that 1, 2 or 8 devices see the same noise.
+"""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from jaxgan.types import Array, Key
+
+
+def stream(key: Key, name: str) -> Key:
+    """Returns the key of the stream called `name` ("init", "data", "train", "sample", ...).
+
+    Streams of different names are independent; adding a stream never changes another one.
+    """
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def example_keys(key: Key, count: int, axis_name: str | None = None) -> Key:
+    """Returns one key per example, [count], folded from the example's global index.
+
+    Args:
+        key: one typed key, shape ().
+        count: the number of examples on this device.
+        axis_name: the mapped axis of the devices that share the batch; None on a single device.
+    """
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+
+
+def per_example(key: Key, count: int) -> Key:
+    """Returns `count` keys: `key` itself if it holds one per example, else `example_keys` of it.
+
+    Raises:
+        TypeError: `key` is a raw uint32 key.
+        ValueError: `key` is neither one key nor one per example.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key must be a typed key, jax.random.key(seed); got {key.dtype} numbers")
+    if key.shape == ():
+        return example_keys(key, count)
+    if key.shape != (count,):
+        raise ValueError(f"key must be one key or one per example, shape ({count},); "
+                         f"got shape {key.shape}")
+    return key
+
+
+def normal(keys: Key, shape: tuple[int, ...]) -> Array:
+    """Draws standard normal values, [len(keys), *shape], each row from its own key."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def uniform(keys: Key, shape: tuple[int, ...] = ()) -> Array:
+    """Draws values uniform in [0, 1), [len(keys), *shape], each row from its own key."""
+    return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)

@@ -1,0 +1,162 @@
+"""Adversarial losses: pairs of pure functions of the critic's scores.
+
+Both halves of a pair map `(real_scores [batch], fake_scores [batch])` to a scalar to be minimised,
+in float32 whatever the scores' precision. Scores are unbounded (logits where the loss is a
+cross-entropy), so no loss takes the logarithm of a sigmoid, and all are finite at any finite score.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgan.types import Array, ScoreLoss
+
+
+class AdversarialLoss(NamedTuple):
+    """What the critic and the generator minimise.
+
+    Attributes:
+        critic: `(real_scores [batch], fake_scores [batch]) -> scalar`.
+        generator: the same for the generator; most generators' losses ignore the real scores.
+        across_batch: whether a sample's loss depends on the batch's other samples. The steps then
+            gather the scores of all devices before they call the loss.
+    """
+
+    critic: ScoreLoss
+    generator: ScoreLoss
+    across_batch: bool = False
+
+
+def wasserstein() -> AdversarialLoss:
+    """The Wasserstein loss: critic `E[D(fake)] - E[D(real)]`, generator `-E[D(fake)]`.
+
+    It is meaningful for a Lipschitz critic: add a penalty or clip the weights.
+    Arjovsky et al. 2017 (arXiv 1701.07875), equations 2 and 3.
+    """
+    return _pair(lambda real, fake: fake.mean() - real.mean(),
+                 lambda real, fake: -fake.mean())
+
+
+def minimax(label_smoothing: float = 0.0) -> AdversarialLoss:
+    """The original game, binary cross-entropy on logits; the generator *minimises*
+    `E[log(1 - sigmoid(D(fake)))]`, which saturates when the critic is sure.
+
+    Goodfellow et al. 2014 (arXiv 1406.2661), equation 1.
+
+    Args:
+        label_smoothing: the critic's target for reals is `1 - label_smoothing`, in [0, 1);
+            fakes keep 0 ("one-sided", Salimans et al. 2016, arXiv 1606.03498, section 3.4).
+    """
+    return _pair(_cross_entropy_critic(label_smoothing),
+                 lambda real, fake: -jax.nn.softplus(fake).mean())
+
+
+def non_saturating(label_smoothing: float = 0.0) -> AdversarialLoss:
+    """The cross-entropy critic of `minimax` with the generator minimising
+    `-E[log sigmoid(D(fake))]`, whose gradient is strong where the fakes are bad.
+
+    Goodfellow et al. 2014 (arXiv 1406.2661), section 3, last paragraph.
+
+    Args:
+        label_smoothing: as for `minimax`.
+    """
+    return _pair(_cross_entropy_critic(label_smoothing),
+                 lambda real, fake: jax.nn.softplus(-fake).mean())
+
+
+def least_squares(
+    real_target: float = 1.0, fake_target: float = 0.0, generator_target: float = 1.0
+) -> AdversarialLoss:
+    """The mean squared error to fixed targets: critic `E[(D(real) - b)^2]/2 + E[(D(fake) - a)^2]/2`,
+    generator `E[(D(fake) - c)^2]/2`.
+
+    Mao et al. 2017 (arXiv 1611.04076), equation 2; `b - c = 1, b - a = 2` (targets 1, -1, 0) gives
+    the Pearson chi-square divergence, the defaults are the paper's equation 9.
+
+    Args:
+        real_target: b, the critic's target for reals.
+        fake_target: a, the critic's target for fakes.
+        generator_target: c, what the generator wants its fakes to score.
+    """
+    return _pair(
+        lambda real, fake: 0.5 * (jnp.square(real - real_target).mean()
+                                  + jnp.square(fake - fake_target).mean()),
+        lambda real, fake: 0.5 * jnp.square(fake - generator_target).mean(),
+    )
+
+
+def hinge(margin: float = 1.0) -> AdversarialLoss:
+    """The hinge loss: critic `E[max(0, m - D(real))] + E[max(0, m + D(fake))]`, generator
+    `-E[D(fake)]`.
+
+    Lim & Ye 2017 (arXiv 1705.02894); Miyato et al. 2018 (arXiv 1802.05957), equations 16 and 17.
+
+    Args:
+        margin: m, above 0: scores beyond it no longer move the critic.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin must be above 0; got {margin}")
+    return _pair(
+        lambda real, fake: jax.nn.relu(margin - real).mean() + jax.nn.relu(margin + fake).mean(),
+        lambda real, fake: -fake.mean(),
+    )
+
+
+def relativistic() -> AdversarialLoss:
+    """The relativistic pairing loss: critic `E[softplus(-(D(real) - D(fake)))]`, generator the same
+    with the roles exchanged, over pairs of a real and a fake sample.
+
+    Jolicoeur-Martineau 2018 (arXiv 1807.00734), equations 4 and 5; R3GAN (arXiv 2501.05441)
+    combines it with R1 and R2.
+    """
+    return _pair(lambda real, fake: jax.nn.softplus(fake - real).mean(),
+                 lambda real, fake: jax.nn.softplus(real - fake).mean())
+
+
+def relativistic_average() -> AdversarialLoss:
+    """The relativistic average loss: each score is compared with the *mean* score of the other kind.
+
+    Critic `E[softplus(-(D(real) - E D(fake)))] + E[softplus(D(fake) - E D(real))]`, generator with
+    the roles exchanged. Jolicoeur-Martineau 2018 (arXiv 1807.00734), equations 8 and 9.
+    """
+
+    def critic(real: Array, fake: Array) -> Array:
+        return (jax.nn.softplus(fake.mean() - real).mean()
+                + jax.nn.softplus(fake - real.mean()).mean())
+
+    return _pair(critic, lambda real, fake: critic(fake, real), across_batch=True)
+
+
+def _cross_entropy_critic(label_smoothing: float) -> ScoreLoss:
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing must be in [0, 1); got {label_smoothing}")
+
+    def critic(real: Array, fake: Array) -> Array:
+        # The cross-entropy of a logit r with target 1 - s is softplus(-r) + s r.
+        return (jax.nn.softplus(-real) + label_smoothing * real).mean() + jax.nn.softplus(fake).mean()
+
+    return critic
+
+
+def _pair(critic: ScoreLoss, generator: ScoreLoss, across_batch: bool = False) -> AdversarialLoss:
+    return AdversarialLoss(_of_scores(critic), _of_scores(generator), across_batch)
+
+
+def _of_scores(loss: ScoreLoss) -> ScoreLoss:
+    """Wraps `loss` to check its scores at the door and to compute in float32 at least."""
+
+    def checked(real_scores: Array, fake_scores: Array) -> Array:
+        for name, scores in (("real_scores", real_scores), ("fake_scores", fake_scores)):
+            if not jnp.issubdtype(jnp.result_type(scores), jnp.floating):
+                raise TypeError(f"{name} must be floating point; got {jnp.result_type(scores)}")
+            if jnp.ndim(scores) != 1:
+                raise ValueError(f"{name} must be one score per sample, shape [batch]; got shape "
+                                 f"{jnp.shape(scores)}: squeeze the other axes")
+        if jnp.shape(real_scores) != jnp.shape(fake_scores):
+            raise ValueError("real_scores and fake_scores must be equally many; got "
+                             f"{jnp.shape(real_scores)[0]} and {jnp.shape(fake_scores)[0]}")
+        return loss(*(scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+                      for scores in (real_scores, fake_scores)))
+
+    return checked

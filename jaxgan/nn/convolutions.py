@@ -1,0 +1,370 @@
+"""Convolutions whose derivatives of every order are as fast as they are, on a CPU too.
+
+A convolution, its gradient with respect to the input (the transposed convolution) and its gradient
+with respect to the kernel are bilinear, and the derivatives of each are the other two. XLA's CPU
+backend runs the derivatives of a strided convolution, and what a gradient penalty makes of them,
+through a naive loop. The three functions here name each other in their derivative rules instead, so
+that each needs one fast lowering and no derivative ever dilates anything. What is computed follows
+the platform that the computation is lowered for: on anything but a CPU it is XLA's own convolution.
+
+Each is a primitive, as that alone gives forward and reverse mode of any order and a choice by
+platform: `jax.custom_vjp` has no forward mode, and `jax.custom_jvp` no transposition.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxgan.types import Array
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+class Geometry(NamedTuple):
+    """The sizes of a convolution, which are also those of its two gradients.
+
+    Attributes:
+        input_size: spatial size of the convolution's input.
+        kernel_size: spatial size of the kernel.
+        output_size: spatial size of the convolution's output.
+        strides: one stride per spatial axis.
+        padding: zeros before and after, per spatial axis of the input.
+        groups: groups that the channels are split into.
+    """
+
+    input_size: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    output_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    groups: int
+
+
+def conv(x: Array, kernel: Array, *, strides: Sequence[int], padding: Padding,
+         groups: int = 1) -> Array:
+    """Returns the convolution of `x` with `kernel` (unflipped, as everywhere in deep learning).
+
+    Args:
+        x: input, [batch, *spatial, in_channels], float32 or bfloat16 (which sums in float32).
+        kernel: [*kernel_size, in_channels / groups, out_channels], of the same dtype as `x`.
+        strides: one stride per spatial axis.
+        padding: "SAME", "VALID" or one (before, after) pair per spatial axis.
+        groups: groups that the channels are split into.
+
+    Returns:
+        [batch, *spatial_out, out_channels], in the dtype of `x`.
+
+    Raises:
+        TypeError: the dtypes differ.
+        ValueError: ranks, channels, groups, strides or padding do not fit.
+    """
+    _check_operands("conv", x=x, kernel=kernel)
+    _check_groups("conv", groups, x.shape[-1], kernel.shape[-1])
+    if x.shape[-1] != kernel.shape[-2] * groups:
+        raise ValueError(f"conv: x has {x.shape[-1]} channels, but kernel {kernel.shape} in "
+                         f"{groups} groups takes {kernel.shape[-2] * groups}")
+    geometry = _geometry("conv", x.shape[1:-1], kernel.shape[:-2], strides, padding, groups)
+    return _conv_p.bind(x, kernel, geometry=geometry)
+
+
+def conv_transpose(y: Array, kernel: Array, *, strides: Sequence[int], padding: Padding,
+                   groups: int = 1, output_size: Sequence[int] | None = None) -> Array:
+    """Returns the gradient of `conv` with respect to its input: the transposed convolution.
+
+    Args:
+        y: what `conv` would return, [batch, *spatial_out, out_channels].
+        kernel: laid out as for `conv`, [*kernel_size, in_channels / groups, out_channels].
+        strides: strides of that `conv`.
+        padding: padding of that `conv`.
+        groups: groups of that `conv`.
+        output_size: the spatial size of that `conv`'s input, where several fit; by default
+            spatial_out * strides for "SAME" and the smallest one otherwise.
+
+    Returns:
+        [batch, *output_size, in_channels], in the dtype of `y`.
+
+    Raises:
+        TypeError: the dtypes differ.
+        ValueError: ranks, channels, groups, strides, padding or output_size do not fit.
+    """
+    _check_operands("conv_transpose", y=y, kernel=kernel)
+    _check_groups("conv_transpose", groups, kernel.shape[-2] * groups, kernel.shape[-1])
+    if y.shape[-1] != kernel.shape[-1]:
+        raise ValueError(f"conv_transpose: y has {y.shape[-1]} channels, but kernel {kernel.shape} "
+                         f"takes {kernel.shape[-1]}, its last axis")
+    kernel_size, spatial = kernel.shape[:-2], y.shape[1:-1]
+    if output_size is None:
+        strides = _check_strides("conv_transpose", strides, len(spatial))
+        if padding == "SAME":
+            output_size = [n * s for n, s in zip(spatial, strides, strict=True)]
+        else:
+            pairs = _padding("conv_transpose", (), kernel_size, strides, padding)
+            output_size = [(n - 1) * s + k - sum(pair) for n, s, k, pair
+                           in zip(spatial, strides, kernel_size, pairs, strict=True)]
+    geometry = _geometry("conv_transpose", tuple(output_size), kernel_size, strides, padding,
+                         groups)
+    if geometry.output_size != spatial:
+        raise ValueError(f"conv_transpose: a convolution of size {tuple(output_size)} gives "
+                         f"{geometry.output_size}, not y's {spatial}; give another output_size")
+    return _conv_transpose_p.bind(y, kernel, geometry=geometry)
+
+
+def conv_kernel_gradient(x: Array, y: Array, *, kernel_size: Sequence[int], strides: Sequence[int],
+                         padding: Padding, groups: int = 1) -> Array:
+    """Returns the gradient of `conv` with respect to its kernel.
+
+    Args:
+        x: input of `conv`, [batch, *spatial, in_channels].
+        y: cotangent of its output, [batch, *spatial_out, out_channels], of the same dtype as `x`.
+        kernel_size: spatial size of the kernel.
+        strides: strides of that `conv`.
+        padding: padding of that `conv`.
+        groups: groups of that `conv`.
+
+    Returns:
+        [*kernel_size, in_channels / groups, out_channels], in the dtype of `x`.
+
+    Raises:
+        TypeError: the dtypes differ.
+        ValueError: ranks, batches, sizes, groups, strides or padding do not fit.
+    """
+    _check_operands("conv_kernel_gradient", x=x, y=y)
+    _check_groups("conv_kernel_gradient", groups, x.shape[-1], y.shape[-1])
+    if len(kernel_size) != x.ndim - 2:
+        raise ValueError(f"conv_kernel_gradient: kernel_size {tuple(kernel_size)} needs one number "
+                         f"per spatial axis of x, which has {x.ndim - 2}")
+    geometry = _geometry("conv_kernel_gradient", x.shape[1:-1], tuple(kernel_size), strides,
+                         padding, groups)
+    if y.shape[:-1] != (x.shape[0], *geometry.output_size):
+        raise ValueError(f"conv_kernel_gradient: y must have shape "
+                         f"{(x.shape[0], *geometry.output_size, 'channels')} for x of shape "
+                         f"{x.shape}; got {y.shape}")
+    return _conv_kernel_gradient_p.bind(x, y, geometry=geometry)
+
+
+# What is refused at the door.
+
+
+def _check_operands(name: str, **operands: Array) -> None:
+    (a_name, a), (b_name, b) = operands.items()
+    if a.ndim != b.ndim or a.ndim < 3:
+        raise ValueError(f"{name}: {a_name} and {b_name} must have the same rank, at least 3 (with "
+                         f"batch and channel axes); got {a.shape} and {b.shape}")
+    if a.dtype != b.dtype or not jnp.issubdtype(a.dtype, jnp.floating):
+        raise TypeError(f"{name}: {a_name} and {b_name} must have the same floating dtype; got "
+                        f"{a.dtype} and {b.dtype}: cast one of them")
+
+
+def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -> None:
+    if groups < 1 or in_channels % groups or out_channels % groups:
+        raise ValueError(f"{name}: groups={groups} must divide both the {in_channels} input and "
+                         f"the {out_channels} output channels")
+
+
+def _check_strides(name: str, strides: Sequence[int], rank: int) -> tuple[int, ...]:
+    strides = tuple(strides)
+    if len(strides) != rank or min(strides) < 1:
+        raise ValueError(f"{name}: strides must be {rank} positive numbers, one per spatial axis; "
+                         f"got {strides}")
+    return strides
+
+
+def _padding(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ...],
+             strides: tuple[int, ...], padding: Padding) -> tuple[tuple[int, int], ...]:
+    if padding == "SAME":
+        totals = [max((-(-n // s) - 1) * s + k - n, 0)
+                  for n, k, s in zip(input_size, kernel_size, strides, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    if padding == "VALID":
+        return ((0, 0),) * len(kernel_size)
+    if isinstance(padding, str) or np.shape(padding) != (len(kernel_size), 2):
+        raise ValueError(f"{name}: padding must be 'SAME', 'VALID' or {len(kernel_size)} pairs "
+                         f"(before, after), one per spatial axis; got {padding!r}")
+    return tuple((int(before), int(after)) for before, after in padding)
+
+
+def _geometry(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ...],
+              strides: Sequence[int], padding: Padding, groups: int) -> Geometry:
+    strides = _check_strides(name, strides, len(kernel_size))
+    if len(input_size) != len(kernel_size):
+        raise ValueError(f"{name}: size {input_size} needs one number per spatial axis, of which "
+                         f"the kernel has {len(kernel_size)}")
+    pairs = _padding(name, input_size, kernel_size, strides, padding)
+    output_size = tuple((n + sum(pair) - k) // s + 1 for n, k, s, pair
+                        in zip(input_size, kernel_size, strides, pairs, strict=True))
+    if min(output_size) < 1:
+        raise ValueError(f"{name}: a kernel of size {kernel_size} does not fit an input of size "
+                         f"{input_size} padded by {pairs}")
+    return Geometry(input_size, kernel_size, output_size, strides, pairs, groups)
+
+
+# XLA's own: each of the three is one convolution.
+
+
+def _accumulator(x: Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _axes(pattern: str, rank: int) -> str:
+    return pattern.replace("*", "DHW"[-rank:] if rank <= 3 else "DHWUVXYZ"[:rank])
+
+
+def _convolve(a: Array, b: Array, axes: tuple[str, str, str], **options) -> Array:
+    dimensions = tuple(_axes(pattern, a.ndim - 2) for pattern in axes)
+    return lax.conv_general_dilated(a, b, dimension_numbers=dimensions,
+                                    preferred_element_type=_accumulator(a), **options
+                                    ).astype(a.dtype)
+
+
+def _xla_conv(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
+    return _convolve(x, kernel, ("N*C", "*IO", "N*C"), window_strides=geometry.strides,
+                     padding=geometry.padding, feature_group_count=geometry.groups)
+
+
+def _xla_conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
+    size, groups = geometry.kernel_size, geometry.groups
+    kernel = jnp.flip(kernel, range(len(size))).reshape(*size, kernel.shape[-2], groups, -1)
+    kernel = jnp.moveaxis(kernel, -1, -3)  # [*k, out / groups, in / groups, groups]
+    kernel = jnp.swapaxes(kernel, -1, -2).reshape(*size, kernel.shape[-3], -1)
+    before = [k - 1 - low for k, (low, _) in zip(size, geometry.padding, strict=True)]
+    padding = [(low, n + k - 2 - (m - 1) * s - low) for low, n, k, m, s
+               in zip(before, geometry.input_size, size, geometry.output_size, geometry.strides,
+                      strict=True)]
+    return _convolve(y, kernel, ("N*C", "*IO", "N*C"), window_strides=(1,) * len(size),
+                     padding=padding, lhs_dilation=geometry.strides, feature_group_count=groups)
+
+
+def _xla_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array:
+    padding = [(low, (m - 1) * s + k - n - low) for (low, _), n, k, m, s
+               in zip(geometry.padding, geometry.input_size, geometry.kernel_size,
+                      geometry.output_size, geometry.strides, strict=True)]
+    return _convolve(x, y, ("C*N", "I*O", "*NC"), window_strides=(1,) * len(padding),
+                     padding=padding, rhs_dilation=geometry.strides,
+                     batch_group_count=geometry.groups)
+
+
+# On a CPU.
+
+
+def _taps(geometry: Geometry) -> np.ndarray:
+    """Returns the flat input position under each tap of each output, or -1, [outputs, taps]."""
+    positions = np.zeros((1, 1), np.int32)
+    for n, k, m, s, (low, _) in zip(geometry.input_size, geometry.kernel_size,
+                                    geometry.output_size, geometry.strides, geometry.padding,
+                                    strict=True):
+        axis = np.arange(m)[:, None] * s + np.arange(k) - low
+        axis = np.where((axis >= 0) & (axis < n), axis, -1)
+        outer, axis = positions[:, None, :, None], axis[None, :, None, :]
+        positions = np.where((outer < 0) | (axis < 0), -1, outer * n + axis)
+        positions = positions.reshape(len(outer) * m, -1)
+    return positions
+
+
+def _gather(x: Array, positions: np.ndarray) -> Array:
+    """Returns the rows of `x`, [batch, rows, ...], at `positions`, with zeros where that is -1."""
+    rows = jnp.take(x, np.maximum(positions, 0), axis=1, mode="clip")
+    present = (positions >= 0).reshape(1, *positions.shape, *(1,) * (x.ndim - 2))
+    return jnp.where(present, rows, jnp.zeros((), x.dtype))
+
+
+def _patches(x: Array, geometry: Geometry) -> Array:
+    """Returns what each output sees, [batch, outputs, taps, groups, in_channels / groups]."""
+    x = x.reshape(x.shape[0], math.prod(geometry.input_size), geometry.groups, -1)
+    return _gather(x, _taps(geometry))
+
+
+def _cpu_conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
+    if math.prod(geometry.strides) == 1:
+        return _xla_conv_transpose(y, kernel, geometry=geometry)
+    groups, channels = geometry.groups, kernel.shape[-2]
+    y = y.reshape(y.shape[0], math.prod(geometry.output_size), groups, -1)
+    kernel = kernel.reshape(math.prod(geometry.kernel_size), channels, groups, -1)
+    # product [batch, outputs, taps, groups, in_channels / groups]
+    product = jnp.einsum("bpgo,tigo->bptgi", y, kernel, preferred_element_type=_accumulator(y))
+    product = product.reshape(y.shape[0], -1, groups * channels)
+    taps = _taps(geometry).reshape(-1)
+    count = np.bincount(taps[taps >= 0], minlength=math.prod(geometry.input_size))
+    order = np.argsort(taps, kind="stable")[np.sum(taps < 0):]
+    table = np.full((len(count), max(count.max(), 1)), -1)
+    table[np.arange(table.shape[1]) < count[:, None]] = order
+    x = _gather(product, table).sum(axis=2)
+    return x.reshape(y.shape[0], *geometry.input_size, -1).astype(y.dtype)
+
+
+def _cpu_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array:
+    patches = _patches(x, geometry)
+    y = y.reshape(y.shape[0], math.prod(geometry.output_size), geometry.groups, -1)
+    kernel = jnp.einsum("bpgo,bptgi->goti", y, patches, preferred_element_type=_accumulator(x))
+    kernel = kernel.transpose(2, 3, 0, 1).reshape(*geometry.kernel_size, patches.shape[-1], -1)
+    return kernel.astype(x.dtype)
+
+
+# The primitives.
+
+
+def _primitive(name: str, xla, cpu, shape) -> Primitive:
+    primitive = Primitive(name)
+    compiled = jax.jit(primitive.bind, static_argnames="geometry")
+
+    def run(a, b, *, geometry):
+        with jax.disable_jit(False):
+            return compiled(a, b, geometry=geometry)
+
+    primitive.def_impl(run)
+    primitive.def_abstract_eval(
+        lambda a, b, *, geometry: a.update(shape=shape(a.shape, b.shape, geometry)))
+    mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+
+    def batch(operands, axes, *, geometry):
+        (a, b), (a_axis, b_axis) = operands, axes
+        if b_axis is None and primitive is not _conv_kernel_gradient_p:
+            a = jnp.moveaxis(a, a_axis, 0)
+            merged = a.reshape(-1, *a.shape[2:])
+            out = primitive.bind(merged, b, geometry=geometry)
+            return out.reshape(*a.shape[:2], *out.shape[1:]), 0
+        count = a.shape[a_axis] if a_axis is not None else b.shape[b_axis]
+
+        def into_channels(operand, axis):
+            if axis is None:
+                operand, axis = jnp.broadcast_to(operand, (count, *operand.shape)), 0
+            operand = jnp.moveaxis(operand, axis, -2)
+            return operand.reshape(*operand.shape[:-2], -1)
+
+        geometry = geometry._replace(groups=count * geometry.groups)
+        out = primitive.bind(into_channels(a, a_axis), into_channels(b, b_axis), geometry=geometry)
+        return out.reshape(*out.shape[:-1], count, -1), out.ndim - 1
+
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+_conv_p = _primitive(
+    "conv", _xla_conv, _xla_conv,
+    lambda x, kernel, geometry: (x[0], *geometry.output_size, kernel[-1]))
+_conv_transpose_p = _primitive(
+    "conv_transpose", _xla_conv_transpose, _cpu_conv_transpose,
+    lambda y, kernel, geometry: (y[0], *geometry.input_size, kernel[-2] * geometry.groups))
+_conv_kernel_gradient_p = _primitive(
+    "conv_kernel_gradient", _xla_conv_kernel_gradient, _cpu_conv_kernel_gradient,
+    lambda x, y, geometry: (*geometry.kernel_size, x[-1] // geometry.groups, y[-1]))
+
+ad.defbilinear(
+    _conv_p,
+    lambda ct, x, kernel, **kw: _conv_transpose_p.bind(ct, kernel, **kw),
+    lambda ct, x, kernel, **kw: _conv_kernel_gradient_p.bind(x, ct, **kw))
+ad.defbilinear(
+    _conv_transpose_p,
+    lambda ct, y, kernel, **kw: _conv_p.bind(ct, kernel, **kw),
+    lambda ct, y, kernel, **kw: _conv_kernel_gradient_p.bind(ct, y, **kw))
+ad.defbilinear(
+    _conv_kernel_gradient_p,
+    lambda ct, x, y, **kw: _conv_transpose_p.bind(y, ct, **kw),
+    lambda ct, x, y, **kw: _conv_p.bind(x, ct, **kw))

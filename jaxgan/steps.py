@@ -1,0 +1,326 @@
+"""The training steps: pure functions `(gan, state, batch, key) -> (state, metrics)`.
+
+`jax.jit(partial(train_step, gan), donate_argnums=0)` is all that a training loop needs. Every step
+takes `axis_name`, the mapped axis of the devices that share the global batch; gradients, statistics
+and metrics are averaged over it (`jaxgan.parallel` maps them).
+
+Metrics, float32 scalars: `critic/loss` (penalty included), `critic/penalty`, `critic/wasserstein`
+(`E[D(real)] - E[D(fake)]`, with its sign), `critic/real_score`, `critic/fake_score`,
+`critic/gradient_norm` and `generator/gradient_norm` (of the parameters' gradient),
+`critic/input_gradient_mean` and `critic/input_gradient_std` (of the norms of the critic's gradient at
+its input: at the penalty's points, or at the fakes if there is no penalty), `generator/loss`.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import lax
+
+from jaxgan import keys, penalties
+from jaxgan.data import Source, stream_positions
+from jaxgan.gan import GAN, GANState, NetworkState, draw_latents, has_batch_statistics
+from jaxgan.types import Array, Batch, Key, Metrics, PyTree
+
+
+def critic_step(
+    gan: GAN, state: GANState, batch: Batch, key: Key, *, axis_name: str | None = None
+) -> tuple[GANState, Metrics]:
+    """Updates the critic once, on fresh fakes; the generator stays bitwise as it is.
+
+    Args:
+        gan: the specification.
+        state: its state.
+        batch: real samples [batch, ...] and their condition; on several devices, this device's part.
+        key: one typed key, the same on every device, not used for anything else.
+        axis_name: the devices' axis; None on a single device.
+
+    Returns:
+        The new state and the `critic/...` metrics.
+
+    Raises:
+        ValueError: the critic's scores aren't one per sample, or it is penalised and has BatchNorm.
+    """
+    _check_penalised(gan, state)
+    count = batch.samples.shape[0]
+    fake, _ = _fakes(gan, state.generator, batch, key, axis_name)
+    real = _as_critic_sees(gan, state, batch.samples, key, "real_noise", axis_name)
+    fake = _as_critic_sees(gan, state, lax.stop_gradient(fake), key, "fake_noise", axis_name)
+    penalty_keys = keys.example_keys(keys.stream(key, "penalty"), count, axis_name)
+    critic = _on_axis(gan.critic, axis_name)
+
+    def loss_fn(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
+        network = state.critic._replace(params=params)
+        real_scores, fake_scores, stats = _score_both(critic, network, real, fake, batch.condition)
+        loss = gan.loss.critic(*_global_scores(gan, axis_name, real_scores, fake_scores))
+        metrics = {
+            "critic/wasserstein": real_scores.mean() - fake_scores.mean(),
+            "critic/real_score": real_scores.mean(),
+            "critic/fake_score": fake_scores.mean(),
+        }
+        if gan.penalty is not None:
+            penalty = gan.penalty(lambda samples: _apply(critic, network, samples, batch.condition)[0],
+                                  real, fake, penalty_keys)
+            loss += penalty.value
+            metrics |= {"critic/penalty": penalty.value} | _input_gradient_moments(penalty.norms)
+        return loss, (stats, metrics | {"critic/loss": loss})
+
+    gradients, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.critic.params)
+    network, metrics = _update(gan.critic_optimizer, state.critic, gradients, stats, metrics,
+                               "critic", axis_name)
+    return state._replace(critic=network), metrics
+
+
+def generator_step(
+    gan: GAN, state: GANState, batch: Batch, key: Key, *, axis_name: str | None = None
+) -> tuple[GANState, Metrics]:
+    """Updates the generator and its average once, and counts the iteration; the critic stays as is.
+
+    Args:
+        gan: the specification.
+        state: its state.
+        batch: as for `critic_step`; its condition is what the fakes are drawn for, its samples are
+            scored only by losses that compare with reals.
+        key: one typed key, the same on every device, not used for anything else.
+        axis_name: the devices' axis; None on a single device.
+
+    Returns:
+        The new state and the `generator/...` metrics.
+    """
+    critic = _on_axis(gan.critic, axis_name)
+    real = _as_critic_sees(gan, state, batch.samples, key, "real_noise", axis_name)
+
+    def loss_fn(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
+        fake, stats = _fakes(gan, state.generator._replace(params=params), batch, key, axis_name)
+        fake = _as_critic_sees(gan, state, fake, key, "fake_noise", axis_name)
+        real_scores, fake_scores, _ = _score_both(
+            critic, state.critic, real, fake, batch.condition)
+        loss = gan.loss.generator(*_global_scores(gan, axis_name, real_scores, fake_scores))
+        metrics = {"generator/loss": loss}
+        if gan.penalty is None:
+            norms = penalties.gradient_norms(
+                lambda samples: _apply(critic, state.critic, samples, batch.condition)[0],
+                lax.stop_gradient(fake))
+            metrics |= _input_gradient_moments(norms)
+        return loss, (stats, metrics)
+
+    gradients, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.generator.params)
+    network, metrics = _update(gan.generator_optimizer, state.generator, gradients, stats, metrics,
+                               "generator", axis_name)
+    state = state._replace(step=state.step + 1, generator=network)
+    return state._replace(ema=_averaged(gan, state)), metrics
+
+
+def train_step(
+    gan: GAN, state: GANState, batches: Batch, key: Key, *, axis_name: str | None = None
+) -> tuple[GANState, Metrics]:
+    """Runs one iteration: a critic update on each of the batches, then one generator update.
+
+    Args:
+        gan: the specification.
+        state: its state.
+        batches: a Batch with a leading axis, [n_critic, batch, ...].
+        key: one typed key for this iteration, the same on every device.
+        axis_name: the devices' axis; None on a single device.
+
+    Returns:
+        The new state and the metrics of the last critic update and of the generator update.
+
+    Raises:
+        ValueError: fewer batches than the generator's batch is made of.
+    """
+    n_critic = batches.samples.shape[0]
+    if n_critic < gan.generator_batches:
+        raise ValueError(f"generator_batches is {gan.generator_batches}, but an iteration has only "
+                         f"{n_critic} critic batches: raise n_critic")
+    critic_keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        keys.stream(key, "critic_step"), jnp.arange(n_critic))
+
+    def update(critic: NetworkState, batch_and_key: tuple[Batch, Key]):
+        updated, metrics = critic_step(
+            gan, state._replace(critic=critic), *batch_and_key, axis_name=axis_name)
+        return updated.critic, metrics
+
+    critic, metrics = lax.scan(update, state.critic, (batches, critic_keys))
+    state, generator_metrics = generator_step(
+        gan, state._replace(critic=critic), _generator_batch(batches, gan.generator_batches),
+        keys.stream(key, "generator_step"), axis_name=axis_name)
+    return state, jax.tree.map(lambda values: values[-1], metrics) | generator_metrics
+
+
+def train_steps(
+    gan: GAN,
+    state: GANState,
+    arrays: PyTree,
+    key: Key,
+    num_steps: Array | int,
+    *,
+    source: Source,
+    n_critic: int,
+    batch_size: int,
+    axis_name: str | None = None,
+) -> tuple[GANState, Metrics]:
+    """Runs `num_steps` iterations in one dispatch, drawing their batches on the device.
+
+    Iteration i draws its batches at stream positions [i n_critic batch_size, ...) with the key
+    `stream(key, "data")`, and steps with `fold_in(stream(key, "train"), i)`. The number of iterations
+    is a run-time value: one compiled program runs any number, so that n calls of one iteration and
+    one call of n give the same bits.
+
+    Args:
+        gan: the specification.
+        state: its state.
+        arrays: `source.arrays` on the device; they are an argument so as not to be compiled in.
+        key: the run's key.
+        num_steps: how many iterations, at least 1.
+        source: where batches come from.
+        n_critic: critic updates in an iteration.
+        batch_size: the global batch size.
+        axis_name: the devices' axis; None on a single device.
+
+    Returns:
+        The new state and the last iteration's metrics.
+    """
+
+    def iterate(state: GANState) -> tuple[GANState, Metrics]:
+        batches = draw_batches(source, arrays, key, state.step, n_critic=n_critic,
+                               batch_size=batch_size, axis_name=axis_name)
+        step_key = jax.random.fold_in(keys.stream(key, "train"), state.step)
+        return train_step(gan, state, batches, step_key, axis_name=axis_name)
+
+    metrics = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), jax.eval_shape(iterate, state)[1])
+    return lax.fori_loop(0, num_steps, lambda _, carry: iterate(carry[0]), (state, metrics))
+
+
+def draw_batches(
+    source: Source,
+    arrays: PyTree,
+    key: Key,
+    step: Array | int,
+    *,
+    n_critic: int,
+    batch_size: int,
+    axis_name: str | None = None,
+) -> Batch:
+    """Draws the batches of iteration `step`, [n_critic, batch, ...]: a function of (key, step) only.
+
+    Args:
+        source: where batches come from.
+        arrays: `source.arrays`.
+        key: the run's key.
+        step: the iteration.
+        n_critic: critic updates in an iteration.
+        batch_size: the global batch size; on several devices each draws its part.
+        axis_name: the devices' axis; None on a single device.
+    """
+    devices, device = (1, 0) if axis_name is None else (lax.axis_size(axis_name),
+                                                        lax.axis_index(axis_name))
+    local = batch_size // devices
+    offsets = (jnp.arange(n_critic)[:, None] * batch_size
+               + device * local + jnp.arange(local)[None, :])  # [n_critic, local]
+    epochs, offsets = stream_positions(step, n_critic * batch_size, offsets.ravel(), source.size)
+    batch = source.draw(arrays, keys.stream(key, "data"), epochs, offsets)
+    return jax.tree.map(lambda x: x.reshape(n_critic, local, *x.shape[1:]), batch)
+
+
+def _fakes(
+    gan: GAN, network: NetworkState, batch: Batch, key: Key, axis_name: str | None
+) -> tuple[Array, PyTree]:
+    """One fake for each sample of the batch, and the generator's new statistics."""
+    latent_keys = keys.example_keys(keys.stream(key, "latents"), batch.samples.shape[0], axis_name)
+    return _apply(_on_axis(gan.generator, axis_name), network, draw_latents(gan, latent_keys,
+                  batch.samples.shape[0]), batch.condition)
+
+
+def _as_critic_sees(
+    gan: GAN, state: GANState, samples: Array, key: Key, name: str, axis_name: str | None
+) -> Array:
+    """The samples, with the specification's input noise if it has any."""
+    if gan.input_noise is None:
+        return samples
+    noise_keys = keys.example_keys(keys.stream(key, name), samples.shape[0], axis_name)
+    return penalties.add_noise(samples, noise_keys, gan.input_noise(state.step))
+
+
+def _apply(
+    module: nn.Module, network: NetworkState, inputs: Array, condition: PyTree | None
+) -> tuple[Array, PyTree]:
+    """Applies a module in training mode; returns its output and its new statistics."""
+    return module.apply(network.variables, inputs, condition, train=True,
+                        mutable=list(network.stats))
+
+
+def _score_both(
+    critic: nn.Module, network: NetworkState, real: Array, fake: Array, condition: PyTree | None
+) -> tuple[Array, Array, PyTree]:
+    """Scores reals and fakes, in one call unless batch statistics have to be kept apart."""
+    if has_batch_statistics(network.stats):
+        real_scores, stats = _apply(critic, network, real, condition)
+        fake_scores, stats = _apply(critic, network._replace(stats=stats), fake, condition)
+        return real_scores, fake_scores, stats
+    both = jnp.concatenate([real, fake])
+    conditions = jax.tree.map(lambda c: jnp.concatenate([c, c]), condition)
+    scores, stats = _apply(critic, network, both, conditions)
+    if scores.shape != both.shape[:1]:
+        raise ValueError(f"the critic must return one score per sample, shape {both.shape[:1]}; "
+                         f"got {scores.shape}: squeeze the last axis")
+    return *jnp.split(scores, 2), stats
+
+
+def _global_scores(gan: GAN, axis_name: str | None, *scores: Array) -> tuple[Array, ...]:
+    """The scores of all devices for losses that compare samples, else this device's."""
+    if axis_name is None or not gan.loss.across_batch:
+        return scores
+    return tuple(lax.all_gather(part, axis_name, tiled=True) for part in scores)
+
+
+def _update(
+    optimizer: optax.GradientTransformation, network: NetworkState, gradients: PyTree, stats: PyTree,
+    metrics: Metrics, role: str, axis_name: str | None,
+) -> tuple[NetworkState, Metrics]:
+    """Averages over the devices, in one collective, and applies the optimiser."""
+    if axis_name is not None:
+        gradients, stats, metrics = lax.pmean((gradients, stats, metrics), axis_name)
+    if "critic/input_gradient_mean" in metrics:  # from the moments to the standard deviation
+        variance = metrics.pop("critic/input_gradient_square") - metrics["critic/input_gradient_mean"]**2
+        metrics["critic/input_gradient_std"] = jnp.sqrt(jnp.maximum(variance, 0.0))
+    metrics[f"{role}/gradient_norm"] = optax.tree.norm(gradients)
+    updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
+    params = optax.apply_updates(network.params, updates)
+    return NetworkState(params, stats, opt_state), metrics
+
+
+def _input_gradient_moments(norms: Array) -> Metrics:
+    """The first two moments: they, not the standard deviation, can be averaged over devices."""
+    norms = lax.stop_gradient(norms)
+    return {"critic/input_gradient_mean": norms.mean(),
+            "critic/input_gradient_square": jnp.square(norms).mean()}
+
+
+def _averaged(gan: GAN, state: GANState) -> PyTree | None:
+    """The generator's moving average after an update (parameters and statistics)."""
+    if gan.ema_decay is None:
+        return None
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(gan.ema_decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(state.generator.variables, state.ema, 1.0 - decay)
+
+
+def _generator_batch(batches: Batch, count: int) -> Batch:
+    """The first `count` of the batches as one, sample by sample, so that devices hold slices of it."""
+    return jax.tree.map(
+        lambda x: jnp.swapaxes(x[:count], 0, 1).reshape(count * x.shape[1], *x.shape[2:]), batches)
+
+
+def _on_axis(module: nn.Module, axis_name: str | None) -> nn.Module:
+    """The module with the devices' axis in its field `axis_name`, if it has one."""
+    if axis_name is None or "axis_name" not in type(module).__dataclass_fields__:
+        return module
+    return module.clone(axis_name=axis_name)
+
+
+def _check_penalised(gan: GAN, state: GANState) -> None:
+    if gan.penalty is not None and has_batch_statistics(state.critic.stats):
+        raise ValueError(
+            "a gradient penalty is not defined for a critic with batch normalisation, which scores "
+            "no sample by itself: use layer or spectral normalisation, or no penalty")
