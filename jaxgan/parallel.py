@@ -1,10 +1,11 @@
-"""The same step over many devices: `jax.pmap` with the state free of a device axis."""
+"""The same step over many devices: `jax.pmap`, with the state free of a device axis."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxgan.types import PyTree
 
@@ -19,27 +20,42 @@ def data_parallel(
     """Maps a step over devices, each taking an equal slice of the batch.
 
     `data_parallel(partial(critic_step, gan))` is called as the step itself, with the global batch,
-    and gives the same result up to the order of floating-point sums. The state comes and goes without
-    a device axis (replicated), so sampling and checkpoints don't know of the devices. The state passed
-    in is donated.
+    and gives the same result up to the order of floating-point sums. The state comes and goes
+    without a device axis (replicated), so that sampling and checkpoints don't know of the devices.
 
     Args:
-        step_fn: `(state, batch, key, *rest, axis_name) -> (state, metrics)`, as in `jaxgan.steps`.
+        step_fn: `(state, batch, key, *rest, axis_name=...) -> (state, metrics)`, as in
+            `jaxgan.steps`.
         devices: which devices; all local ones by default.
         batch_axis: the batch's axis of samples: 0 for `critic_step` and `generator_step`, 1 for
-            `train_step`, None for `train_steps`, whose second argument every device needs whole.
+            `train_step`, None for `train_steps`, which draws each device's part on the device.
         axis_name: what to call the devices' axis.
 
     Returns:
-        The mapped step; it raises ValueError if the devices don't divide the batch.
+        The mapped step. It raises ValueError if the devices don't divide the batch.
     """
     devices = list(jax.local_devices() if devices is None else devices)
 
-    @partial(jax.jit, donate_argnums=0)
-    def mapped(state: PyTree, batch: PyTree, *rest: Any) -> tuple[PyTree, PyTree]:
-        return jax.pmap(
-            partial(step_fn, axis_name=axis_name), axis_name, devices=devices,
-            in_axes=(None, batch_axis, *(None for _ in rest)), out_axes=None,
-        )(state, batch, *rest)
+    @partial(jax.jit, static_argnums=0)
+    def split(axis: int, batch: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x.reshape(
+            *x.shape[:axis], len(devices), x.shape[axis] // len(devices), *x.shape[axis + 1:]), batch)
 
-    return mapped
+    # pmap takes a fixed number of arguments, one of them mapped: what follows the batch travels as
+    # one, and the devices' numbers are there for steps whose batch is not mapped.
+    mapped = jax.pmap(
+        lambda numbers, state, batch, rest: step_fn(state, batch, *rest, axis_name=axis_name),
+        axis_name, devices=devices, in_axes=(0, None, batch_axis, None), out_axes=None)
+    numbers = jnp.arange(len(devices))
+
+    def step(state: PyTree, batch: PyTree, *rest: Any) -> tuple[PyTree, PyTree]:
+        if batch_axis is not None:
+            for leaf in jax.tree.leaves(batch):
+                if leaf.ndim <= batch_axis or leaf.shape[batch_axis] % len(devices):
+                    raise ValueError(
+                        f"axis {batch_axis} of the batch must divide over {len(devices)} devices; "
+                        f"got shape {leaf.shape}: choose a multiple of {len(devices)} as batch size")
+            batch = split(batch_axis, batch)
+        return mapped(numbers, state, batch, rest)
+
+    return step

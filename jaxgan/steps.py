@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxgan import keys, penalties
-from jaxgan.data import Source, stream_positions
+from jaxgan.data import Source, draw_step
 from jaxgan.gan import GAN, GANState, NetworkState, draw_latents, has_batch_statistics
 from jaxgan.types import Array, Batch, Key, Metrics, PyTree
 
@@ -216,10 +216,10 @@ def draw_batches(
     devices, device = (1, 0) if axis_name is None else (lax.axis_size(axis_name),
                                                         lax.axis_index(axis_name))
     local = batch_size // devices
-    offsets = (jnp.arange(n_critic)[:, None] * batch_size
-               + device * local + jnp.arange(local)[None, :])  # [n_critic, local]
-    epochs, offsets = stream_positions(step, n_critic * batch_size, offsets.ravel(), source.size)
-    batch = source.draw(arrays, keys.stream(key, "data"), epochs, offsets)
+    rows = (jnp.arange(n_critic)[:, None] * batch_size
+            + device * local + jnp.arange(local)[None, :])  # [n_critic, local]
+    batch = draw_step(source, arrays, keys.stream(key, "data"), step, n_critic * batch_size,
+                      rows.ravel())
     return jax.tree.map(lambda x: x.reshape(n_critic, local, *x.shape[1:]), batch)
 
 

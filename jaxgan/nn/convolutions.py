@@ -11,8 +11,9 @@ Each is a primitive, as that alone gives forward and reverse mode of any order a
 platform: `jax.custom_vjp` has no forward mode, and `jax.custom_jvp` no transposition.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxgan.types import Array
 
 Padding = str | Sequence[tuple[int, int]]
+Lowering = Callable[..., Array]  # (a, b, *, geometry) -> Array
 
 
 class Geometry(NamedTuple):
@@ -250,60 +252,90 @@ def _xla_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Arra
                      batch_group_count=geometry.groups)
 
 
-# On a CPU.
+# On a CPU. With stride 1, XLA's own convolution and the input's gradient, one of the same kind, are
+# fast. The rest are matrix products with patches of the input: gathered by constant indices, and for
+# the input's gradient added up by the inverse ones. XLA's strided convolution is slower than that,
+# and its kernel gradient falls into the naive loop inside `lax.scan`.
 
 
 def _taps(geometry: Geometry) -> np.ndarray:
     """Returns the flat input position under each tap of each output, or -1, [outputs, taps]."""
     positions = np.zeros((1, 1), np.int32)
-    for n, k, m, s, (low, _) in zip(geometry.input_size, geometry.kernel_size,
-                                    geometry.output_size, geometry.strides, geometry.padding,
-                                    strict=True):
-        axis = np.arange(m)[:, None] * s + np.arange(k) - low
-        axis = np.where((axis >= 0) & (axis < n), axis, -1)
-        outer, axis = positions[:, None, :, None], axis[None, :, None, :]
+    for n, k, m, s, (before, _) in zip(geometry.input_size, geometry.kernel_size,
+                                       geometry.output_size, geometry.strides, geometry.padding,
+                                       strict=True):
+        axis = np.arange(m)[:, None] * s + np.arange(k) - before
+        axis = np.where((axis >= 0) & (axis < n), axis, -1)[:, None, :]
+        outer = positions[:, None, :, None]
         positions = np.where((outer < 0) | (axis < 0), -1, outer * n + axis)
-        positions = positions.reshape(len(outer) * m, -1)
+        positions = positions.reshape(positions.shape[0] * m, -1)
     return positions
 
 
+def _visits(geometry: Geometry) -> np.ndarray:
+    """Returns the flat (output, tap) pairs that see each input position, or -1, [most, inputs]."""
+    taps = _taps(geometry).reshape(-1)
+    counts = np.bincount(taps[taps >= 0], minlength=math.prod(geometry.input_size))
+    visits = np.full((len(counts), counts.max()), -1)
+    visits[np.arange(counts.max()) < counts[:, None]] = np.argsort(taps, kind="stable")[
+        np.sum(taps < 0):]
+    return visits.T
+
+
 def _gather(x: Array, positions: np.ndarray) -> Array:
-    """Returns the rows of `x`, [batch, rows, ...], at `positions`, with zeros where that is -1."""
+    """Returns the rows of `x`, [batch, rows, ...], at `positions`, and zeros where that is -1."""
     rows = jnp.take(x, np.maximum(positions, 0), axis=1, mode="clip")
     present = (positions >= 0).reshape(1, *positions.shape, *(1,) * (x.ndim - 2))
     return jnp.where(present, rows, jnp.zeros((), x.dtype))
 
 
 def _patches(x: Array, geometry: Geometry) -> Array:
-    """Returns what each output sees, [batch, outputs, taps, groups, in_channels / groups]."""
-    x = x.reshape(x.shape[0], math.prod(geometry.input_size), geometry.groups, -1)
-    return _gather(x, _taps(geometry))
+    """Returns what each output sees, [batch * outputs, taps * channels]."""
+    taps = _taps(geometry)
+    rows = _gather(x.reshape(x.shape[0], math.prod(geometry.input_size), x.shape[-1]), taps)
+    return rows.reshape(-1, taps.shape[1] * x.shape[-1])
+
+
+def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:
+    return lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())),
+                           preferred_element_type=_accumulator(a))
+
+
+def _matrix(array: Array) -> Array:
+    return array.reshape(-1, array.shape[-1])
+
+
+def _cpu_conv(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
+    y = _product(_patches(x, geometry), _matrix(kernel), (1, 0))
+    return y.reshape(x.shape[0], *geometry.output_size, -1).astype(x.dtype)
 
 
 def _cpu_conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
-    if math.prod(geometry.strides) == 1:
-        return _xla_conv_transpose(y, kernel, geometry=geometry)
-    groups, channels = geometry.groups, kernel.shape[-2]
-    y = y.reshape(y.shape[0], math.prod(geometry.output_size), groups, -1)
-    kernel = kernel.reshape(math.prod(geometry.kernel_size), channels, groups, -1)
-    # product [batch, outputs, taps, groups, in_channels / groups]
-    product = jnp.einsum("bpgo,tigo->bptgi", y, kernel, preferred_element_type=_accumulator(y))
-    product = product.reshape(y.shape[0], -1, groups * channels)
-    taps = _taps(geometry).reshape(-1)
-    count = np.bincount(taps[taps >= 0], minlength=math.prod(geometry.input_size))
-    order = np.argsort(taps, kind="stable")[np.sum(taps < 0):]
-    table = np.full((len(count), max(count.max(), 1)), -1)
-    table[np.arange(table.shape[1]) < count[:, None]] = order
-    x = _gather(product, table).sum(axis=2)
+    patches = _product(_matrix(y), _matrix(kernel), (1, 1))
+    patches = patches.reshape(y.shape[0], -1, kernel.shape[-2])
+    x = sum(_gather(patches, visit) for visit in _visits(geometry))
     return x.reshape(y.shape[0], *geometry.input_size, -1).astype(y.dtype)
 
 
 def _cpu_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array:
-    patches = _patches(x, geometry)
-    y = y.reshape(y.shape[0], math.prod(geometry.output_size), geometry.groups, -1)
-    kernel = jnp.einsum("bpgo,bptgi->goti", y, patches, preferred_element_type=_accumulator(x))
-    kernel = kernel.transpose(2, 3, 0, 1).reshape(*geometry.kernel_size, patches.shape[-1], -1)
-    return kernel.astype(x.dtype)
+    kernel = _product(_patches(x, geometry), _matrix(y), (0, 0))
+    return kernel.reshape(*geometry.kernel_size, x.shape[-1], -1).astype(x.dtype)
+
+
+def _cpu(ungrouped: Lowering, stride_one: Lowering | None = None) -> Lowering:
+    """Returns `ungrouped` by groups, or `stride_one` where all the strides are 1."""
+
+    def lowering(a: Array, b: Array, *, geometry: Geometry) -> Array:
+        if stride_one is not None and math.prod(geometry.strides) == 1:
+            return stride_one(a, b, geometry=geometry)
+        if geometry.groups == 1:
+            return ungrouped(a, b, geometry=geometry)
+        single = functools.partial(ungrouped, geometry=geometry._replace(groups=1))
+        a, b = (array.reshape(*array.shape[:-1], geometry.groups, -1) for array in (a, b))
+        out = jax.vmap(single, in_axes=-2, out_axes=-2)(a, b)
+        return out.reshape(*out.shape[:-2], -1)
+
+    return lowering
 
 
 # The primitives.
@@ -347,13 +379,13 @@ def _primitive(name: str, xla, cpu, shape) -> Primitive:
 
 
 _conv_p = _primitive(
-    "conv", _xla_conv, _xla_conv,
+    "conv", _xla_conv, _cpu(_cpu_conv, _xla_conv),
     lambda x, kernel, geometry: (x[0], *geometry.output_size, kernel[-1]))
 _conv_transpose_p = _primitive(
-    "conv_transpose", _xla_conv_transpose, _cpu_conv_transpose,
+    "conv_transpose", _xla_conv_transpose, _cpu(_cpu_conv_transpose, _xla_conv_transpose),
     lambda y, kernel, geometry: (y[0], *geometry.input_size, kernel[-2] * geometry.groups))
 _conv_kernel_gradient_p = _primitive(
-    "conv_kernel_gradient", _xla_conv_kernel_gradient, _cpu_conv_kernel_gradient,
+    "conv_kernel_gradient", _xla_conv_kernel_gradient, _cpu(_cpu_conv_kernel_gradient),
     lambda x, y, geometry: (*geometry.kernel_size, x[-1] // geometry.groups, y[-1]))
 
 ad.defbilinear(

@@ -1,0 +1,253 @@
+"""What every experiment shares: its flags, and the way from a configuration to a finished run."""
+
+import dataclasses
+import difflib
+import importlib
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from jaxgan import keys, losses, penalties, training
+from jaxgan.data import Source, pixels
+from jaxgan.gan import GAN, GANState, generate
+from jaxgan.pictures import grid, save_png
+from jaxgan.runs import Run, read_config
+
+EXPERIMENTS = ("cifar10", "digits", "gaussians", "images", "mnist")
+
+LOSSES = {
+    "wasserstein": lambda config: losses.wasserstein(),
+    "minimax": lambda config: losses.minimax(config.label_smoothing),
+    "non_saturating": lambda config: losses.non_saturating(config.label_smoothing),
+    "least_squares": lambda config: losses.least_squares(),
+    "hinge": lambda config: losses.hinge(),
+    "relativistic": lambda config: losses.relativistic(),
+    "relativistic_average": lambda config: losses.relativistic_average(),
+}
+PENALTIES = {
+    "none": lambda weight: None,
+    "gradient_penalty": penalties.gradient_penalty,
+    "one_sided": partial(penalties.gradient_penalty, one_sided=True),
+    "zero_centered": penalties.zero_centered,
+    "r1": penalties.r1,
+    "r2": penalties.r2,
+    "r1_r2": lambda weight: penalties.combine(penalties.r1(weight), penalties.r2(weight)),
+    "dragan": penalties.dragan,
+}
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of every experiment; the experiments add theirs and choose the defaults."""
+
+    loss: Literal["wasserstein", "minimax", "non_saturating", "least_squares", "hinge",
+                  "relativistic", "relativistic_average"] = "wasserstein"
+    """What critic and generator minimise."""
+    label_smoothing: float = 0.0
+    """One-sided label smoothing, for minimax and non_saturating only."""
+    penalty: Literal["none", "gradient_penalty", "one_sided", "zero_centered", "r1", "r2", "r1_r2",
+                     "dragan"] = "gradient_penalty"
+    """The penalty on the critic's input gradient."""
+    penalty_weight: float = 10.0
+    """The penalty's weight (lambda, or gamma of R1 and R2)."""
+    clip: float = 0.0
+    """Clip the critic's weights to [-clip, clip] after each update (original WGAN: 0.01); 0: don't."""
+    critic_norm: Literal["none", "batch", "layer", "spectral"] = "none"
+    """The critic's normalisation; a penalty excludes batch."""
+    input_noise: float = 0.0
+    """Standard deviation of Gaussian noise on the critic's input; 0: none."""
+    input_noise_steps: int = 0
+    """Iterations over which the input noise falls to zero; 0: it stays."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """The optimiser of both networks."""
+    learning_rate: float = 1e-4
+    """The learning rate of both networks."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.9
+    """Adam's second decay; RMSProp's decay."""
+    decay_steps: int = 0
+    """Iterations over which the learning rate falls to zero; 0: it stays."""
+    ema_decay: float = 0.0
+    """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
+    n_critic: int = 5
+    """Critic updates in an iteration."""
+    batch_size: int = 64
+    """Samples in a critic update, over all devices."""
+    steps: int = 100_000
+    """Iterations in all: n_critic critic updates and one generator update each."""
+    seed: int = 0
+    """Of everything random."""
+    devices: int = 0
+    """How many devices to use; 0: all."""
+    run_dir: str = ""
+    """The run's folder; by default runs/EXPERIMENT."""
+    data_dir: str = ""
+    """Where data sets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    log_every: int = 100
+    """Iterations between two log points."""
+    sample_every: int = 1000
+    """Iterations between two pictures of samples; 0: at the end only."""
+    checkpoint_every: int = 1000
+    """Iterations between two checkpoints; 0: at the end only."""
+    keep: int = 3
+    """How many of the latest checkpoints to keep."""
+    best_metric: str = ""
+    """A logged metric: the checkpoint where it was lowest is kept as well."""
+    resume: str = ""
+    """Go on from a checkpoint: latest, a step, or auto (the latest if there is one, else start)."""
+
+
+# These don't decide what a run computes, so a folder may be used again with others.
+_REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "log_every", "sample_every",
+                        "checkpoint_every", "keep", "best_metric", "resume"})
+
+
+def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
+    """Parses the command line, runs, and turns what a user can mend into one sentence and status 2."""
+    name = Path(sys.argv[0]).stem
+    config = tyro.cli(config_class, prog=f"python -m experiments.{name}",
+                      description=sys.modules["__main__"].__doc__)
+    sys.exit(guarded(run, config))
+
+
+def guarded(run: Callable[..., Any], *arguments: Any) -> int:
+    """Calls `run` and returns the exit status; errors become one line, unless JAXGAN_DEBUG is set."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        run(*arguments)
+    except training.Interrupted as stop:
+        command = re.sub(r" --resume(=| )\S+", "", shlex.join(sys.orig_argv))
+        print(f"{stop}; go on with: {command} --resume latest", file=sys.stderr)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("JAXGAN_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_size: int, *,
+             generator_batches: int = 1) -> GAN:
+    """Puts networks and settings together."""
+    for name in ("penalty_weight", "clip", "input_noise", "input_noise_steps", "decay_steps"):
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"{name} must not be negative; got {getattr(config, name)}")
+    if not config.learning_rate > 0:
+        raise ValueError(f"learning_rate must be above 0; got {config.learning_rate}")
+    if config.label_smoothing and config.loss not in ("minimax", "non_saturating"):
+        raise ValueError(f"label_smoothing is for the losses minimax and non_saturating; the loss is "
+                         f"{config.loss}")
+    if config.input_noise_steps and not config.input_noise:
+        raise ValueError("input_noise_steps needs an input_noise above 0")
+    critic_optimizer = _optimizer(config, config.n_critic)
+    if config.clip:
+        critic_optimizer = optax.chain(critic_optimizer, penalties.clip_weights(config.clip))
+    return GAN(
+        generator=generator,
+        critic=critic,
+        latent_size=latent_size,
+        loss=LOSSES[config.loss](config),
+        penalty=PENALTIES[config.penalty](config.penalty_weight),
+        input_noise=_falling(config.input_noise, config.input_noise_steps) if config.input_noise else None,
+        generator_optimizer=_optimizer(config, 1),
+        critic_optimizer=critic_optimizer,
+        ema_decay=config.ema_decay or None,
+        generator_batches=generator_batches,
+    )
+
+
+def train(name: str, config: Config, gan: GAN, source: Source, *,
+          picture: Callable[[GANState], np.ndarray] | None = None,
+          score: Callable[[GANState], dict[str, float]] | None = None) -> None:
+    """Trains into the run's folder and prints what came out."""
+    if config.resume and config.resume not in ("auto", "latest") and not config.resume.isdigit():
+        raise ValueError(f"resume must be auto, latest or a step; got {config.resume!r}")
+    config = dataclasses.replace(config, run_dir=config.run_dir or f"runs/{name}")
+    plan = training.Plan(**{field.name: getattr(config, field.name) or None
+                            if field.name == "best_metric" else getattr(config, field.name)
+                            for field in dataclasses.fields(training.Plan)})
+    settings = {"experiment": name, **dataclasses.asdict(config),
+                "sample_shape": list(source.sample_shape), "value_range": list(source.value_range)}
+    run = Run(config.run_dir, settings, settings.keys() - _REPORTING)
+    if len(source.sample_shape) == 3:
+        picture = picture or image_grid(gan, source, config.seed)
+        if not (real := run.folder / "samples" / "real.png").exists():
+            save_png(real, real_grid(source, config.seed))
+    _, result = training.train(gan, source, run, plan, picture=picture, score=score,
+                               resume=config.resume or None)
+    pace = result["iterations_per_second"]
+    print(f"{run.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
+          + (f" ({pace:.3g} steps/s)" if pace else ""))
+    for metric, value in result["final"].items():
+        print(f"  {metric:28} {value:.5g}")
+    print(f"  params_sha256                {result['params_sha256']}")
+
+
+def image_grid(gan: GAN, source: Source, seed: int, count: int = 100) -> Callable[[GANState], np.ndarray]:
+    """Returns a picture of samples from the same latents each time."""
+    latents = jax.random.normal(keys.stream(jax.random.key(seed), "sample"), (count, gan.latent_size))
+    draw = jax.jit(partial(generate, gan))
+    return lambda state: grid(pixels(draw(state, latents), source.value_range))
+
+
+def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
+    """A picture of real samples."""
+    count = min(count, source.size or count)
+    batch = source.draw(source.arrays, keys.stream(jax.random.key(seed), "real"),
+                        jnp.zeros(count, jnp.uint32), jnp.arange(count, dtype=jnp.uint32))
+    return grid(pixels(batch.samples, source.value_range))
+
+
+def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:
+    """Returns a run's experiment, its configuration, and all its settings, from its folder."""
+    settings = read_config(run_dir)["settings"]
+    name = settings.get("experiment")
+    if name not in EXPERIMENTS:
+        near = difflib.get_close_matches(str(name), EXPERIMENTS, 1)
+        raise ValueError(f"{run_dir} is of the experiment {name!r}, which isn't one of "
+                         f"{', '.join(EXPERIMENTS)}" + (f": did you mean {near[0]}?" if near else ""))
+    module = importlib.import_module(f"experiments.{name}")
+    fields = {field.name: field for field in dataclasses.fields(module.Config)}
+    missing = fields.keys() - settings.keys()
+    if missing:
+        raise ValueError(f"{run_dir}/config.json lacks {', '.join(sorted(missing))}")
+    for field in fields:
+        default = fields[field].default
+        value = settings[field]
+        if default is not None and not isinstance(value, type(default)) and not (
+                isinstance(default, float) and isinstance(value, int)):
+            raise ValueError(f"{field} in {run_dir}/config.json must be a {type(default).__name__}; "
+                             f"got {value!r}")
+    return module, module.Config(**{field: settings[field] for field in fields}), settings
+
+
+def _optimizer(config: Config, updates_a_step: int) -> optax.GradientTransformation:
+    rate = _falling(config.learning_rate, config.decay_steps * updates_a_step)
+    if config.optimizer == "rmsprop":
+        return optax.rmsprop(rate, decay=config.beta2)
+    return optax.adam(rate, b1=config.beta1, b2=config.beta2)
+
+
+def _falling(value: float, steps: int) -> optax.Schedule:
+    return optax.linear_schedule(value, 0.0, steps) if steps else optax.constant_schedule(value)

@@ -1,0 +1,12 @@
+"""Generators and critics, one family per file.
+
+Generators map `(latents [batch, latent_size], condition, train=...)` to samples, [batch, ...];
+critics map `(samples, condition, train=...)` to scores, [batch]. These ignore the condition.
+"""
+
+from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
+from jaxgan.models.mlp import MLPCritic, MLPGenerator
+from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
+
+__all__ = ["DCGANCritic", "DCGANGenerator", "MLPCritic", "MLPGenerator", "ResidualBlock",
+           "ResNetCritic", "ResNetGenerator"]

@@ -1,0 +1,122 @@
+"""DCGANs as WGAN-GP's experiments have them: strided 5x5 convolutions, for images of any shape.
+
+Radford et al. 2016 (arXiv 1511.06434) for the idea; Gulrajani et al. 2017 (arXiv 1704.00028) for the
+networks, whose kernels are 5x5 and whose critics have no batch normalisation:
+
+    MNIST     generator DCGANGenerator((28, 28, 1)),                                1,554,177 parameters
+              critic    DCGANCritic(),                                              1,030,145
+    CIFAR-10  generator DCGANGenerator((32, 32, 3), 128, norm="batch", output="tanh"), 5,179,907
+              critic    DCGANCritic(128),                                           4,114,689
+"""
+
+import math
+
+import flax.linen as nn
+
+from jaxgan.models.images import check_image_shape, check_images, check_latents, squash
+from jaxgan.nn import Conv, ConvTranspose
+from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
+from jaxgan.nn.norms import check_norm, normalise, weight_layer
+from jaxgan.types import Array, PyTree
+
+
+class DCGANGenerator(nn.Module):
+    """A dense layer to a small image, then transposed convolutions that double its size.
+
+    The sizes are worked out from the last one, halving and rounding up; where that rounded, the
+    doubled image is cropped: 28 comes from 14, 7 and 4, with 8 cropped to 7.
+
+    Attributes:
+        image_shape: (height, width, channels) of a sample.
+        width: channels before the last layer; they double with every stage before.
+        stages: number of doublings; None for 3, or 2 where height or width is below 16.
+        kernel_size: size of the square kernels.
+        norm: "batch" or "none", after every layer but the last. After the dense layer each of its
+            outputs is normalised by itself, not each channel.
+        output: "sigmoid" for samples in [0, 1], "tanh" for [-1, 1], "none" for unbounded ones.
+        axis_name: the devices' axis for batch normalisation; the training steps set it.
+    """
+
+    image_shape: tuple[int, int, int]
+    width: int = 64
+    stages: int | None = None
+    kernel_size: int = 5
+    norm: str = "none"
+    output: str = "sigmoid"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
+        """Maps latents, [batch, latent_size], to images, [batch, *image_shape]."""
+        del condition
+        check_latents("DCGANGenerator", latents)
+        check_image_shape("DCGANGenerator", self.image_shape)
+        check_norm(self.norm, ("none", "batch"))
+        *size, channels = self.image_shape
+        stages = _stages("DCGANGenerator", size, self.stages)
+        sizes = [[-(-n // 2 ** stage) for n in size] for stage in range(stages, -1, -1)]
+        widths = [self.width * 2 ** stage for stage in range(stages - 1, -1, -1)]
+
+        x = nn.Dense(math.prod(sizes[0]) * widths[0], kernel_init=dense_init())(latents)
+        x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+        x = x.reshape(-1, *sizes[0], widths[0])
+        for (height, width), features in zip(sizes[1:-1], widths[1:], strict=True):
+            x = self._double(x, features)[:, :height, :width]
+            x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+        height, width = size
+        return squash(self.output, self._double(x, channels)[:, :height, :width])
+
+    def _double(self, x: Array, features: int) -> Array:
+        return ConvTranspose(features, (self.kernel_size,) * 2, strides=2,
+                             kernel_init=conv_transpose_init(2))(x)
+
+
+class DCGANCritic(nn.Module):
+    """Convolutions of stride 2 with LeakyReLUs, then a dense layer on all that is left.
+
+    Attributes:
+        width: channels of the first layer; they double with every stage.
+        stages: number of convolutions; None for 3, or 2 where height or width is below 16.
+        kernel_size: size of the square kernels.
+        norm: "none", "batch", "layer" or "spectral"; activations are normalised after every
+            convolution but the first, spectral normalisation is of every layer's weights.
+        axis_name: the devices' axis for batch normalisation; the training steps set it.
+    """
+
+    width: int = 64
+    stages: int | None = None
+    kernel_size: int = 5
+    norm: str = "none"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
+        """Maps images, [batch, height, width, channels], to scores, [batch]."""
+        del condition
+        check_images("DCGANCritic", samples)
+        check_norm(self.norm)
+        x = samples
+        for stage in range(_stages("DCGANCritic", x.shape[1:3], self.stages)):
+            layer = Conv(self.width * 2 ** stage, (self.kernel_size,) * 2, strides=2,
+                         kernel_init=conv_init(2))
+            x = weight_layer(self.norm, layer, x, train=train)
+            if stage > 0:
+                x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
+            x = nn.leaky_relu(x, 0.2)
+        x = x.reshape(x.shape[0], -1)
+        x = weight_layer(self.norm, nn.Dense(1, kernel_init=dense_init()), x, train=train)
+        return x.squeeze(-1)
+
+
+def _stages(model: str, size: tuple[int, ...], stages: int | None) -> int:
+    """The number of doublings or halvings, checked to leave at least 2 of height and width."""
+    height, width = size
+    if stages is None:
+        stages = 3 if min(size) >= 16 else 2
+    if stages < 1:
+        raise ValueError(f"{model}: stages must be at least 1; got {stages}")
+    if -(-min(size) // 2 ** stages) < 2:
+        raise ValueError(f"{model}: images of {height}x{width} are too small for {stages} stages, "
+                         f"which need more than {2 ** stages} of height and width: give fewer "
+                         f"stages, or larger images")
+    return stages

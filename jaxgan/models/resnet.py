@@ -1,0 +1,212 @@
+"""Residual networks as WGAN-GP's experiments have them.
+
+Gulrajani et al. 2017 (arXiv 1704.00028), after its public code. Both of its settings:
+
+    CIFAR-10, 32x32
+        ResNetGenerator()                                          1,204,483 parameters
+        ResNetCritic()                                             1,053,825
+    64x64
+        ResNetGenerator((64, 64, 3), (512, 512, 256, 128, 64), first_bias=False)    8,540,483
+        ResNetCritic((64, 128, 256, 512, 512), down_blocks=4, stem="conv", head="flatten",
+                     norm="layer", first_bias=False)                                7,491,841
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxgan.models.images import check_image_shape, check_images, check_latents, squash
+from jaxgan.nn import Conv
+from jaxgan.nn.initializers import conv_init, dense_init
+from jaxgan.nn.norms import check_norm, normalise, weight_layer
+from jaxgan.types import Array, PyTree
+
+
+class ResNetGenerator(nn.Module):
+    """A dense layer to a small image, then residual blocks that each double its size.
+
+    Attributes:
+        image_shape: (height, width, channels) of a sample; height and width must be multiples of
+            2^blocks.
+        widths: channels of the small image, then of each block's output.
+        norm: "batch" or "none", before every ReLU.
+        output: "tanh" for samples in [-1, 1], "sigmoid" for [0, 1], "none" for unbounded ones.
+        first_bias: whether a block's first convolution has a bias, which a norm after it undoes.
+        axis_name: the devices' axis for batch normalisation; the training steps set it.
+    """
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    widths: Sequence[int] = (128, 128, 128, 128)
+    norm: str = "batch"
+    output: str = "tanh"
+    first_bias: bool = True
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
+        """Maps latents, [batch, latent_size], to images, [batch, *image_shape]."""
+        del condition
+        check_latents("ResNetGenerator", latents)
+        check_image_shape("ResNetGenerator", self.image_shape)
+        check_norm(self.norm, ("none", "batch"))
+        height, width, channels = self.image_shape
+        factor = _factor("ResNetGenerator", (height, width), len(self.widths) - 1)
+        first, *rest = self.widths
+
+        x = nn.Dense(height // factor * (width // factor) * first, kernel_init=dense_init())(latents)
+        x = x.reshape(-1, height // factor, width // factor, first)
+        for features in rest:
+            x = ResidualBlock(features, "up", self.norm, self.first_bias, self.axis_name)(
+                x, train=train)
+        x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+        x = Conv(channels, (3, 3), kernel_init=conv_init(he=False))(x)
+        return squash(self.output, x)
+
+
+class ResNetCritic(nn.Module):
+    """A first convolution or block, residual blocks of which the first ones halve, a dense layer.
+
+    Attributes:
+        widths: channels of the stem's output, then of each block's.
+        down_blocks: how many of the blocks, the first ones, halve height and width.
+        stem: "block" for a residual block without norm that halves, "conv" for a 3x3 convolution.
+        head: "mean" for a ReLU and the mean over height and width, "flatten" for neither, before the
+            dense layer.
+        norm: "none", "batch", "layer" or "spectral"; activations are normalised before every ReLU in
+            the blocks after the stem, spectral normalisation is of every layer's weights.
+        first_bias: whether a block's first convolution has a bias.
+        axis_name: the devices' axis for batch normalisation; the training steps set it.
+    """
+
+    widths: Sequence[int] = (128, 128, 128, 128)
+    down_blocks: int = 1
+    stem: str = "block"
+    head: str = "mean"
+    norm: str = "none"
+    first_bias: bool = True
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
+        """Maps images, [batch, height, width, channels], to scores, [batch]."""
+        del condition
+        check_images("ResNetCritic", samples)
+        check_norm(self.norm)
+        self._check_fields()
+        _factor("ResNetCritic", samples.shape[1:3], self.down_blocks + (self.stem == "block"))
+        first, *rest = self.widths
+
+        if self.stem == "block":
+            x = StemBlock(first, self.norm)(samples, train=train)
+        else:
+            x = weight_layer(self.norm, Conv(first, (3, 3), kernel_init=conv_init(he=False)),
+                             samples, train=train)
+        for index, features in enumerate(rest):
+            resample = "down" if index < self.down_blocks else "none"
+            x = ResidualBlock(features, resample, self.norm, self.first_bias, self.axis_name)(
+                x, train=train)
+        x = (nn.relu(x).mean((1, 2)) if self.head == "mean"
+             else x.reshape(x.shape[0], -1))
+        x = weight_layer(self.norm, nn.Dense(1, kernel_init=dense_init()), x, train=train)
+        return x.squeeze(-1)
+
+    def _check_fields(self) -> None:
+        for name, choices in (("stem", ("block", "conv")), ("head", ("mean", "flatten"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"ResNetCritic: {name} must be '{choices[0]}' or '{choices[1]}'; "
+                                 f"got {getattr(self, name)!r}")
+        if not 0 <= self.down_blocks < len(self.widths):
+            raise ValueError(f"ResNetCritic: down_blocks must be from 0 to {len(self.widths) - 1}, "
+                             f"the number of blocks that widths {tuple(self.widths)} gives; got "
+                             f"{self.down_blocks}")
+
+
+class ResidualBlock(nn.Module):
+    """[norm, ReLU, 3x3 convolution] twice, added to a shortcut.
+
+    Attributes:
+        features: channels of the output.
+        resample: "up" doubles height and width (nearest neighbour, before the first convolution),
+            "down" halves them (mean, after the second), "none" keeps them.
+        norm: see `jaxgan.nn.norms`.
+        first_bias: whether the first convolution has a bias.
+        axis_name: the devices' axis for batch normalisation.
+    """
+
+    features: int
+    resample: str = "none"
+    norm: str = "none"
+    first_bias: bool = True
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Maps `x`, [batch, height, width, channels], to [batch, height', width', features]."""
+        channels = x.shape[-1]
+        hidden = channels if self.resample == "down" else self.features
+
+        y = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+        y = upsample(y) if self.resample == "up" else y
+        y = weight_layer(self.norm, Conv(hidden, (3, 3), use_bias=self.first_bias,
+                                         kernel_init=conv_init()), y, train=train)
+        y = nn.relu(normalise(self.norm, y, train=train, axis_name=self.axis_name))
+        y = weight_layer(self.norm, Conv(self.features, (3, 3), kernel_init=conv_init()), y,
+                         train=train)
+        if self.resample == "none" and channels == self.features:
+            return x + y
+
+        # A 1x1 convolution commutes with both resamplings: it is done where the image is small.
+        x = mean_pool(x) if self.resample == "down" else x
+        x = weight_layer(self.norm, Conv(self.features, (1, 1), kernel_init=conv_init(he=False)), x,
+                         train=train)
+        x = upsample(x) if self.resample == "up" else x
+        return x + (mean_pool(y) if self.resample == "down" else y)
+
+
+class StemBlock(nn.Module):
+    """A critic's first block, on pixels: 3x3, ReLU, 3x3, halved, added to a halved shortcut.
+
+    Attributes:
+        features: channels of the output.
+        norm: "spectral", or any other for none: pixels are not normalised.
+    """
+
+    features: int
+    norm: str = "none"
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Maps `x`, [batch, height, width, channels], to [batch, height / 2, width / 2, features]."""
+        y = weight_layer(self.norm, Conv(self.features, (3, 3), kernel_init=conv_init()), x,
+                         train=train)
+        y = weight_layer(self.norm, Conv(self.features, (3, 3), kernel_init=conv_init()),
+                         nn.relu(y), train=train)
+        x = weight_layer(self.norm, Conv(self.features, (1, 1), kernel_init=conv_init(he=False)),
+                         mean_pool(x), train=train)
+        return x + mean_pool(y)
+
+
+def upsample(x: Array) -> Array:
+    """Doubles height and width by repeating pixels, [batch, 2 height, 2 width, channels]."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def mean_pool(x: Array) -> Array:
+    """Halves height and width by the mean of 2x2 pixels, [batch, height / 2, width / 2, channels]."""
+    batch, height, width, channels = x.shape
+    # Not `nn.avg_pool`: the derivatives of a reshaped mean are reshapes too, of every order.
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def _factor(model: str, size: tuple[int, ...], blocks: int) -> int:
+    """The factor by which `blocks` resampling blocks change height and width."""
+    height, width = size
+    factor = 2 ** blocks
+    if height % factor or width % factor:
+        raise ValueError(f"{model}: images of {height}x{width} do not fit {blocks} blocks that change "
+                         f"the size by 2: height and width must be multiples of {factor}; pad or "
+                         f"crop the images, or resample in fewer blocks")
+    return factor

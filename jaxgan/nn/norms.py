@@ -1,0 +1,65 @@
+"""Normalisation chosen by name, so that one critic can be compared under each.
+
+"none", "batch" (statistics over the batch: no gradient penalty then), "layer" (over each sample's
+height, width and channels, with a scale and a bias per channel, as WGAN-GP's critics have it) or
+"spectral" (of the weights instead of the activations). Call both functions inside `@nn.compact`.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+
+from jaxgan.types import Array
+
+NORMS = ("none", "batch", "layer", "spectral")
+
+
+def check_norm(norm: str, choices: Sequence[str] = NORMS) -> None:
+    """Raises ValueError unless `norm` is one of `choices`."""
+    if norm not in choices:
+        raise ValueError(f"norm must be one of {', '.join(map(repr, choices))}; got {norm!r}")
+
+
+def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None) -> Array:
+    """Normalises activations: by a BatchNorm, a LayerNorm, or not at all.
+
+    Args:
+        norm: one of NORMS; "none" and "spectral" leave `x` as it is.
+        x: activations, [batch, ..., channels].
+        train: whether BatchNorm uses (and updates its averages with) the batch's statistics.
+        axis_name: the devices' axis, over which BatchNorm averages its statistics.
+
+    Raises:
+        ValueError: an unknown norm.
+    """
+    check_norm(norm)
+    if norm == "batch":
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5,
+                            axis_name=axis_name)(x)
+    if norm == "layer":
+        # The two-pass variance: the other cancels badly where activations are far from zero.
+        return nn.LayerNorm(epsilon=1e-5, reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1,
+                            use_fast_variance=False)(x)
+    return x
+
+
+def weight_layer(norm: str, layer: nn.Module, x: Array, *, train: bool) -> Array:
+    """Applies a layer with weights, divided by their largest singular value if norm is "spectral".
+
+    A convolution's kernel counts as the matrix [positions * in, out]. The singular value is estimated
+    by one power iteration a call, whose vector is kept in the collection "batch_stats" and updated in
+    training. Miyato et al. 2018 (arXiv 1802.05957).
+
+    Args:
+        norm: one of NORMS; all but "spectral" apply the layer as it is.
+        layer: a Dense or Conv, made in the caller's `@nn.compact` method.
+        x: the layer's input.
+        train: whether the estimate is kept.
+
+    Raises:
+        ValueError: an unknown norm.
+    """
+    check_norm(norm)
+    if norm == "spectral":
+        return nn.SpectralNorm(layer)(x, update_stats=train)
+    return layer(x)

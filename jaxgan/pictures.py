@@ -1,0 +1,96 @@
+"""Pictures: grids of images, samples in the plane over the critic's level sets, curves."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None = None) -> np.ndarray:
+    """Lays images out in rows, with a border of one pixel between them.
+
+    Args:
+        images: uint8 [count, height, width, channels]; one channel is grey, three are RGB, of any
+            other number the first is shown.
+        columns: images in a row; by default as square as can be.
+        enlarge: how many pixels wide a pixel is shown; by default so that an image is at least 32.
+
+    Returns:
+        uint8 [grid height, grid width, 3].
+    """
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    enlarge = enlarge or max(1, -(-32 // max(height, width)))
+    images = images if channels == 3 else np.repeat(images[..., :1], 3, axis=-1)
+    images = images.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+    height, width = height * enlarge + 1, width * enlarge + 1
+    sheet = np.full((rows * height + 1, columns * width + 1, 3), 128, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * height + 1, index % columns * width + 1
+        sheet[top:top + height - 1, left:left + width - 1] = image
+    return sheet
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Saves a picture, uint8 [height, width, 3], whole or not at all."""
+    from PIL import Image
+
+    partial = path.with_name(path.name + ".partial")
+    Image.fromarray(picture).save(partial, format="png")
+    os.replace(partial, path)
+
+
+def save_curves(path: Path, rows: list[dict[str, float]]) -> None:
+    """Plots every metric over the steps, losses and scores of one kind in one panel."""
+    import matplotlib.figure
+
+    panels: dict[str, list[str]] = {}
+    for name in sorted({name for row in rows for name in row} - {"step"}):
+        kind = next((kind for kind in ("gradient", "score", "wasserstein", "penalty", "loss")
+                     if kind in name), "other")
+        panels.setdefault(kind, []).append(name)
+    if not panels:
+        return
+    figure = matplotlib.figure.Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    for axes, names in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.values(),
+                           strict=True):
+        for name in names:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
+        axes.set_xlabel("step")
+        axes.legend(fontsize="small")
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=100, format="png")
+    os.replace(partial, path)
+
+
+def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,
+          view: tuple[float, float]) -> np.ndarray:
+    """Draws samples in the plane over the critic's level sets, as in figure 1 of WGAN-GP.
+
+    Args:
+        real: [count, 2].
+        fake: [count, 2].
+        scores: the critic's, [n, n], on an even grid over the view; rows are the second coordinate.
+        view: the lowest and highest coordinate shown.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    import matplotlib.figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = matplotlib.figure.Figure(figsize=(5, 5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    ticks = np.linspace(*view, len(scores))
+    axes.contourf(ticks, ticks, scores, levels=20, cmap="Greys_r", alpha=0.6)
+    axes.contour(ticks, ticks, scores, levels=20, colors="black", linewidths=0.3)
+    axes.plot(*real.T, "+", color="tab:orange", markersize=4, label="real")
+    axes.plot(*fake.T, "*", color="tab:green", markersize=3, label="fake")
+    axes.set(xlim=view, ylim=view, aspect="equal")
+    axes.legend(loc="upper right", fontsize="small")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
