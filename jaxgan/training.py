@@ -162,8 +162,8 @@ def _restored(state: GANState, checkpoints: Checkpoints, run: Run, plan: Plan,
     steps = checkpoints.steps()
     if resume is None:
         if steps:
-            raise ValueError(f"{run.folder} holds a run at step {steps[-1]}: go on with --resume latest, "
-                             "or choose another --run-dir")
+            raise ValueError(f"{run.folder} holds a run at step {steps[-1]}: go on with "
+                             "--resume latest, or choose another --run-dir")
         return state
     if not steps and resume == "auto":
         return state
@@ -215,7 +215,8 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
             if plan.is_due(plan.log_every, step) or plan.is_due(plan.sample_every, step):
                 run.log(step, metrics)
                 if bar.disable:
-                    print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr, flush=True)
+                    print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr,
+                          flush=True)
             if plan.is_due(plan.checkpoint_every, step) or interrupted is not None:
                 checkpoints.save(step, state, metrics)
             if interrupted is not None:
@@ -232,7 +233,8 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
 
 def _advance(gan: GAN, source: Source, plan: Plan) -> Callable[[GANState, int], tuple]:
     """Returns `(state, number of iterations) -> (state, metrics)`, on one device or several."""
-    step_fn = partial(train_steps, gan, source=source, n_critic=plan.n_critic, batch_size=plan.batch_size)
+    step_fn = partial(train_steps, gan, source=source, n_critic=plan.n_critic,
+                      batch_size=plan.batch_size)
     devices = jax.local_devices()[:plan.devices or None]
     if len(devices) == 1:
         mapped = jax.jit(step_fn, donate_argnums=0)

@@ -1,0 +1,28 @@
+# Every target is a few plain commands; README.md spells them out for who has no make.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: train test test-slow lint
+
+# Train on the embedded 8x8 digits; pictures in runs/digits/samples.
+train: $(VENV)/installed
+	$(RUN) -m experiments.digits --run-dir runs/digits --resume auto
+
+test: $(VENV)/installed-test
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/installed-test
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed pyproject.toml
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@

@@ -1,0 +1,107 @@
+"""Draws samples from a trained run."""
+
+import dataclasses
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments import cli
+from jaxgan import keys
+from jaxgan.checkpoints import Checkpoints
+from jaxgan.data import pixels
+from jaxgan.gan import draw_latents, generate, init_state
+from jaxgan.pictures import grid, save_png
+from jaxgan.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to draw."""
+
+    run_dir: Annotated[str, tyro.conf.Positional]
+    """The run's folder."""
+    num: int = 64
+    """How many samples; with --interpolate, how many rows."""
+    out: str = "samples.png"
+    """The file: .png for a grid of images, .npy for the samples as float32."""
+    checkpoint: str = "latest"
+    """The checkpoint: latest, best or a step."""
+    seed: int = 0
+    """Of the latents."""
+    interpolate: bool = False
+    """Rows that go from one sample to another, along the great circle between their latents."""
+    columns: int = 10
+    """Samples in a row of an interpolation."""
+
+
+def main(options: Options) -> None:
+    """Draws the samples and saves them."""
+    out = Path(options.out)
+    if out.suffix not in (".png", ".npy"):
+        raise ValueError(f"out must end in .png or .npy; got {options.out!r}")
+    for name in ("num", "columns"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} must be at least 1; got {getattr(options, name)}")
+    module, config, settings = cli.load_run(options.run_dir)
+    shape, value_range = tuple(settings["sample_shape"]), tuple(settings["value_range"])
+    if out.suffix == ".png" and len(shape) != 3:
+        raise ValueError(f"samples of shape {shape} are no images: save them with --out samples.npy")
+    gan = module.make_gan(config, shape)
+    key = jax.random.key(options.seed)
+    template = jax.eval_shape(partial(init_state, gan), key, Batch(jnp.zeros((2, *shape))))
+    state = _restore(options, config, template)
+
+    latents = draw_latents(gan, keys.stream(key, "latents"), options.num)
+    if options.interpolate:
+        ends = draw_latents(gan, keys.stream(key, "ends"), options.num)
+        weights = jnp.linspace(0.0, 1.0, options.columns)
+        latents = jax.vmap(jax.vmap(spherical, (None, None, 0)), (0, 0, None))(latents, ends, weights)
+        latents = latents.reshape(-1, gan.latent_size)
+    draw = jax.jit(partial(generate, gan))
+    samples = np.concatenate([np.asarray(draw(state, latents[first:first + 100]))
+                              for first in range(0, len(latents), 100)])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npy":
+        np.save(out, samples)
+    else:
+        save_png(out, grid(pixels(samples, value_range),
+                           options.columns if options.interpolate else None))
+    print(f"{out}: {len(samples)} samples of step {int(state.step)}")
+
+
+def spherical(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
+    """Goes from one latent to another along the great circle, where Gaussian latents are likely.
+
+    Shoemake 1985, "Animating rotation with quaternion curves"; White 2016 (arXiv 1609.04468).
+    """
+    cosine = jnp.vdot(start, end) / (jnp.linalg.norm(start) * jnp.linalg.norm(end))
+    angle = jnp.arccos(jnp.clip(cosine, -0.9999, 0.9999))
+    return (jnp.sin((1 - weight) * angle) * start + jnp.sin(weight * angle) * end) / jnp.sin(angle)
+
+
+def _restore(options: Options, config: cli.Config, template):
+    if options.checkpoint not in ("latest", "best") and not options.checkpoint.isdigit():
+        raise ValueError(f"checkpoint must be latest, best or a step; got {options.checkpoint!r}")
+    folder = Path(options.run_dir) / "checkpoints"
+    if not folder.is_dir():
+        raise ValueError(f"there is no checkpoint in {options.run_dir}")
+    checkpoints = Checkpoints(folder, config.keep, config.best_metric or None)
+    try:
+        step = None if options.checkpoint == "latest" else options.checkpoint
+        if step == "best" and (step := checkpoints.best_step()) is None:
+            raise ValueError(f"{options.run_dir} has no best checkpoint: it was trained without "
+                             "--best-metric")
+        return checkpoints.restore(template, None if step is None else int(step))
+    finally:
+        checkpoints.close()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.sample",
+                                        description=__doc__)))
