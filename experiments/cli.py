@@ -169,7 +169,8 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         latent_size=latent_size,
         loss=LOSSES[config.loss](config),
         penalty=PENALTIES[config.penalty](config.penalty_weight),
-        input_noise=_falling(config.input_noise, config.input_noise_steps) if config.input_noise else None,
+        input_noise=(_falling(config.input_noise, config.input_noise_steps)
+                     if config.input_noise else None),
         generator_optimizer=_optimizer(config, 1),
         critic_optimizer=critic_optimizer,
         ema_decay=config.ema_decay or None,
@@ -204,7 +205,8 @@ def train(name: str, config: Config, gan: GAN, source: Source, *,
     print(f"  params_sha256                {result['params_sha256']}")
 
 
-def image_grid(gan: GAN, source: Source, seed: int, count: int = 100) -> Callable[[GANState], np.ndarray]:
+def image_grid(gan: GAN, source: Source, seed: int,
+               count: int = 100) -> Callable[[GANState], np.ndarray]:
     """Returns a picture of samples from the same latents each time."""
     latents = jax.random.normal(keys.stream(jax.random.key(seed), "sample"), (count, gan.latent_size))
     draw = jax.jit(partial(generate, gan))

@@ -125,10 +125,7 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
     if scores.shape != samples.shape[:1]:
         raise ValueError(f"the critic must return one score per sample, shape {samples.shape[:1]}; "
                          f"got {scores.shape}: squeeze the last axis")
-    if gan.penalty is not None and has_batch_statistics(critic_variables):
-        raise ValueError(
-            "a gradient penalty is not defined for a critic with batch normalisation, which scores "
-            "no sample by itself: use layer or spectral normalisation, or no penalty")
+    check_penalised(gan, critic_variables)
 
     return GANState(
         step=jnp.zeros((), jnp.int32),
@@ -189,6 +186,14 @@ def has_batch_statistics(variables: PyTree) -> bool:
     """Whether a network normalises over the batch: whether it keeps BatchNorm's running averages."""
     paths = jax.tree_util.tree_flatten_with_path(variables.get("batch_stats", {}))[0]
     return any(path[-1].key in ("mean", "var") for path, _ in paths)
+
+
+def check_penalised(gan: GAN, critic_variables: PyTree) -> None:
+    """Raises ValueError for a penalty on a critic that doesn't score each sample by itself."""
+    if gan.penalty is not None and has_batch_statistics(critic_variables):
+        raise ValueError(
+            "a gradient penalty is not defined for a critic with batch normalisation, which scores "
+            "no sample by itself: use layer or spectral normalisation, or no penalty")
 
 
 def _network_state(variables: PyTree, optimizer: optax.GradientTransformation) -> NetworkState:

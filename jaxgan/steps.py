@@ -19,7 +19,14 @@ from jax import lax
 
 from jaxgan import keys, penalties
 from jaxgan.data import Source, draw_step
-from jaxgan.gan import GAN, GANState, NetworkState, draw_latents, has_batch_statistics
+from jaxgan.gan import (
+    GAN,
+    GANState,
+    NetworkState,
+    check_penalised,
+    draw_latents,
+    has_batch_statistics,
+)
 from jaxgan.types import Array, Batch, Key, Metrics, PyTree
 
 
@@ -41,7 +48,7 @@ def critic_step(
     Raises:
         ValueError: the critic's scores aren't one per sample, or it is penalised and has BatchNorm.
     """
-    _check_penalised(gan, state)
+    check_penalised(gan, state.critic.stats)
     count = batch.samples.shape[0]
     fake, _ = _fakes(gan, state.generator, batch, key, axis_name)
     real = _as_critic_sees(gan, state, batch.samples, key, "real_noise", axis_name)
@@ -318,9 +325,3 @@ def _on_axis(module: nn.Module, axis_name: str | None) -> nn.Module:
         return module
     return module.clone(axis_name=axis_name)
 
-
-def _check_penalised(gan: GAN, state: GANState) -> None:
-    if gan.penalty is not None and has_batch_statistics(state.critic.stats):
-        raise ValueError(
-            "a gradient penalty is not defined for a critic with batch normalisation, which scores "
-            "no sample by itself: use layer or spectral normalisation, or no penalty")

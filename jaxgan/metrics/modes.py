@@ -23,7 +23,8 @@ def mode_coverage(samples: Array, centres: Array, sigma: float) -> dict[str, flo
         ValueError: the shapes don't fit, or samples aren't finite.
     """
     samples, centres = np.asarray(samples, np.float64), np.asarray(centres, np.float64)
-    if samples.ndim != 2 or centres.ndim != 2 or samples.shape[1] != centres.shape[1] or not len(samples):
+    if ((samples.ndim, centres.ndim) != (2, 2) or samples.shape[1] != centres.shape[1]
+            or not len(samples)):
         raise ValueError("samples and centres must have shapes [count, dimensions] and [components, "
                          f"dimensions]; got {samples.shape} and {centres.shape}")
     if not np.isfinite(samples).all():

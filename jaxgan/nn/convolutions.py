@@ -323,10 +323,10 @@ def _cpu_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Arra
 
 
 def _cpu(ungrouped: Lowering, stride_one: Lowering | None = None) -> Lowering:
-    """Returns `ungrouped` by groups, or `stride_one` where all the strides are 1."""
+    """Returns `ungrouped` by groups, or `stride_one` where strides are 1 (and the kernel is not)."""
 
     def lowering(a: Array, b: Array, *, geometry: Geometry) -> Array:
-        if stride_one is not None and math.prod(geometry.strides) == 1:
+        if stride_one and math.prod(geometry.strides) == 1 < math.prod(geometry.kernel_size):
             return stride_one(a, b, geometry=geometry)
         if geometry.groups == 1:
             return ungrouped(a, b, geometry=geometry)
