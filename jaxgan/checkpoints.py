@@ -40,7 +40,9 @@ class Checkpoints:
             Path(self.folder).absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
-                step_format_fixed_length=8),
+                step_format_fixed_length=8, best_mode="min",
+                # Without a best_fn, orbax keeps the metrics in memory only.
+                best_fn=self.best_metric and (lambda metrics: metrics[self.best_metric])),
             item_names=("state", "description"),
         )
 

@@ -21,7 +21,7 @@ def checkpoints(tmp_path):
 
 
 def state(value, width=3):
-    return {"params": {"kernel": jnp.full((2, width), value)}, "step": jnp.int32(value)}
+    return {"params": {"kernel": jnp.full((2, width), value, jnp.float32)}, "step": jnp.int32(value)}
 
 
 def test_restores_what_was_saved_by_step_or_latest(checkpoints):

@@ -14,6 +14,8 @@ from jaxgan.data import epoch_and_offset, order, shuffled_index
 
 EPOCHS, MAX_SIZE = 2000, 100
 
+jit_index = jax.jit(shuffled_index, static_argnums=3)
+
 
 @partial(jax.jit, static_argnums=0)
 def whole_epoch(size, epoch, seed=0):
@@ -26,9 +28,7 @@ def whole_epoch(size, epoch, seed=0):
 def permute_many(size, left, right):  # compiled once for all sizes
     offsets = jnp.arange(MAX_SIZE, dtype=jnp.uint32) % size
     rounds = jax.random.bits(jax.random.key(0), (EPOCHS, order._ROUNDS, 1), jnp.uint32)
-    return jax.lax.map(
-        lambda keys: order._permute(keys * jnp.ones((1, MAX_SIZE), jnp.uint32), offsets, size,
-                                    left, right), rounds)
+    return jax.vmap(order._permute, (0, None, None, None, None))(rounds, offsets, size, left, right)
 
 
 @cache
@@ -43,7 +43,7 @@ def test_every_small_epoch_is_a_permutation():
         np.testing.assert_array_equal(orders, np.arange(size) + np.zeros((EPOCHS, 1), int))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 70, 257, 60000, 65537])
+@pytest.mark.parametrize("size", [1, 2, 257, 60000])
 def test_every_epoch_is_a_permutation(size):
     for epoch in (0, 3):
         index = whole_epoch(size, epoch)
@@ -51,11 +51,10 @@ def test_every_epoch_is_a_permutation(size):
         np.testing.assert_array_equal(np.sort(index), np.arange(size))
 
 
-@pytest.mark.parametrize("size", [2**31 - 1, 2**31 - 2**16, 2**20])
+@pytest.mark.parametrize("size", [2**31 - 1, 2**20])
 def test_large_epochs_do_not_overflow(size):
     offsets = np.r_[np.arange(500), np.arange(size - 500, size)].astype(np.uint32)
-    index = np.asarray(shuffled_index(jax.random.key(0), jnp.zeros(1000, jnp.uint32),
-                                      jnp.asarray(offsets), size))
+    index = np.asarray(jit_index(jax.random.key(0), jnp.zeros(1000, jnp.uint32), offsets, size))
     assert index.min() >= 0
     assert index.max() < size
     assert len(np.unique(index)) == 1000
@@ -72,18 +71,17 @@ def test_epochs_and_keys_give_different_orders():
 
 def test_a_batch_may_straddle_epochs():
     epochs, offsets = jnp.asarray([6, 6, 7, 7], jnp.uint32), jnp.asarray([8, 9, 0, 1], jnp.uint32)
-    index = shuffled_index(jax.random.key(0), epochs, offsets, 10)
+    index = jit_index(jax.random.key(0), epochs, offsets, 10)
     expected = jnp.concatenate([whole_epoch(10, 6)[8:], whole_epoch(10, 7)[:2]])
     np.testing.assert_array_equal(index, expected)
 
 
 def test_jitted_and_vmapped_are_the_same():
-    epochs, offsets = jnp.arange(12, dtype=jnp.uint32), jnp.arange(12, dtype=jnp.uint32)
+    epochs = offsets = jnp.arange(12, dtype=jnp.uint32)
     key = jax.random.key(3)
     plain = shuffled_index(key, epochs, offsets, 12)
-    np.testing.assert_array_equal(
-        plain, jax.jit(shuffled_index, static_argnums=3)(key, epochs, offsets, 12))
-    rows = jax.vmap(lambda e, o: shuffled_index(key, e, o, 12))(epochs[:, None], offsets[:, None])
+    np.testing.assert_array_equal(plain, jit_index(key, epochs, offsets, 12))
+    rows = jax.vmap(lambda e, o: jit_index(key, e, o, 12))(epochs[:, None], offsets[:, None])
     np.testing.assert_array_equal(plain, rows[:, 0])
 
 
@@ -128,7 +126,7 @@ def test_positions_are_exact(step, per_step, size, data):
     assert list(zip(epochs.tolist(), offsets.tolist(), strict=True)) == expected
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 320, 1000])
+@pytest.mark.parametrize("size", [1, 7, 320, 1000])
 @pytest.mark.parametrize("step", [0, 6, 2**22 + 1])
 def test_positions_in_small_sets_are_exact(step, size):
     rows = np.arange(320)

@@ -27,7 +27,8 @@ def test_grid_of_colours_and_of_odd_channels():
 def test_png_comes_back_and_nothing_partial_stays(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     save_png(tmp_path / "a.png", picture)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -48,4 +49,5 @@ def test_curves_are_a_picture_and_no_rows_are_none(tmp_path):
     save_curves(tmp_path / "none.png", [])
     assert not (tmp_path / "none.png").exists()
     save_curves(tmp_path / "curves.png", [{"step": 1, "critic/loss": 2.0}, {"step": 2, "modes": 3.0}])
-    assert Image.open(tmp_path / "curves.png").size[0] >= 1000  # two panels
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size[0] >= 1000  # two panels

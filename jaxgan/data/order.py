@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgan.types import Array, Key
 
@@ -35,17 +36,20 @@ def epoch_and_offset(step: int | Array, examples_per_step: int, rows: Array,
         ValueError: a number is out of range.
     """
     _check(examples_per_step=examples_per_step, size=size)
-    step, rows = jnp.asarray(step, jnp.uint32), jnp.asarray(rows, jnp.uint32)
-    epoch = offset = jnp.zeros((), jnp.uint32)
-    for bit in range(32):  # sum the position bit by bit of the step, carrying at `size`
-        quotient, remainder = divmod(examples_per_step << bit, size)
-        chosen = step >> bit & 1
-        offset = offset + chosen * jnp.uint32(remainder)
-        carry = offset // size
-        epoch = epoch + chosen * jnp.uint32(quotient % 2**32) + carry
-        offset = offset - carry * size
-    offsets = offset + rows % size
-    return epoch + rows // size + offsets // size, offsets % size
+    position = [divmod(examples_per_step << bit, size) for bit in range(32)]  # of step 2**bit
+    chosen = jnp.asarray(step, jnp.uint32) >> np.arange(32, dtype=np.uint32) & 1
+    epochs = chosen * np.array([epoch % 2**32 for epoch, _ in position], np.uint32)
+    offsets = chosen * np.array([offset for _, offset in position], np.uint32)
+    while len(offsets) > 1:
+        epochs, offsets = _carry(epochs[::2] + epochs[1::2], offsets[::2] + offsets[1::2], size)
+    rows = jnp.asarray(rows, jnp.uint32)
+    return _carry(epochs[0] + rows // size, offsets[0] + rows % size, size)
+
+
+def _carry(epochs: Array, offsets: Array, size: int) -> tuple[Array, Array]:
+    """Returns the same positions with offsets below the size, given offsets below twice that."""
+    over = offsets >= size
+    return epochs + over, jnp.where(over, offsets - size, offsets)
 
 
 def shuffled_index(key: Key, epochs: Array, offsets: Array, size: int) -> Array:

@@ -127,19 +127,19 @@ def parse_idx(path: Path, rank: int) -> np.ndarray:
     Raises:
         ValueError: the file is damaged, of another type or rank, or not of the length it declares.
     """
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-        file.seek(-4 if zipped else 0, os.SEEK_END)  # gzip ends in the length of its contents
-        length = int.from_bytes(file.read(4), "little") if zipped else file.tell()
     try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(-4 if zipped else 0, os.SEEK_END)  # gzip ends in the length of its contents
+            length = int.from_bytes(file.read(4), "little") if zipped else file.tell()
         with gzip.open(path) if zipped else open(path, "rb") as file:
             magic = file.read(4)
             if magic != bytes([0, 0, 8, rank]):
                 raise ValueError(f"{path} is not an idx file of uint8 numbers of rank {rank}: it "
                                  f"begins with {magic.hex(' ')}, not 00 00 08 {rank:02x}")
-            shape = tuple(np.frombuffer(file.read(4 * rank), ">u4").tolist())
+            shape = tuple(int.from_bytes(file.read(4), "big") for _ in range(rank))
             expected = 4 + 4 * rank + math.prod(shape)
-            if len(shape) != rank or expected != length:
+            if expected != length:
                 raise ValueError(f"{path} is truncated or damaged: its header declares shape "
                                  f"{shape}, {expected} bytes in all, but it holds {length}")
             elements = file.read(math.prod(shape))

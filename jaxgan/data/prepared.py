@@ -25,7 +25,7 @@ def find(name: str, data_dir: Path) -> Path | None:
         ValueError: the set has several configurations there.
     """
     def versions(folder: Path) -> list[Path]:
-        found = [path.parent for path in folder.glob("*/dataset_info.json")
+        found = [path.parent for path in folder.glob("*/features.json")
                  if path.parent.name.replace(".", "").isdecimal()]
         return sorted(found, key=lambda path: [int(part) for part in path.name.split(".")])
 
@@ -56,7 +56,8 @@ def read(directory: Path, name: str, split: str, image_size: int | None = None) 
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         images, labels = _read_records(builder, split)
-        return canonical(name, decode(images), labels, class_names, image_size)
+        pixels = decode(images, builder.info.features["image"].shape[-1])
+        return canonical(name, pixels, labels, class_names, image_size)
     if not _has_tensorflow():
         raise DataNotFoundError(
             f"{directory} is in the {builder.info.file_format.value} format, which needs "
@@ -87,14 +88,14 @@ def catalogue() -> list[str]:
     return tfds.list_builders(with_community_datasets=False)
 
 
-def decode(files: list[bytes]) -> Iterator[np.ndarray]:
+def decode(files: list[bytes], channels: int) -> Iterator[np.ndarray]:
     """Yields the pixels of PNG or JPEG files, each [height, width, channels].
 
     Small PNGs of one size are decoded many at a time: one by one, opening them costs far more
     than their pixels do.
     """
     header = files[0][:33]  # signature, size, depth, colour type and their checksum
-    if _is_plain(header) and all(file.startswith(header) for file in files):
+    if _is_plain(header, channels) and all(file.startswith(header) for file in files):
         width, height = struct.unpack_from(">II", header, 16)
         count = max(1, 2**24 // (width * (height + 1)))
         for first in range(0, len(files), count):
@@ -103,14 +104,17 @@ def decode(files: list[bytes]) -> Iterator[np.ndarray]:
         from PIL import Image
 
         for file in files:
-            pixels = np.asarray(Image.open(io.BytesIO(file), formats=("PNG", "JPEG")))
-            yield pixels.reshape(*pixels.shape[:2], -1)
+            image = Image.open(io.BytesIO(file), formats=("PNG", "JPEG"))
+            if image.mode != "I;16":  # which convert() would clip at 255; Dataset refuses it
+                image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+            yield np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def _is_plain(header: bytes) -> bool:
+def _is_plain(header: bytes, channels: int) -> bool:
     """Says whether a PNG of this header has 8-bit grey or RGB pixels and is not interlaced."""
-    return header.startswith(_SIGNATURE) and header[24] == 8 and header[25] in (0, 2) \
-        and header[28] == 0
+    colour_type = {1: 0, 3: 2}.get(channels)
+    return header.startswith(_SIGNATURE) and len(header) == 33 and (
+        header[24], header[25], header[28]) == (8, colour_type, 0)
 
 
 def _decode_strip(files: list[bytes]) -> np.ndarray:

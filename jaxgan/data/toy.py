@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan.data.sources import Source, position_keys
-from jaxgan.keys import normal
+from jaxgan.keys import normal, uniform
 from jaxgan.types import Array, Batch, Key, PyTree
 
 VIEW = (-3.0, 3.0)  # the square that the paper's figure shows
@@ -62,19 +62,14 @@ def mixture(name: str) -> Source:
 
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
         del arrays
-        keys = jax.vmap(lambda key: jax.random.split(key), out_axes=1)(
-            position_keys(key, epochs, offsets))
-        noise = normal(keys[1], (2,))
+        keys = jax.vmap(jax.random.split, out_axes=1)(position_keys(key, epochs, offsets))
+        which, noise = uniform(keys[0]), normal(keys[1], (2,))
         if name == "swissroll":
-            return Batch((_spiral(keys[0]) + 0.25 * noise) / 7.5)
+            t = 1.5 * jnp.pi * (1 + 2 * which)
+            spiral = jnp.stack([t * jnp.cos(t), t * jnp.sin(t)], -1)
+            return Batch((spiral + 0.25 * noise) / 7.5)
         centres, sigma = MIXTURES[name]
-        component = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(centres)))(keys[0])
+        component = (which * len(centres)).astype(jnp.int32)
         return Batch(jnp.asarray(centres)[component] + sigma * noise)
 
     return Source((), draw, None, (2,), VIEW, 0)
-
-
-def _spiral(keys: Key) -> Array:
-    turns = jax.vmap(lambda key: jax.random.uniform(key))(keys)
-    t = 1.5 * jnp.pi * (1 + 2 * turns)
-    return jnp.stack([t * jnp.cos(t), t * jnp.sin(t)], -1)

@@ -1,0 +1,23 @@
+"""Eight devices on one processor, strict ranks, and the real data where a checkout has it."""
+
+import os
+from pathlib import Path
+
+# Before jax is imported. NPROC keeps jax 0.10's processor collectives from waiting for each other.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ.setdefault("NPROC", "16")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder with real data, beside the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data in {folder.parent.name}/{folder.name} beside the repository")
+    return folder

@@ -1,0 +1,264 @@
+"""The loop, the run's folder and the experiments, as a user meets them: in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "2", "--devices", "1")
+
+
+def environment():
+    """One device, so that tests also run as users do."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
+def command(name, *flags):
+    return [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+
+
+def run(name, *flags, status=0):
+    done = subprocess.run(command(name, *flags), cwd=ROOT, env=environment(), capture_output=True,
+                          text=True, timeout=300, check=False)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A finished run of four steps."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    run("digits", *TINY, "--steps", 4, "--sample-every", 2, "--run-dir", folder)
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(digits):
+    assert [row["step"] for row in rows(digits)] == [2, 4]
+    assert sorted(path.name for path in (digits / "samples").iterdir()) == [
+        "real.png", "step_00000002.png", "step_00000004.png"]
+    with Image.open(digits / "samples" / "step_00000004.png") as image:
+        assert image.size == (10 * 33 + 1, 10 * 33 + 1)  # 100 digits of 8x8, shown four times as large
+    assert (digits / "curves.png").exists()
+    assert list(digits.glob("events.out.tfevents.*"))
+    config = json.loads((digits / "config.json").read_text())
+    assert config["settings"]["experiment"] == "digits"
+    assert config["settings"]["n_critic"] == 2
+    assert config["versions"].keys() >= {"python", "jax", "jaxlib", "flax", "optax"}
+    assert "experiments.digits" in " ".join(config["command"])
+    outcome = result(digits)
+    assert outcome["steps"] == 4
+    assert outcome["iterations_per_second"] > 0
+    assert outcome["duration_seconds"] > 0
+    assert len(outcome["params_sha256"]) == 64
+    assert outcome["final"].keys() >= {
+        "critic/loss", "critic/penalty", "critic/wasserstein", "critic/gradient_norm",
+        "critic/input_gradient_mean", "critic/input_gradient_std", "generator/loss",
+        "generator/gradient_norm"}
+
+
+def test_tensorboard_has_the_same_numbers(digits):
+    from tensorboardX.event_file_writer import EventFileWriter  # noqa: F401  (installed with it)
+    from tensorboardX.proto import event_pb2
+
+    # The record format: length (8 bytes), its checksum (4), the event, its checksum (4).
+    seen = {}
+    for path in digits.glob("events.out.tfevents.*"):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = event_pb2.Event.FromString(data[12:12 + length])
+            for value in event.summary.value:
+                seen[event.step, value.tag] = value
+            data = data[16 + length:]
+    last = rows(digits)[-1]
+    assert seen[4, "critic/loss"].simple_value == pytest.approx(last["critic/loss"], rel=1e-6)
+    assert seen[4, "samples"].image.width == 331
+
+
+def test_one_seed_gives_one_digest_however_it_is_run(digits, tmp_path):
+    """Interrupted after two steps and resumed, logged and sampled at other steps: the same bits."""
+    flags = (*TINY, "--run-dir", tmp_path / "run", "--log-every", 1, "--sample-every", 0)
+    run("digits", *flags, "--steps", 2)
+    run("digits", *flags, "--steps", 4, "--resume", "latest")
+    assert result(tmp_path / "run")["params_sha256"] == result(digits)["params_sha256"]
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
+    assert rows(tmp_path / "run")[3] == rows(digits)[1]
+    # Going back to step 2 drops what came after it, and comes to the same end.
+    run("digits", *flags, "--steps", 4, "--resume", 2)
+    assert result(tmp_path / "run")["params_sha256"] == result(digits)["params_sha256"]
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_another_seed_gives_another_digest(digits, tmp_path):
+    run("digits", *TINY, "--steps", 4, "--seed", 1, "--run-dir", tmp_path / "run")
+    assert result(tmp_path / "run")["params_sha256"] != result(digits)["params_sha256"]
+
+
+def test_resuming_a_finished_run_changes_nothing(digits):
+    before = result(digits)["params_sha256"]
+    run("digits", *TINY, "--steps", 4, "--sample-every", 2, "--run-dir", digits, "--resume", "auto")
+    assert result(digits)["params_sha256"] == before
+    assert [row["step"] for row in rows(digits)] == [2, 4]
+
+
+def test_sample_and_list(digits, tmp_path):
+    run("sample", digits, "--num", 6, "--out", tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.size == (3 * 33 + 1, 2 * 33 + 1)
+    run("sample", digits, "--num", 5, "--out", tmp_path / "five.npy")
+    run("sample", digits, "--num", 3, "--out", tmp_path / "three.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "five.npy")[:3], np.load(tmp_path / "three.npy"),
+                               atol=1e-6)
+    run("sample", digits, "--num", 2, "--interpolate", "--columns", 5, "--out", tmp_path / "path.png")
+    with Image.open(tmp_path / "path.png") as image:
+        assert image.size == (5 * 33 + 1, 2 * 33 + 1)
+    table = run("list", digits.parent).stdout
+    assert "digits" in table
+    assert result(digits)["params_sha256"][:12] in table
+
+
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        command("digits", *TINY, "--steps", 1_000_000, "--run-dir", tmp_path / "run"), cwd=ROOT,
+        env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "metrics.jsonl").exists() or not rows(tmp_path / "run"):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "go on with:" in stderr.splitlines()[-1]
+    assert stderr.splitlines()[-1].endswith("--resume latest")
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--stepz", 3), "--steps"),
+    (("--loss", "wasserstien"), "wasserstein"),
+    (("--steps", 0), "steps must be at least 1; got 0"),
+    (("--batch-size", -1), "batch_size must be at least 1; got -1"),
+    (("--batch-size", 5000), "larger than the data set, which has 1437 examples"),
+    (("--devices", 99), "devices is 99, but there are only"),
+    (("--resume", "latest"), "there is nothing to resume"),
+    (("--resume", "latst"), "resume must be auto, latest or a step; got 'latst'"),
+    (("--critic-norm", "batch"), "not defined for a critic with batch normalisation"),
+    (("--ema-decay", 1.5), "ema_decay must be in [0, 1); got 1.5"),
+    (("--learning-rate", -1.0), "learning_rate must be above 0; got -1.0"),
+    (("--penalty-weight", -1.0), "penalty_weight must not be negative; got -1.0"),
+    (("--label-smoothing", 0.1), "label_smoothing is for the losses"),
+    (("--best-metric", "los", "--steps", 1), "no metric is called 'los'"),
+])
+def test_bad_flags_get_one_sentence_and_status_2(flags, message, tmp_path):
+    done = run("digits", *TINY, "--run-dir", tmp_path / "run", *flags, status=2)
+    assert message in done.stderr + done.stdout
+
+
+def test_a_folder_with_another_run_is_left_alone(digits):
+    before = {path: path.read_bytes() for path in digits.rglob("*") if path.is_file()}
+    done = run("digits", *TINY, "--steps", 4, "--loss", "hinge", "--run-dir", digits, status=2)
+    assert "loss is 'wasserstein' there and 'hinge' here" in done.stderr
+    assert "choose another --run-dir" in done.stderr
+    done = run("digits", *TINY, "--steps", 4, "--sample-every", 2, "--run-dir", digits, status=2)
+    assert "go on with --resume latest, or choose another --run-dir" in done.stderr
+    assert {path for path in before if not path.exists()} == set()
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    done = run("digits", *TINY, "--steps", 2, "--run-dir", tmp_path, status=2)
+    assert "is not an empty folder nor a run's" in done.stderr
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_missing_data_names_the_remedies(tmp_path):
+    done = run("cifar10", *TINY, "--steps", 2, "--data-dir", tmp_path, "--run-dir", tmp_path / "run",
+               status=2)
+    assert "digits" in done.stderr
+    assert str(tmp_path) in done.stderr
+
+
+def test_divergence_stops_and_names_step_and_metric(tmp_path):
+    done = run("digits", *TINY, "--steps", 20, "--learning-rate", 1e30, "--checkpoint-every", 2,
+               "--run-dir", tmp_path / "run", status=2)
+    assert "is not finite at step" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [
+    ("--loss", "minimax", "--penalty", "none", "--label-smoothing", 0.1),
+    ("--loss", "least_squares", "--penalty", "none", "--critic-norm", "batch"),
+    ("--penalty", "none", "--clip", 0.01, "--optimizer", "rmsprop", "--learning-rate", 5e-5),
+    ("--loss", "hinge", "--penalty", "none", "--critic-norm", "spectral"),
+    ("--loss", "non_saturating", "--penalty", "dragan", "--critic-norm", "layer"),
+    ("--loss", "relativistic", "--penalty", "r1_r2", "--input-noise", 0.1, "--input-noise-steps", 5),
+], ids=["gan", "lsgan", "wgan", "sngan", "dragan", "r3gan"])
+def test_the_families_are_one_command_each(flags, tmp_path, monkeypatch, capsys):
+    from experiments import digits as experiment
+
+    config = parse(experiment.Config, *TINY, "--steps", 2, "--run-dir", tmp_path / "run", *flags)
+    assert cli.guarded(experiment.main, config) == 0, capsys.readouterr().err
+    assert result(tmp_path / "run")["steps"] == 2
+
+
+def parse(config_class, *flags):
+    import tyro
+
+    return tyro.cli(config_class, args=list(map(str, flags)))
+
+
+@pytest.mark.parametrize("name", cli.EXPERIMENTS)
+def test_every_experiment_runs_two_steps(name, tmp_path, monkeypatch, capsys):
+    """On small made-up images in place of the downloads, on two devices."""
+    import importlib
+
+    from jaxgan.data import Dataset
+
+    module = importlib.import_module(f"experiments.{name}")
+    size = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "images": (32, 32, 3)}.get(name)
+    if size:
+        random = np.random.default_rng(0)
+        made_up = Dataset(name, random.integers(0, 256, (16, *size), dtype=np.uint8),
+                          np.zeros(16, np.int32), ("any",))
+        monkeypatch.setattr(module, "load", lambda *_, **__: made_up)
+    flags = (*TINY, "--steps", 2, "--devices", 2, "--run-dir", tmp_path / "run",
+             *(("--folder", "any", "--image-size", 32) if name == "images" else ()))
+    assert cli.guarded(module.main, parse(module.Config, *flags)) == 0, capsys.readouterr().err
+    assert result(tmp_path / "run")["steps"] == 2
+    restored, config, settings = cli.load_run(str(tmp_path / "run"))
+    assert restored is module
+    assert config.width == 8
+    assert all(settings[field] is not None for field in settings)
+
+
+def test_a_config_cannot_name_another_module(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"settings": {"experiment": "os"}}))
+    with pytest.raises(ValueError, match="the experiment 'os', which isn't one of"):
+        cli.load_run(str(tmp_path))
+
+
+def test_every_experiment_is_listed():
+    scripts = {path.stem for path in (ROOT / "experiments").glob("*.py")
+               if "class Config(cli.Config)" in path.read_text()}
+    assert scripts == set(cli.EXPERIMENTS)
