@@ -12,14 +12,16 @@ from jaxgan.models import DCGANCritic, DCGANGenerator
 class Config(cli.Config):
     """Small networks, larger steps than the paper's."""
 
-    width: int = 32
+    width: int = 48
     """Channels of the critic's first layer; they double with each halving of the image."""
     latent_size: int = 32
     """Latent variables."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
+    beta1: float = 0.0
+    decay_steps: int = 6000
     n_critic: int = 3
-    ema_decay: float = 0.99
-    steps: int = 3000
+    ema_decay: float = 0.999
+    steps: int = 6000
     log_every: int = 50
     sample_every: int = 500
     checkpoint_every: int = 500

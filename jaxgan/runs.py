@@ -57,7 +57,9 @@ class Run:
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
         try:
             (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            _write(self.config_path, _json({"settings": settings} | _environment()))
+            self._config = _json({"settings": settings} | _environment())
+            if existing is None:
+                _write(self.config_path, self._config)
         except OSError as error:
             raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
                            "choose another --run-dir") from error
@@ -77,6 +79,7 @@ class Run:
         """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it."""
         from tensorboardX import SummaryWriter
 
+        _write(self.config_path, self._config)
         rows = [row for row in self.metrics() if row["step"] <= step]
         _write(self._metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, write_to_disk=True)

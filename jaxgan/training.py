@@ -143,10 +143,12 @@ def train(
     if source.size is not None and plan.batch_size > source.size:
         raise ValueError(f"batch_size {plan.batch_size} is larger than the data set, which has "
                          f"{source.size} examples: choose a smaller one")
-    state = initial_state(gan, plan.seed, example_batch(source, plan.batch_size))
     checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric)
     try:
-        state = _restored(state, checkpoints, run, plan, resume)
+        resuming = _is_resuming(checkpoints, run, resume)
+        state = initial_state(gan, plan.seed, example_batch(source, plan.batch_size))
+        if resuming:
+            state = _restored(state, checkpoints, plan, resume)
         run.start(int(state.step))
         state, result = _loop(gan, source, run, plan, checkpoints, state, picture, score)
         checkpoints.wait()
@@ -157,23 +159,22 @@ def train(
         checkpoints.close()
 
 
-def _restored(state: GANState, checkpoints: Checkpoints, run: Run, plan: Plan,
-              resume: str | int | None) -> GANState:
+def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -> bool:
     steps = checkpoints.steps()
-    if resume is None:
-        if steps:
-            raise ValueError(f"{run.folder} holds a run at step {steps[-1]}: go on with "
-                             "--resume latest, or choose another --run-dir")
-        return state
-    if not steps and resume == "auto":
-        return state
-    if not steps:
+    if resume is None and steps:
+        raise ValueError(f"{run.folder} holds a run at step {steps[-1]}: go on with --resume latest, "
+                         "or choose another --run-dir")
+    if not steps and resume not in (None, "auto"):
         raise ValueError(f"there is nothing to resume in {run.folder}: start without --resume")
+    return bool(steps)
+
+
+def _restored(state: GANState, checkpoints: Checkpoints, plan: Plan, resume: str | int) -> GANState:
     state = checkpoints.restore(state, None if resume in ("auto", "latest") else int(resume))
     if int(state.step) > plan.steps:
         raise ValueError(f"the checkpoint is of step {int(state.step)}, beyond --steps {plan.steps}: "
                          "resume from an earlier one or train longer")
-    for step in steps:  # what an earlier try reached beyond the step that this one starts from
+    for step in checkpoints.steps():  # what an earlier try reached beyond where this one starts
         if step > int(state.step):
             checkpoints.delete(step)
     return state

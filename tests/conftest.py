@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
-# Before jax is imported. NPROC keeps jax 0.10's processor collectives from waiting for each other.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+# Before jax is imported. Tests run little of what they compile, so compile quickly; NPROC keeps jax
+# 0.10's processor collectives from waiting for each other.
+os.environ["XLA_FLAGS"] = " ".join((
+    os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"))
 os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -21,7 +21,7 @@ def epoch_and_offset(step: int | Array, examples_per_step: int, rows: Array,
 
     Row r of step s is at position s * examples_per_step + r of the stream; its epoch is that
     divided by the size, its offset the remainder. The product is never formed, so it may exceed
-    32 bits: exact for steps below 2**32, as long as the epoch is below 2**32 too.
+    32 bits: exact for steps below 2**32; epochs are counted modulo 2**32.
 
     Args:
         step: the number of the step, scalar integer, may be traced.

@@ -139,9 +139,9 @@ def conv_kernel_gradient(x: Array, y: Array, *, kernel_size: Sequence[int], stri
     """
     _check_operands("conv_kernel_gradient", x=x, y=y)
     _check_groups("conv_kernel_gradient", groups, x.shape[-1], y.shape[-1])
-    if len(kernel_size) != x.ndim - 2:
-        raise ValueError(f"conv_kernel_gradient: kernel_size {tuple(kernel_size)} needs one number "
-                         f"per spatial axis of x, which has {x.ndim - 2}")
+    if np.shape(kernel_size) != (x.ndim - 2,):
+        raise ValueError(f"conv_kernel_gradient: kernel_size must be {x.ndim - 2} numbers, one per "
+                         f"spatial axis of x; got {kernel_size}")
     geometry = _geometry("conv_kernel_gradient", x.shape[1:-1], tuple(kernel_size), strides,
                          padding, groups)
     if y.shape[:-1] != (x.shape[0], *geometry.output_size):
@@ -171,11 +171,10 @@ def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -
 
 
 def _check_strides(name: str, strides: Sequence[int], rank: int) -> tuple[int, ...]:
-    strides = tuple(strides)
-    if len(strides) != rank or min(strides) < 1:
+    if np.shape(strides) != (rank,) or min(strides) < 1:
         raise ValueError(f"{name}: strides must be {rank} positive numbers, one per spatial axis; "
                          f"got {strides}")
-    return strides
+    return tuple(int(stride) for stride in strides)
 
 
 def _padding(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ...],
@@ -201,7 +200,7 @@ def _geometry(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ..
     pairs = _padding(name, input_size, kernel_size, strides, padding)
     output_size = tuple((n + sum(pair) - k) // s + 1 for n, k, s, pair
                         in zip(input_size, kernel_size, strides, pairs, strict=True))
-    if min(output_size) < 1:
+    if min(input_size + kernel_size + output_size) < 1:
         raise ValueError(f"{name}: a kernel of size {kernel_size} does not fit an input of size "
                          f"{input_size} padded by {pairs}")
     return Geometry(input_size, kernel_size, output_size, strides, pairs, groups)
@@ -214,12 +213,8 @@ def _accumulator(x: Array) -> jnp.dtype:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _axes(pattern: str, rank: int) -> str:
-    return pattern.replace("*", "DHW"[-rank:] if rank <= 3 else "DHWUVXYZ"[:rank])
-
-
 def _convolve(a: Array, b: Array, axes: tuple[str, str, str], **options) -> Array:
-    dimensions = tuple(_axes(pattern, a.ndim - 2) for pattern in axes)
+    dimensions = tuple(pattern.replace("*", "XYZUVW"[:a.ndim - 2]) for pattern in axes)
     return lax.conv_general_dilated(a, b, dimension_numbers=dimensions,
                                     preferred_element_type=_accumulator(a), **options
                                     ).astype(a.dtype)
@@ -276,9 +271,9 @@ def _visits(geometry: Geometry) -> np.ndarray:
     """Returns the flat (output, tap) pairs that see each input position, or -1, [most, inputs]."""
     taps = _taps(geometry).reshape(-1)
     counts = np.bincount(taps[taps >= 0], minlength=math.prod(geometry.input_size))
-    visits = np.full((len(counts), counts.max()), -1)
-    visits[np.arange(counts.max()) < counts[:, None]] = np.argsort(taps, kind="stable")[
-        np.sum(taps < 0):]
+    visits = np.full((len(counts), max(counts.max(), 1)), -1)
+    in_order = np.argsort(taps, kind="stable")[np.sum(taps < 0):]
+    visits[np.arange(visits.shape[1]) < counts[:, None]] = in_order
     return visits.T
 
 
@@ -341,41 +336,50 @@ def _cpu(ungrouped: Lowering, stride_one: Lowering | None = None) -> Lowering:
 # The primitives.
 
 
-def _primitive(name: str, xla, cpu, shape) -> Primitive:
+def _primitive(name: str, xla: Lowering, cpu: Lowering, shape: Callable) -> Primitive:
+    """Returns a primitive of (a, b, *, geometry), all but its derivatives.
+
+    Args:
+        name: its name in a jaxpr.
+        xla: how it is computed on most platforms.
+        cpu: how it is computed on a CPU.
+        shape: (shape of a, shape of b, geometry) -> shape of the result.
+    """
     primitive = Primitive(name)
+    primitive.def_abstract_eval(lambda a, b, *, geometry: a.update(
+        shape=shape(a.shape, b.shape, geometry), weak_type=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+    batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
     compiled = jax.jit(primitive.bind, static_argnames="geometry")
 
+    @primitive.def_impl
     def run(a, b, *, geometry):
         with jax.disable_jit(False):
             return compiled(a, b, geometry=geometry)
 
-    primitive.def_impl(run)
-    primitive.def_abstract_eval(
-        lambda a, b, *, geometry: a.update(shape=shape(a.shape, b.shape, geometry)))
-    mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
-
-    def batch(operands, axes, *, geometry):
-        (a, b), (a_axis, b_axis) = operands, axes
-        if b_axis is None and primitive is not _conv_kernel_gradient_p:
-            a = jnp.moveaxis(a, a_axis, 0)
-            merged = a.reshape(-1, *a.shape[2:])
-            out = primitive.bind(merged, b, geometry=geometry)
-            return out.reshape(*a.shape[:2], *out.shape[1:]), 0
-        count = a.shape[a_axis] if a_axis is not None else b.shape[b_axis]
-
-        def into_channels(operand, axis):
-            if axis is None:
-                operand, axis = jnp.broadcast_to(operand, (count, *operand.shape)), 0
-            operand = jnp.moveaxis(operand, axis, -2)
-            return operand.reshape(*operand.shape[:-2], -1)
-
-        geometry = geometry._replace(groups=count * geometry.groups)
-        out = primitive.bind(into_channels(a, a_axis), into_channels(b, b_axis), geometry=geometry)
-        return out.reshape(*out.shape[:-1], count, -1), out.ndim - 1
-
-    batching.primitive_batchers[primitive] = batch
     return primitive
+
+
+def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int | None, int | None],
+           *, geometry: Geometry) -> tuple[Array, int]:
+    """The rule of `vmap`: the mapped axis joins the batch, or the groups if a kernel is mapped."""
+    (a, b), (a_axis, b_axis) = operands, axes
+    if b_axis is None and primitive is not _conv_kernel_gradient_p:
+        a = jnp.moveaxis(a, a_axis, 0)
+        out = primitive.bind(a.reshape(-1, *a.shape[2:]), b, geometry=geometry)
+        return out.reshape(*a.shape[:2], *out.shape[1:]), 0
+    count = b.shape[b_axis] if a_axis is None else a.shape[a_axis]
+
+    def into_groups(operand, axis):
+        if axis is None:
+            operand, axis = jnp.broadcast_to(operand, (count, *operand.shape)), 0
+        operand = jnp.moveaxis(operand, axis, -2)
+        return operand.reshape(*operand.shape[:-2], -1)
+
+    geometry = geometry._replace(groups=count * geometry.groups)
+    out = primitive.bind(into_groups(a, a_axis), into_groups(b, b_axis), geometry=geometry)
+    return out.reshape(*out.shape[:-1], count, -1), out.ndim - 1
 
 
 _conv_p = _primitive(
