@@ -70,7 +70,7 @@ def test_missing_steps_and_metrics_are_named(checkpoints):
         saved.save(1, state(1), {"loss": 1.0})
     saved.save(1, state(1), {"los": 1.0})
     saved.wait()
-    with pytest.raises(CheckpointError, match="no checkpoint of step 7 .* choose from 1"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 7 .* choose from 1"):
         saved.restore(state(0), 7)
     with pytest.raises(ValueError, match="keep must be at least 1; got 0"):
         checkpoints(keep=0)
@@ -83,5 +83,5 @@ def test_a_damaged_checkpoint_is_one_sentence(checkpoints, tmp_path):
     for path in (tmp_path / "checkpoints").rglob("*"):
         if path.is_file() and "state" in path.parts:
             path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="step 1 .* can't be read"):
+    with pytest.raises(CheckpointError, match=r"step 1 .* can't be read"):
         checkpoints().restore(state(0))

@@ -99,16 +99,17 @@ def derivatives(function, a, b, tangents):
 
 @st.composite
 def geometries(draw):
-    def sizes(low, high, count):
-        return tuple(draw(st.lists(st.integers(low, high), min_size=count, max_size=count)))
+    """Draws operand shapes and options; the telling values come first, as few examples are drawn."""
+    def several(values, count):
+        return tuple(draw(st.lists(st.sampled_from(values), min_size=count, max_size=count)))
 
-    rank = draw(st.integers(1, 2))
-    kernel_size, strides = sizes(1, 5, rank), sizes(1, 3, rank)
-    spatial = tuple(k + extra for k, extra in zip(kernel_size, sizes(0, 4, rank), strict=True))
+    rank = draw(st.sampled_from([2, 1]))
+    kernel_size, strides = several([3, 5, 2, 4, 1], rank), several([2, 1, 3], rank)
+    spatial = tuple(map(sum, zip(kernel_size, several([3, 2, 1, 0, 4], rank), strict=True)))
     padding = draw(st.sampled_from(["SAME", "VALID", "pairs"]))
     if padding == "pairs":
-        padding = tuple(zip(sizes(0, 2, rank), sizes(0, 2, rank), strict=True))
-    groups, (in_group, out_group) = draw(st.integers(1, 2)), sizes(1, 2, 2)
+        padding = tuple(zip(several([1, 2, 0], rank), several([2, 0, 1], rank), strict=True))
+    groups, (in_group, out_group) = draw(st.sampled_from([2, 1])), several([2, 1], 2)
     x = jax.ShapeDtypeStruct((2, *spatial, groups * in_group), jnp.float32)
     kernel = jax.ShapeDtypeStruct((*kernel_size, in_group, groups * out_group), jnp.float32)
     return x, kernel, {"strides": strides, "padding": padding, "groups": groups}
