@@ -37,7 +37,7 @@ def draw(shape, count=6):
 
 
 def linear(weights):
-    return lambda x: (x.reshape(x.shape[0], -1) @ weights.ravel())
+    return lambda x: x.reshape(x.shape[0], -1) @ weights.ravel()
 
 
 def quadratic(x):
@@ -63,23 +63,27 @@ LINEAR = [
 
 
 @pytest.mark.parametrize(("name", "penalty", "expected"), LINEAR)
-@pytest.mark.parametrize("norm", [0.4, 3.0])
-def test_linear_critic(name, penalty, expected, norm, shape):
-    direction = jax.random.normal(KEY, shape)
-    unit = direction / jnp.linalg.norm(direction.ravel())
+def test_linear_critic(name, penalty, expected):
+    direction = jax.random.normal(KEY, (4, 4, 3))
+    unit = direction / jnp.linalg.norm(direction)
+    samples = draw((4, 4, 3))
 
-    def value(scale):
-        return penalty(linear(scale * unit), *draw(shape), KEY)
+    @jax.jit
+    def value_norms_slope(norm):
+        def value(norm):
+            return penalty(linear(norm * unit), *samples, KEY)
+        # The critic learns from this derivative, which is of the second order.
+        slope, out = jax.grad(lambda norm: (value(norm).value, value(norm)), has_aux=True)(norm)
+        return *out, slope
 
-    out = value(norm)
-    assert out.value.shape == ()
-    np.testing.assert_allclose(out.value, expected(norm), rtol=1e-5)
-    np.testing.assert_allclose(out.norms, norm, rtol=1e-5)
-    assert out.norms.shape == (12 if name == "r1 + r2" else 6,)
-    # The critic learns from its derivative, which is of the second order.
-    slope = jax.grad(lambda scale: value(scale).value)(norm)
-    numeric = (expected(norm + 1e-6) - expected(norm - 1e-6)) / 2e-6
-    np.testing.assert_allclose(slope, numeric, rtol=1e-4, atol=1e-6)
+    for norm in (0.4, 3.0):
+        value, norms, slope = value_norms_slope(norm)
+        assert value.shape == ()
+        np.testing.assert_allclose(value, expected(norm), rtol=1e-5)
+        np.testing.assert_allclose(norms, norm, rtol=1e-5)
+        assert norms.shape == (12 if name == "r1 + r2" else 6,)
+        numeric = (expected(norm + 1e-6) - expected(norm - 1e-6)) / 2e-6
+        np.testing.assert_allclose(slope, numeric, rtol=1e-4, atol=1e-6)
 
 
 def test_quadratic_critic(shape):
@@ -88,15 +92,17 @@ def test_quadratic_critic(shape):
     r, f = flat_norms(real), flat_norms(fake)
     points = flat_norms(penalties.interpolate(real, fake, KEY))
     noisy = flat_norms(penalties.add_noise(real, KEY, 0.5))
-    for penalty, norms, value in (
+    expected = (
         (penalties.r1(3.0), r, 1.5 * np.mean(r**2)),
         (penalties.r2(3.0), f, 1.5 * np.mean(f**2)),
         (penalties.zero_centered(3.0), points, 3 * np.mean(points**2)),
         (penalties.gradient_penalty(3.0), points, 3 * np.mean((points - 1)**2)),
         (penalties.gradient_penalty(3.0, 2.0, True), points, 3 * np.mean(np.maximum(points - 2, 0)**2)),
         (penalties.dragan(3.0), noisy, 3 * np.mean((noisy - 1)**2)),
-    ):
-        out = jax.jit(functools.partial(penalty, quadratic))(real, fake, KEY)
+    )
+    outs = jax.jit(lambda *args: [penalty(quadratic, *args) for penalty, *_ in expected])(
+        real, fake, KEY)
+    for out, (_, norms, value) in zip(outs, expected, strict=True):
         np.testing.assert_allclose(out.norms, norms, rtol=1e-5)
         np.testing.assert_allclose(out.value, value, rtol=1e-5)
 
@@ -113,7 +119,7 @@ def test_zero_gradient_has_a_finite_derivative(penalty):
     def value(weights):
         return penalty(lambda x: x @ weights, samples, samples, KEY).value
 
-    slope = jax.grad(value)(jnp.zeros(3))
+    slope = jax.jit(jax.grad(value))(jnp.zeros(3))
     np.testing.assert_array_equal(slope, 0.0)
 
 
@@ -164,18 +170,18 @@ def test_combine_sums_and_draws_apart():
         both.value, 10 * (np.mean((first - 1)**2) + np.mean((second - 1)**2)), rtol=1e-5)
 
 
-def test_one_key_or_one_a_sample(penalty, shape):
-    real, fake = draw(shape)
-    whole = penalty(quadratic, real, fake, KEY)
-    each = penalty(quadratic, real, fake, keys.example_keys(KEY, 6))
-    np.testing.assert_array_equal(whole.norms, each.norms)
+def test_one_key_or_one_a_sample(penalty):
+    real, fake = draw((2, 2, 3))
+    penalty = jax.jit(functools.partial(penalty, quadratic))
+    whole = penalty(real, fake, KEY)
+    each = penalty(real, fake, keys.example_keys(KEY, 6))
+    np.testing.assert_allclose(whole.norms, each.norms, rtol=1e-6)
     # A part of the batch with its keys sees what it saw in the whole batch.
-    part = penalty(quadratic, real[2:4], fake[2:4], keys.example_keys(KEY, 6)[2:4])
-    np.testing.assert_array_equal(part.norms, whole.norms.reshape(-1, 6)[:, 2:4].ravel())
+    part = penalty(real[2:4], fake[2:4], keys.example_keys(KEY, 6)[2:4])
+    np.testing.assert_allclose(part.norms, whole.norms.reshape(-1, 6)[:, 2:4].ravel(), rtol=1e-6)
 
 
 def test_float32_inside_for_a_critic_in_bfloat16(penalty):
-    """Weights of 1e-20: their squares are below the least bfloat16 and float32 step from 1."""
     weights = jnp.full(3, 2.0, jnp.bfloat16)
     seen = []
 
@@ -190,10 +196,9 @@ def test_float32_inside_for_a_critic_in_bfloat16(penalty):
     np.testing.assert_allclose(out.norms, np.sqrt(12), rtol=1e-6)  # in bfloat16 it would be 3.46875
 
 
-def test_weight_zero_costs_nothing():
+def test_weights_out_of_range():
     for make in (penalties.gradient_penalty, penalties.zero_centered, penalties.r1, penalties.r2,
                  penalties.dragan):
-        assert make(0.0)(quadratic, *draw((3,)), KEY).value == 0
         for weight in (-1.0, float("nan")):
             with pytest.raises(ValueError, match=f"weight must not be negative; got {weight}"):
                 make(weight)
@@ -234,15 +239,15 @@ def test_noise_has_the_given_deviation():
 
 def test_clip_weights_holds_the_limit():
     optimizer = optax.chain(optax.rmsprop(0.05), penalties.clip_weights(0.01))
-    params = {"w": jnp.array([0.5, -0.004, 0.0]), "b": jnp.array(-0.009)}
+    params = {"w": jnp.array([0.05, -0.004, 0.0]), "b": jnp.array(-0.009)}
     state = optimizer.init(params)
     for sign in (1.0, 1.0, -1.0, 1.0):
         gradients = jax.tree.map(lambda p, sign=sign: jnp.full_like(p, sign), params)
         updates, state = optimizer.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
         assert all((abs(p) <= 0.01 + 1e-8).all() for p in jax.tree.leaves(params))
-        assert all((p == params["b"]).all() for p in jax.tree.leaves(params))  # all hit the limit
-        np.testing.assert_allclose(params["b"], -0.01 * sign, rtol=1e-5)
+        for values in params.values():  # the steps are long enough for all to hit it
+            np.testing.assert_allclose(values, -0.01 * sign, rtol=1e-5)
 
 
 def test_clip_weights_leaves_small_updates_alone():
