@@ -24,7 +24,7 @@ import tyro
 from jaxgan import keys, losses, penalties, training
 from jaxgan.data import Source, pixels
 from jaxgan.gan import GAN, GANState, generate
-from jaxgan.pictures import grid, save_png
+from jaxgan.pictures import grid
 from jaxgan.runs import Run, read_config
 
 EXPERIMENTS = ("cifar10", "digits", "gaussians", "images", "mnist")
@@ -74,6 +74,8 @@ class Config:
     """Standard deviation of Gaussian noise on the critic's input; 0: none."""
     input_noise_steps: int = 0
     """Iterations over which the input noise falls to zero; 0: it stays."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the networks' layers compute in; parameters, losses and penalties stay in float32."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """The optimiser of both networks."""
     learning_rate: float = 1e-4
@@ -163,9 +165,10 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
     critic_optimizer = _optimizer(config, config.n_critic)
     if config.clip:
         critic_optimizer = optax.chain(critic_optimizer, penalties.clip_weights(config.clip))
+    dtype = jnp.dtype(config.precision)
     return GAN(
-        generator=generator,
-        critic=critic,
+        generator=generator.clone(dtype=dtype),
+        critic=critic.clone(dtype=dtype),
         latent_size=latent_size,
         loss=LOSSES[config.loss](config),
         penalty=PENALTIES[config.penalty](config.penalty_weight),
@@ -190,12 +193,10 @@ def train(name: str, config: Config, gan: GAN, source: Source, *,
                             for field in dataclasses.fields(training.Plan)})
     settings = {"experiment": name, **dataclasses.asdict(config),
                 "sample_shape": list(source.sample_shape), "value_range": list(source.value_range)}
-    run = Run(config.run_dir, settings, settings.keys() - _REPORTING)
+    run, real = Run(config.run_dir, settings, settings.keys() - _REPORTING), None
     if len(source.sample_shape) == 3:
-        picture = picture or image_grid(gan, source, config.seed)
-        if not (real := run.folder / "samples" / "real.png").exists():
-            save_png(real, real_grid(source, config.seed))
-    _, result = training.train(gan, source, run, plan, picture=picture, score=score,
+        picture, real = picture or image_grid(gan, source, config.seed), real_grid(source, config.seed)
+    _, result = training.train(gan, source, run, plan, real=real, picture=picture, score=score,
                                resume=config.resume or None)
     pace = result["iterations_per_second"]
     print(f"{run.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"

@@ -1,6 +1,8 @@
 """Checkpoints of a run, by orbax: asynchronous, atomic, the last few and the best one kept."""
 
 import dataclasses
+import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +34,27 @@ class Checkpoints:
     def __post_init__(self):
         if self.keep < 1:
             raise ValueError(f"keep must be at least 1; got {self.keep}")
+
+    @cached_property
+    def _manager(self) -> ocp.CheckpointManager:
         policies = [LatestN(n=self.keep)]
         if self.best_metric is not None:
             policies.append(BestN(n=1, reverse=True, keep_checkpoints_without_metrics=False,
                                   get_metric_fn=lambda metrics: metrics[self.best_metric]))
-        self._manager = ocp.CheckpointManager(
+        return ocp.CheckpointManager(
             Path(self.folder).absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
+                preservation_policy=AnyPreservationPolicy(policies),
                 step_format_fixed_length=8, best_mode="min",
                 # Without a best_fn, orbax keeps the metrics in memory only.
                 best_fn=self.best_metric and (lambda metrics: metrics[self.best_metric])),
             item_names=("state", "description"),
         )
+
+    def discard_unfinished(self) -> None:
+        """Removes what saves that never finished have left; for the run that owns the folder only."""
+        for path in Path(self.folder).glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def save(self, step: int, state: PyTree, metrics: dict[str, float] | None = None) -> None:
         """Starts saving `state` in the background; a step that is already there is left as it is.
@@ -102,7 +112,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in ascending order."""
-        return sorted(self._manager.all_steps())
+        return sorted(self._manager.all_steps()) if Path(self.folder).is_dir() else []
 
     def best_step(self) -> int | None:
         """The step where `best_metric` was lowest; None if no checkpoint has it."""
@@ -119,11 +129,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until what was saved is on the disk; errors of the background save appear here."""
-        self._manager.wait_until_finished()
+        if "_manager" in self.__dict__:
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._manager.close()
+        if "_manager" in self.__dict__:
+            self._manager.close()
 
 
 def _description(state: PyTree) -> dict[str, list[Any]]:

@@ -31,16 +31,16 @@ class RunError(ValueError):
 
 
 class Run:
-    """A folder that one run writes to.
+    """A folder that one run writes to; nothing is written before `start`.
 
     Args:
-        folder: where; made if it isn't there.
+        folder: where; made by `start` if it isn't there.
         settings: every resolved setting, to be found again in `config.json`; JSON values.
         identity: the names of the settings that must be the same when a folder is used again: those
             that decide what the run computes, not for how long or how often it reports.
 
     Raises:
-        RunError: the folder can't be written to, holds something else, or a run whose settings differ.
+        RunError: the folder holds something else, or a run whose settings differ.
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any], identity: Iterable[str]):
@@ -55,14 +55,7 @@ class Run:
                                f"({'; '.join(differing)}): choose another --run-dir")
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
-        try:
-            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            self._config = _json({"settings": settings} | _environment())
-            if existing is None:
-                _write(self.config_path, self._config)
-        except OSError as error:
-            raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
-                           "choose another --run-dir") from error
+        self._config = _json({"settings": settings} | _environment())
         self._board = None
 
     @property
@@ -76,10 +69,20 @@ class Run:
         return self.folder / "checkpoints"
 
     def start(self, step: int) -> None:
-        """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it."""
+        """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it.
+
+        Raises:
+            RunError: the folder can't be written to.
+        """
         from tensorboardX import SummaryWriter
 
-        _write(self.config_path, self._config)
+        try:
+            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            _write(self.config_path, self._config)
+            self._result_path.unlink(missing_ok=True)  # until this run has its own
+        except OSError as error:
+            raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
+                           "choose another --run-dir") from error
         rows = [row for row in self.metrics() if row["step"] <= step]
         _write(self._metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, write_to_disk=True)
@@ -90,6 +93,10 @@ class Run:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
+
+    def save_real(self, picture: np.ndarray) -> None:
+        """Saves a picture of real samples, uint8 [height, width, 3]."""
+        save_png(self.folder / "samples" / "real.png", picture)
 
     def save_picture(self, step: int, picture: np.ndarray) -> None:
         """Saves a picture of samples, uint8 [height, width, 3]."""
@@ -110,7 +117,7 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes `result.json` and `curves.png`."""
-        _write(self.folder / "result.json", _json(result))
+        _write(self._result_path, _json(result))
         save_curves(self.folder / "curves.png", self.metrics())
 
     def close(self) -> None:
@@ -121,6 +128,10 @@ class Run:
     @property
     def _metrics_path(self) -> Path:
         return self.folder / "metrics.jsonl"
+
+    @property
+    def _result_path(self) -> Path:
+        return self.folder / "result.json"
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Source
 from jaxgan.gan import GAN, GANState, init_state
 from jaxgan.parallel import data_parallel
-from jaxgan.runs import Run, params_digest
+from jaxgan.runs import Run, params_digest, read_result
 from jaxgan.steps import draw_batches, train_steps
 from jaxgan.types import Batch
 
@@ -115,6 +115,7 @@ def train(
     run: Run,
     plan: Plan,
     *,
+    real: np.ndarray | None = None,
     picture: Callable[[GANState], np.ndarray] | None = None,
     score: Callable[[GANState], dict[str, float]] | None = None,
     resume: str | int | None = None,
@@ -126,6 +127,7 @@ def train(
         source: the data.
         run: the folder.
         plan: how long, how often.
+        real: uint8 [height, width, 3], a picture of real samples.
         picture: state -> uint8 [height, width, 3], a picture of samples.
         score: state -> numbers about the samples, logged with each picture.
         resume: None to start anew (in a folder without checkpoints), "latest" or a step to go on from
@@ -149,7 +151,13 @@ def train(
         state = initial_state(gan, plan.seed, example_batch(source, plan.batch_size))
         if resuming:
             state = _restored(state, checkpoints, plan, resume)
+            result = read_result(run.folder)
+            if result is not None and result["steps"] == int(state.step) == plan.steps:
+                return state, result  # finished already
         run.start(int(state.step))
+        checkpoints.discard_unfinished()
+        if real is not None:
+            run.save_real(real)
         state, result = _loop(gan, source, run, plan, checkpoints, state, picture, score)
         checkpoints.wait()
         run.finish(result)

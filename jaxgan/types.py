@@ -8,6 +8,7 @@ import jax
 Array = jax.Array
 Key = jax.Array  # a typed key, from jax.random.key
 PyTree = Any
+Dtype = Any  # what jnp.dtype takes
 Metrics = dict[str, Array]
 
 CriticFn = Callable[[Array], Array]  # samples [B, ...] -> scores [B]

@@ -13,11 +13,11 @@ import math
 
 import flax.linen as nn
 
-from jaxgan.models.images import check_image_shape, check_images, check_latents, squash
-from jaxgan.nn import Conv, ConvTranspose
+from jaxgan.models.ends import check_image_shape, check_images, check_latents, score, squash
+from jaxgan.nn import Conv, ConvTranspose, Dense
 from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
-from jaxgan.types import Array, PyTree
+from jaxgan.types import Array, Dtype, PyTree
 
 
 class DCGANGenerator(nn.Module):
@@ -35,6 +35,8 @@ class DCGANGenerator(nn.Module):
             outputs is normalised by itself, not each channel.
         output: "sigmoid" for samples in [0, 1], "tanh" for [-1, 1], "none" for unbounded ones.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
+        dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
+            the common dtype of input and parameters.
     """
 
     image_shape: tuple[int, int, int]
@@ -44,6 +46,7 @@ class DCGANGenerator(nn.Module):
     norm: str = "none"
     output: str = "sigmoid"
     axis_name: str | None = None
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -57,7 +60,7 @@ class DCGANGenerator(nn.Module):
         sizes = [[-(-n // 2 ** stage) for n in size] for stage in range(stages, -1, -1)]
         widths = [self.width * 2 ** stage for stage in range(stages - 1, -1, -1)]
 
-        x = nn.Dense(math.prod(sizes[0]) * widths[0], kernel_init=dense_init())(latents)
+        x = Dense(math.prod(sizes[0]) * widths[0], kernel_init=dense_init(), dtype=self.dtype)(latents)
         x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
         x = x.reshape(-1, *sizes[0], widths[0])
         for (height, width), features in zip(sizes[1:-1], widths[1:], strict=True):
@@ -68,7 +71,7 @@ class DCGANGenerator(nn.Module):
 
     def _double(self, x: Array, features: int) -> Array:
         return ConvTranspose(features, (self.kernel_size,) * 2, strides=2,
-                             kernel_init=conv_transpose_init(2))(x)
+                             kernel_init=conv_transpose_init(2), dtype=self.dtype)(x)
 
 
 class DCGANCritic(nn.Module):
@@ -81,6 +84,8 @@ class DCGANCritic(nn.Module):
         norm: "none", "batch", "layer" or "spectral"; activations are normalised after every
             convolution but the first, spectral normalisation is of every layer's weights.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
+        dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
+            the common dtype of input and parameters.
     """
 
     width: int = 64
@@ -88,6 +93,7 @@ class DCGANCritic(nn.Module):
     kernel_size: int = 5
     norm: str = "none"
     axis_name: str | None = None
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -98,14 +104,12 @@ class DCGANCritic(nn.Module):
         x = samples
         for stage in range(_stages("DCGANCritic", x.shape[1:3], self.stages)):
             layer = Conv(self.width * 2 ** stage, (self.kernel_size,) * 2, strides=2,
-                         kernel_init=conv_init(2))
+                         kernel_init=conv_init(2), dtype=self.dtype)
             x = weight_layer(self.norm, layer, x, train=train)
             if stage > 0:
                 x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
             x = nn.leaky_relu(x, 0.2)
-        x = x.reshape(x.shape[0], -1)
-        x = weight_layer(self.norm, nn.Dense(1, kernel_init=dense_init()), x, train=train)
-        return x.squeeze(-1)
+        return score(self.norm, x, train=train)
 
 
 def _stages(model: str, size: tuple[int, ...], stages: int | None) -> int:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
-from jaxgan.models.images import check_latents, squash
+from jaxgan.models.ends import check_latents, score, squash
+from jaxgan.nn import Dense
 from jaxgan.nn.initializers import dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
-from jaxgan.types import Array, PyTree
+from jaxgan.types import Array, Dtype, PyTree
 
 
 class MLPGenerator(nn.Module):
@@ -18,11 +19,14 @@ class MLPGenerator(nn.Module):
         sample_shape: shape of one sample.
         hidden: widths of the hidden layers.
         output: "none" for unbounded samples, "tanh" for [-1, 1], "sigmoid" for [0, 1].
+        dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
+            the common dtype of input and parameters.
     """
 
     sample_shape: Sequence[int] = (2,)
     hidden: Sequence[int] = (512, 512, 512)
     output: str = "none"
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -31,8 +35,8 @@ class MLPGenerator(nn.Module):
         check_latents("MLPGenerator", latents)
         x = latents
         for width in self.hidden:
-            x = nn.relu(nn.Dense(width, kernel_init=dense_init(he=True))(x))
-        x = nn.Dense(math.prod(self.sample_shape), kernel_init=dense_init())(x)
+            x = nn.relu(Dense(width, kernel_init=dense_init(he=True), dtype=self.dtype)(x))
+        x = Dense(math.prod(self.sample_shape), kernel_init=dense_init(), dtype=self.dtype)(x)
         return squash(self.output, x.reshape(-1, *self.sample_shape))
 
 
@@ -44,11 +48,14 @@ class MLPCritic(nn.Module):
         norm: "none", "batch", "layer" or "spectral"; activations are normalised after every hidden
             layer but the first, spectral normalisation is of every layer's weights.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
+        dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
+            the common dtype of input and parameters.
     """
 
     hidden: Sequence[int] = (512, 512, 512)
     norm: str = "none"
     axis_name: str | None = None
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -57,10 +64,9 @@ class MLPCritic(nn.Module):
         check_norm(self.norm)
         x = samples.reshape(samples.shape[0], -1)
         for index, width in enumerate(self.hidden):
-            x = weight_layer(self.norm, nn.Dense(width, kernel_init=dense_init(he=True)), x,
-                             train=train)
+            layer = Dense(width, kernel_init=dense_init(he=True), dtype=self.dtype)
+            x = weight_layer(self.norm, layer, x, train=train)
             if index > 0:
                 x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
             x = nn.relu(x)
-        x = weight_layer(self.norm, nn.Dense(1, kernel_init=dense_init()), x, train=train)
-        return x.squeeze(-1)
+        return score(self.norm, x, train=train)

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxgan.models.images import check_image_shape, check_images, check_latents, squash
-from jaxgan.nn import Conv
+from jaxgan.models.ends import check_image_shape, check_images, check_latents, score, squash
+from jaxgan.nn import Conv, Dense
 from jaxgan.nn.initializers import conv_init, dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
-from jaxgan.types import Array, PyTree
+from jaxgan.types import Array, Dtype, PyTree
 
 
 class ResNetGenerator(nn.Module):
@@ -34,6 +34,8 @@ class ResNetGenerator(nn.Module):
         output: "tanh" for samples in [-1, 1], "sigmoid" for [0, 1], "none" for unbounded ones.
         first_bias: whether a block's first convolution has a bias, which a norm after it undoes.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
+        dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
+            the common dtype of input and parameters.
     """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
@@ -42,6 +44,7 @@ class ResNetGenerator(nn.Module):
     output: str = "tanh"
     first_bias: bool = True
     axis_name: str | None = None
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -54,13 +57,14 @@ class ResNetGenerator(nn.Module):
         factor = _factor("ResNetGenerator", (height, width), len(self.widths) - 1)
         first, *rest = self.widths
 
-        x = nn.Dense(height // factor * (width // factor) * first, kernel_init=dense_init())(latents)
+        x = Dense(height // factor * (width // factor) * first, kernel_init=dense_init(),
+                  dtype=self.dtype)(latents)
         x = x.reshape(-1, height // factor, width // factor, first)
         for features in rest:
-            x = ResidualBlock(features, "up", self.norm, self.first_bias, self.axis_name)(
+            x = ResidualBlock(features, "up", self.norm, self.first_bias, self.axis_name, self.dtype)(
                 x, train=train)
         x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
-        x = Conv(channels, (3, 3), kernel_init=conv_init(he=False))(x)
+        x = Conv(channels, (3, 3), kernel_init=conv_init(he=False), dtype=self.dtype)(x)
         return squash(self.output, x)
 
 
@@ -77,6 +81,8 @@ class ResNetCritic(nn.Module):
             the blocks after the stem, spectral normalisation is of every layer's weights.
         first_bias: whether a block's first convolution has a bias.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
+        dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
+            the common dtype of input and parameters.
     """
 
     widths: Sequence[int] = (128, 128, 128, 128)
@@ -86,6 +92,7 @@ class ResNetCritic(nn.Module):
     norm: str = "none"
     first_bias: bool = True
     axis_name: str | None = None
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -98,18 +105,16 @@ class ResNetCritic(nn.Module):
         first, *rest = self.widths
 
         if self.stem == "block":
-            x = StemBlock(first, self.norm)(samples, train=train)
+            x = StemBlock(first, self.norm, self.dtype)(samples, train=train)
         else:
-            x = weight_layer(self.norm, Conv(first, (3, 3), kernel_init=conv_init(he=False)),
-                             samples, train=train)
+            layer = Conv(first, (3, 3), kernel_init=conv_init(he=False), dtype=self.dtype)
+            x = weight_layer(self.norm, layer, samples, train=train)
         for index, features in enumerate(rest):
             resample = "down" if index < self.down_blocks else "none"
-            x = ResidualBlock(features, resample, self.norm, self.first_bias, self.axis_name)(
-                x, train=train)
-        x = (nn.relu(x).mean((1, 2)) if self.head == "mean"
-             else x.reshape(x.shape[0], -1))
-        x = weight_layer(self.norm, nn.Dense(1, kernel_init=dense_init()), x, train=train)
-        return x.squeeze(-1)
+            x = ResidualBlock(features, resample, self.norm, self.first_bias, self.axis_name,
+                              self.dtype)(x, train=train)
+        x = nn.relu(x).mean((1, 2)) if self.head == "mean" else x
+        return score(self.norm, x, train=train)
 
     def _check_fields(self) -> None:
         for name, choices in (("stem", ("block", "conv")), ("head", ("mean", "flatten"))):
@@ -132,6 +137,7 @@ class ResidualBlock(nn.Module):
         norm: see `jaxgan.nn.norms`.
         first_bias: whether the first convolution has a bias.
         axis_name: the devices' axis for batch normalisation.
+        dtype: what the layers compute in; None for the common dtype of input and parameters.
     """
 
     features: int
@@ -139,6 +145,7 @@ class ResidualBlock(nn.Module):
     norm: str = "none"
     first_bias: bool = True
     axis_name: str | None = None
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
@@ -146,20 +153,22 @@ class ResidualBlock(nn.Module):
         channels = x.shape[-1]
         hidden = channels if self.resample == "down" else self.features
 
+        def conv(features, size, x, *, he=True, use_bias=True):
+            layer = Conv(features, (size, size), use_bias=use_bias, kernel_init=conv_init(he=he),
+                         dtype=self.dtype)
+            return weight_layer(self.norm, layer, x, train=train)
+
         y = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
         y = upsample(y) if self.resample == "up" else y
-        y = weight_layer(self.norm, Conv(hidden, (3, 3), use_bias=self.first_bias,
-                                         kernel_init=conv_init()), y, train=train)
+        y = conv(hidden, 3, y, use_bias=self.first_bias)
         y = nn.relu(normalise(self.norm, y, train=train, axis_name=self.axis_name))
-        y = weight_layer(self.norm, Conv(self.features, (3, 3), kernel_init=conv_init()), y,
-                         train=train)
+        y = conv(self.features, 3, y)
         if self.resample == "none" and channels == self.features:
             return x + y
 
         # A 1x1 convolution commutes with both resamplings: it is done where the image is small.
         x = mean_pool(x) if self.resample == "down" else x
-        x = weight_layer(self.norm, Conv(self.features, (1, 1), kernel_init=conv_init(he=False)), x,
-                         train=train)
+        x = conv(self.features, 1, x, he=False)
         x = upsample(x) if self.resample == "up" else x
         return x + (mean_pool(y) if self.resample == "down" else y)
 
@@ -170,20 +179,22 @@ class StemBlock(nn.Module):
     Attributes:
         features: channels of the output.
         norm: "spectral", or any other for none: pixels are not normalised.
+        dtype: what the layers compute in; None for the common dtype of input and parameters.
     """
 
     features: int
     norm: str = "none"
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps `x`, [batch, height, width, channels], to [batch, height / 2, width / 2, features]."""
-        y = weight_layer(self.norm, Conv(self.features, (3, 3), kernel_init=conv_init()), x,
-                         train=train)
-        y = weight_layer(self.norm, Conv(self.features, (3, 3), kernel_init=conv_init()),
-                         nn.relu(y), train=train)
-        x = weight_layer(self.norm, Conv(self.features, (1, 1), kernel_init=conv_init(he=False)),
-                         mean_pool(x), train=train)
+        def conv(size, x, *, he=True):
+            layer = Conv(self.features, (size, size), kernel_init=conv_init(he=he), dtype=self.dtype)
+            return weight_layer(self.norm, layer, x, train=train)
+
+        y = conv(3, nn.relu(conv(3, x)))
+        x = conv(1, mean_pool(x), he=False)
         return x + mean_pool(y)
 
 

@@ -54,7 +54,8 @@ def conv(x: Array, kernel: Array, *, strides: Sequence[int], padding: Padding,
     """Returns the convolution of `x` with `kernel` (unflipped, as everywhere in deep learning).
 
     Args:
-        x: input, [batch, *spatial, in_channels], float32 or bfloat16 (which sums in float32).
+        x: input, [batch, *spatial, in_channels], float32 or bfloat16 (which sums in float32). Without
+            spatial axes this is the product of matrices, a dense layer.
         kernel: [*kernel_size, in_channels / groups, out_channels], of the same dtype as `x`.
         strides: one stride per spatial axis.
         padding: "SAME", "VALID" or one (before, after) pair per spatial axis.
@@ -156,8 +157,8 @@ def conv_kernel_gradient(x: Array, y: Array, *, kernel_size: Sequence[int], stri
 
 def _check_operands(name: str, **operands: Array) -> None:
     (a_name, a), (b_name, b) = operands.items()
-    if a.ndim != b.ndim or a.ndim < 3:
-        raise ValueError(f"{name}: {a_name} and {b_name} must have the same rank, at least 3 (with "
+    if a.ndim != b.ndim or a.ndim < 2:
+        raise ValueError(f"{name}: {a_name} and {b_name} must have the same rank, at least 2 (the "
                          f"batch and channel axes); got {a.shape} and {b.shape}")
     if a.dtype != b.dtype or not jnp.issubdtype(a.dtype, jnp.floating):
         raise TypeError(f"{name}: {a_name} and {b_name} must have the same floating dtype; got "
@@ -171,7 +172,7 @@ def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -
 
 
 def _check_strides(name: str, strides: Sequence[int], rank: int) -> tuple[int, ...]:
-    if np.shape(strides) != (rank,) or min(strides) < 1:
+    if np.shape(strides) != (rank,) or min(strides, default=1) < 1:
         raise ValueError(f"{name}: strides must be {rank} positive numbers, one per spatial axis; "
                          f"got {strides}")
     return tuple(int(stride) for stride in strides)
@@ -200,7 +201,7 @@ def _geometry(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ..
     pairs = _padding(name, input_size, kernel_size, strides, padding)
     output_size = tuple((n + sum(pair) - k) // s + 1 for n, k, s, pair
                         in zip(input_size, kernel_size, strides, pairs, strict=True))
-    if min(input_size + kernel_size + output_size) < 1:
+    if min(input_size + kernel_size + output_size, default=1) < 1:
         raise ValueError(f"{name}: a kernel of size {kernel_size} does not fit an input of size "
                          f"{input_size} padded by {pairs}")
     return Geometry(input_size, kernel_size, output_size, strides, pairs, groups)
@@ -279,6 +280,8 @@ def _visits(geometry: Geometry) -> np.ndarray:
 
 def _gather(x: Array, positions: np.ndarray) -> Array:
     """Returns the rows of `x`, [batch, rows, ...], at `positions`, and zeros where that is -1."""
+    if np.array_equal(positions.ravel(), np.arange(x.shape[1])):
+        return x.reshape(x.shape[0], *positions.shape, *x.shape[2:])
     rows = jnp.take(x, np.maximum(positions, 0), axis=1, mode="clip")
     present = (positions >= 0).reshape(1, *positions.shape, *(1,) * (x.ndim - 2))
     return jnp.where(present, rows, jnp.zeros((), x.dtype))
@@ -300,32 +303,33 @@ def _matrix(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
-def _cpu_conv(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
+def _conv_products(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
     y = _product(_patches(x, geometry), _matrix(kernel), (1, 0))
     return y.reshape(x.shape[0], *geometry.output_size, -1).astype(x.dtype)
 
 
-def _cpu_conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
+def _conv_transpose_products(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
     patches = _product(_matrix(y), _matrix(kernel), (1, 1))
     patches = patches.reshape(y.shape[0], -1, kernel.shape[-2])
     x = sum(_gather(patches, visit) for visit in _visits(geometry))
     return x.reshape(y.shape[0], *geometry.input_size, -1).astype(y.dtype)
 
 
-def _cpu_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array:
+def _conv_kernel_gradient_products(x: Array, y: Array, *, geometry: Geometry) -> Array:
     kernel = _product(_patches(x, geometry), _matrix(y), (0, 0))
     return kernel.reshape(*geometry.kernel_size, x.shape[-1], -1).astype(x.dtype)
 
 
-def _cpu(ungrouped: Lowering, stride_one: Lowering | None = None) -> Lowering:
-    """Returns `ungrouped` by groups, or `stride_one` where strides are 1 (and the kernel is not)."""
+def _by_products(products: Lowering, native: Lowering, is_native: Callable[[Geometry], bool]
+                 ) -> Lowering:
+    """Returns XLA's own lowering where that is chosen, and matrix products, by groups, elsewhere."""
 
     def lowering(a: Array, b: Array, *, geometry: Geometry) -> Array:
-        if stride_one and math.prod(geometry.strides) == 1 < math.prod(geometry.kernel_size):
-            return stride_one(a, b, geometry=geometry)
+        if is_native(geometry):
+            return native(a, b, geometry=geometry)
         if geometry.groups == 1:
-            return ungrouped(a, b, geometry=geometry)
-        single = functools.partial(ungrouped, geometry=geometry._replace(groups=1))
+            return products(a, b, geometry=geometry)
+        single = functools.partial(products, geometry=geometry._replace(groups=1))
         a, b = (array.reshape(*array.shape[:-1], geometry.groups, -1) for array in (a, b))
         out = jax.vmap(single, in_axes=-2, out_axes=-2)(a, b)
         return out.reshape(*out.shape[:-2], -1)
@@ -333,23 +337,36 @@ def _cpu(ungrouped: Lowering, stride_one: Lowering | None = None) -> Lowering:
     return lowering
 
 
+def _is_spatial(geometry: Geometry) -> bool:
+    return bool(geometry.kernel_size)
+
+
+def _has_stride_one(geometry: Geometry) -> bool:
+    """Whether XLA's own convolution is the fast one on a CPU; a 1x1 kernel is a product anyway."""
+    return math.prod(geometry.strides) == 1 < math.prod(geometry.kernel_size)
+
+
 # The primitives.
 
 
-def _primitive(name: str, xla: Lowering, cpu: Lowering, shape: Callable) -> Primitive:
+def _primitive(name: str, native: Lowering, products: Lowering, is_native_on_cpu: Callable,
+               shape: Callable) -> Primitive:
     """Returns a primitive of (a, b, *, geometry), all but its derivatives.
 
     Args:
         name: its name in a jaxpr.
-        xla: how it is computed on most platforms.
-        cpu: how it is computed on a CPU.
+        native: how it is computed on most platforms, where there are spatial axes.
+        products: how it is computed elsewhere.
+        is_native_on_cpu: geometry -> whether a CPU computes it as most platforms do.
         shape: (shape of a, shape of b, geometry) -> shape of the result.
     """
     primitive = Primitive(name)
     primitive.def_abstract_eval(lambda a, b, *, geometry: a.update(
         shape=shape(a.shape, b.shape, geometry), weak_type=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+    for platform, is_native in ((None, _is_spatial), ("cpu", is_native_on_cpu)):
+        lowering = _by_products(products, native, is_native)
+        mlir.register_lowering(primitive, mlir.lower_fun(lowering, multiple_results=False),
+                               platform=platform)
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
     compiled = jax.jit(primitive.bind, static_argnames="geometry")
 
@@ -383,13 +400,14 @@ def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int 
 
 
 _conv_p = _primitive(
-    "conv", _xla_conv, _cpu(_cpu_conv, _xla_conv),
+    "conv", _xla_conv, _conv_products, _has_stride_one,
     lambda x, kernel, geometry: (x[0], *geometry.output_size, kernel[-1]))
 _conv_transpose_p = _primitive(
-    "conv_transpose", _xla_conv_transpose, _cpu(_cpu_conv_transpose, _xla_conv_transpose),
+    "conv_transpose", _xla_conv_transpose, _conv_transpose_products, _has_stride_one,
     lambda y, kernel, geometry: (y[0], *geometry.input_size, kernel[-2] * geometry.groups))
 _conv_kernel_gradient_p = _primitive(
-    "conv_kernel_gradient", _xla_conv_kernel_gradient, _cpu(_cpu_conv_kernel_gradient),
+    "conv_kernel_gradient", _xla_conv_kernel_gradient, _conv_kernel_gradient_products,
+    lambda geometry: False,
     lambda x, y, geometry: (*geometry.kernel_size, x[-1] // geometry.groups, y[-1]))
 
 ad.defbilinear(

@@ -1,7 +1,6 @@
-"""Convolution layers that take Flax's parameters and differentiate fast to any order."""
+"""Layers with weights that take Flax's parameters and differentiate fast to any order."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,13 +8,11 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 
 from jaxgan.nn import convolutions
-from jaxgan.types import Array
-
-Dtype = Any
+from jaxgan.types import Array, Dtype
 
 
 class Convolution(nn.Module):
-    """What `Conv` and `ConvTranspose` have in common.
+    """What `Conv`, `ConvTranspose` and `Dense` have in common.
 
     Attributes:
         features: number of output channels.
@@ -32,7 +29,7 @@ class Convolution(nn.Module):
     """
 
     features: int
-    kernel_size: Sequence[int]
+    kernel_size: Sequence[int] = ()
     strides: int | Sequence[int] = 1
     padding: convolutions.Padding = "SAME"
     groups: int = 1
@@ -86,3 +83,16 @@ class ConvTranspose(Convolution):
         """Maps [batch, *spatial, in_channels] to [batch, *spatial_out, features]."""
         return self._apply(convolutions.conv_transpose, y, self.features // self.groups,
                            y.shape[-1])
+
+
+class Dense(Convolution):
+    """A dense layer, with the parameters of `flax.linen.Dense`: a convolution without spatial axes.
+
+    `kernel` is [in_features, features]. Of `Convolution`'s attributes it has use for `features`,
+    `use_bias`, the initialisers and the dtypes.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [batch, in_features] to [batch, features]."""
+        return self._apply(convolutions.conv, x, x.shape[-1], self.features)

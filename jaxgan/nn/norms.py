@@ -21,7 +21,7 @@ def check_norm(norm: str, choices: Sequence[str] = NORMS) -> None:
 
 
 def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None) -> Array:
-    """Normalises activations: by a BatchNorm, a LayerNorm, or not at all.
+    """Normalises activations, in their dtype with float32 statistics: by Batch-, LayerNorm or not.
 
     Args:
         norm: one of NORMS; "none" and "spectral" leave `x` as it is.
@@ -35,11 +35,11 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None)
     check_norm(norm)
     if norm == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5,
-                            axis_name=axis_name)(x)
+                            axis_name=axis_name, dtype=x.dtype)(x)
     if norm == "layer":
         # The two-pass variance: the other cancels badly where activations are far from zero.
         return nn.LayerNorm(epsilon=1e-5, reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1,
-                            use_fast_variance=False)(x)
+                            use_fast_variance=False, dtype=x.dtype)(x)
     return x
 
 

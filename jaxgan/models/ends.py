@@ -1,15 +1,18 @@
-"""What the models of images share: how they end, and what they refuse."""
+"""What the models share at their ends: the range of samples, the score, and what they refuse."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxgan.nn import Dense
+from jaxgan.nn.initializers import dense_init
+from jaxgan.nn.norms import weight_layer
 from jaxgan.types import Array
 
 OUTPUTS = {"tanh": jnp.tanh, "sigmoid": nn.sigmoid, "none": lambda x: x}
 
 
 def squash(output: str, x: Array) -> Array:
-    """Maps a generator's last activations to the range of its samples.
+    """Maps a generator's last activations to the range of its samples, in float32 at least.
 
     Args:
         output: "tanh" for samples in [-1, 1], "sigmoid" for [0, 1], "none" for unbounded ones.
@@ -20,7 +23,26 @@ def squash(output: str, x: Array) -> Array:
     """
     if output not in OUTPUTS:
         raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}; got {output!r}")
-    return OUTPUTS[output](x)
+    return OUTPUTS[output](_widened(x))
+
+
+def score(norm: str, x: Array, *, train: bool) -> Array:
+    """Maps a critic's last activations, [batch, ...], to scores, [batch], in float32 at least.
+
+    A dense layer, for use inside `@nn.compact`. A score is a small difference of large sums: half
+    precision would round it, and the gradient penalty with it.
+
+    Args:
+        norm: the critic's norm, see `jaxgan.nn.norms`.
+        x: activations; all axes but the first are taken together.
+        train: whether the estimate of spectral normalisation is kept.
+    """
+    x = _widened(x.reshape(x.shape[0], -1))
+    return weight_layer(norm, Dense(1, kernel_init=dense_init()), x, train=train).squeeze(-1)
+
+
+def _widened(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_latents(model: str, latents: Array) -> None:

@@ -1,0 +1,229 @@
+"""A step over several devices is the step on one, up to the order of floating-point sums."""
+
+from functools import cache, partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import Generator, Linear, points, tiny
+
+from jaxgan import data_parallel, init_state, keys, losses, penalties, sample
+from jaxgan.data import Dataset, mixture, resident
+from jaxgan.gan import draw_latents
+from jaxgan.nn.norms import normalise, weight_layer
+from jaxgan.steps import critic_step, generator_step, train_step, train_steps
+from jaxgan.types import Batch
+
+KEY = jax.random.key(21)
+ITERATIONS, N_CRITIC, BATCH_SIZE = 4, 2, 16
+
+
+class Smooth(nn.Module):
+    """A critic without kinks, where a rounding error could tip a sample to the other side."""
+
+    norm: str
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, samples, condition=None, *, train):
+        x = samples.reshape(samples.shape[0], -1)
+        if condition is not None:
+            x = jnp.concatenate([x, jax.nn.one_hot(condition, 3)], 1)
+        x = weight_layer(self.norm, nn.Dense(8), x, train=train)
+        x = nn.softplus(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+        return weight_layer(self.norm, nn.Dense(1), x, train=train).squeeze(-1)
+
+
+class Painter(nn.Module):
+    """A generator of images [2, 2, 1], one kind a class."""
+
+    @nn.compact
+    def __call__(self, latents, condition, *, train):
+        x = jnp.concatenate([latents, jax.nn.one_hot(condition, 3)], 1)
+        return nn.tanh(nn.Dense(4)(x)).reshape(-1, 2, 2, 1)
+
+
+def made_images():
+    """Ten labelled images: an epoch ends in the middle of an iteration."""
+    rng = np.random.default_rng(0)
+    return Dataset("made", rng.integers(0, 256, (10, 2, 2, 1)).astype(np.uint8),
+                   np.arange(10, dtype=np.int32) % 3, ("a", "b", "c"))
+
+
+POINTS, IMAGES = mixture("8gaussians"), resident(made_images(), dequantize=True, labels=True)
+CASES = {
+    "no norm": (POINTS, tiny(
+        penalty=penalties.gradient_penalty(0.3), input_noise=optax.linear_schedule(0.5, 0.0, 10),
+        ema_decay=0.9)),
+    "layer norm, batch norm": (POINTS, tiny(
+        penalty=penalties.dragan(0.3), critic=Smooth("layer"), generator=Generator(norm=True),
+        ema_decay=0.9)),
+    "batch norm": (POINTS, tiny(
+        penalty=None, critic=Smooth("batch"), generator=Generator(norm=True),
+        loss=losses.relativistic_average(), generator_optimizer=optax.sgd(1.0))),
+    "spectral norm, images": (IMAGES, tiny(
+        penalty=None, critic=Smooth("spectral"), generator=Painter(), generator_batches=2)),
+}
+
+
+def close(a, b, tolerance=2e-6):
+    """Asserts that every array of two trees differs by at most that part of its largest value."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        x, y = np.float64(x), np.float64(y)
+        assert x.shape == y.shape, path
+        error, size = np.abs(x - y).max(), np.abs(y).max()
+        assert error <= tolerance * max(size, 0.1), (jax.tree_util.keystr(path), error, size)
+
+
+def steps(gan, source):
+    return partial(train_steps, gan, source=source, n_critic=N_CRITIC, batch_size=BATCH_SIZE)
+
+
+@cache
+def on_one_device(case):
+    """The initial state, the state after several iterations under jit, and its metrics."""
+    source, gan = CASES[case]
+    example = Batch(jnp.zeros((2, *source.sample_shape)),
+                    jnp.zeros(2, jnp.int32) if source is IMAGES else None)
+    state = jax.jit(partial(init_state, gan))(KEY, example)
+    return state, *jax.jit(steps(gan, source))(state, source.arrays, KEY, ITERATIONS)
+
+
+@pytest.mark.parametrize(("case", "count"), [
+    *(("no norm", count) for count in (1, 2, 4, 8)), ("layer norm, batch norm", 4), ("batch norm", 8),
+    ("spectral norm, images", 4)])
+def test_many_devices_do_what_one_does(case, count):
+    """Data, latents, input noise and the penalty's points included."""
+    state, expected, expected_metrics = on_one_device(case)
+    for network in ("generator", "critic"):
+        change = optax.tree.norm(jax.tree.map(jnp.subtract, *(
+            getattr(s, network).params for s in (state, expected))))
+        assert change > 0.02  # ten thousand times what is tolerated
+    source, gan = CASES[case]
+    devices = jax.devices()[:count]
+    mapped = data_parallel(steps(gan, source), devices=devices, batch_axis=None)
+    done, metrics = mapped(state, source.arrays, KEY, ITERATIONS)
+    close(done, expected)
+    close(metrics, expected_metrics, 2e-5)
+    assert all(leaf.sharding.device_set == set(devices) for leaf in jax.tree.leaves(done))
+
+
+# Against averages made by hand. Plain SGD: Adam would hide gradients that are n times too large.
+
+def shares(count, size):
+    return [slice(i * size // count, (i + 1) * size // count) for i in range(count)]
+
+
+def test_critic_update_is_the_average_of_the_devices_gradients():
+    gan = tiny(penalty=None, loss=losses.non_saturating())
+    batch = points(8)
+    state = init_state(gan, KEY, batch)
+    fake = gan.generator.apply(state.generator.variables, train=True,
+                               latents=draw_latents(gan, keys.stream(KEY, "latents"), 8))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params, real, fake):
+        real, fake = (gan.critic.apply({"params": params}, x, train=True) for x in (real, fake))
+        return jnp.log1p(jnp.exp(-real)).mean() + jnp.log1p(jnp.exp(fake)).mean()
+
+    parts = [gradient(state.critic.params, batch.samples[share], fake[share]) for share in shares(4, 8)]
+    expected = jax.tree.map(lambda p, *g: np.float64(p) - 0.1 * np.mean(np.float64(g), 0),
+                            state.critic.params, *parts)
+    new, _ = data_parallel(partial(critic_step, gan), devices=jax.devices()[:4])(state, batch, KEY)
+    close(new.critic.params, expected)
+    close((new.generator, new.step), (state.generator, state.step), 0)
+
+
+def test_generator_update_is_the_average_of_the_devices_gradients():
+    gan = tiny(penalty=None)
+    batch = points(8)
+    state = init_state(gan, KEY, batch)
+    latents = draw_latents(gan, keys.stream(KEY, "latents"), 8)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params, latents):
+        fake = gan.generator.apply({"params": params}, latents, train=True)
+        return -gan.critic.apply(state.critic.variables, fake, train=True).mean()
+
+    parts = [gradient(state.generator.params, latents[share]) for share in shares(4, 8)]
+    expected = jax.tree.map(lambda p, *g: np.float64(p) - 0.05 * np.mean(np.float64(g), 0),
+                            state.generator.params, *parts)
+    new, _ = data_parallel(partial(generator_step, gan), devices=jax.devices()[:4])(state, batch, KEY)
+    close(new.generator.params, expected)
+    close(new.critic, state.critic, 0)
+
+
+def test_relativistic_average_compares_with_the_mean_over_all_devices():
+    """One sample a device: what a device alone would compute is another loss altogether."""
+    gan = tiny(generator=Linear(2), critic=Linear(), penalty=None, loss=losses.relativistic_average())
+    batch = points(8)
+    state = init_state(gan, KEY, batch)
+    w, a, c = (np.float64(leaf) for leaf in (state.critic.params["Dense_0"]["kernel"][:, 0],
+                                             state.generator.params["Dense_0"]["kernel"],
+                                             state.generator.params["Dense_0"]["bias"]))
+    real = np.float64(batch.samples)
+    fake = np.float64(draw_latents(gan, keys.stream(KEY, "latents"), 8)) @ a + c
+    logits = (fake.mean(0) - real) @ w, (fake - real.mean(0)) @ w
+    first, second = (1 / (1 + np.exp(-x)) for x in logits)
+    gradient = (np.mean(first[:, None] * (fake.mean(0) - real), 0)
+                + np.mean(second[:, None] * (fake - real.mean(0)), 0))
+    new, metrics = data_parallel(partial(critic_step, gan))(state, batch, KEY)
+    close(new.critic.params["Dense_0"]["kernel"][:, 0], w - 0.1 * gradient)
+    np.testing.assert_allclose(metrics["critic/loss"], sum(np.log1p(np.exp(x)).mean() for x in logits),
+                               rtol=1e-5)
+    np.testing.assert_allclose(metrics["critic/gradient_norm"], np.linalg.norm(gradient), rtol=1e-5)
+
+
+# How a mapped step is called.
+
+def test_batches_of_train_step_are_split_along_their_second_axis():
+    gan = tiny(penalty=None)
+    state = init_state(gan, KEY, points(8))
+    batches = Batch(points(2, 8).samples, jnp.linspace(-1.0, 1.0, 16).reshape(2, 8))
+    expected, expected_metrics = jax.jit(partial(train_step, gan))(state, batches, KEY)
+    step = data_parallel(partial(train_step, gan), devices=jax.devices()[:2], batch_axis=1)
+    new, metrics = step(state, batches, KEY)
+    close(new, expected)
+    close(metrics, expected_metrics, 2e-5)
+
+
+def test_state_has_no_device_axis_and_goes_round():
+    gan = tiny(generator=Generator(norm=True), ema_decay=0.9)
+    first = init_state(gan, KEY, points(8))
+    traces = []
+
+    def counted(*args, **kwargs):
+        traces.append(args)
+        return generator_step(gan, *args, **kwargs)
+
+    step = data_parallel(counted, devices=jax.devices()[:2], axis_name="replicas")
+    state, _ = step(first, points(8), KEY)
+    state, _ = step(state, points(8), KEY)
+    traced = len(traces)
+    state, metrics = step(state, points(8), KEY)
+    assert len(traces) == traced
+    assert jax.eval_shape(lambda: first) == jax.eval_shape(lambda: state)
+    assert {m.shape for m in metrics.values()} == {()}
+    assert state.step == 3
+    assert sample(gan, state, KEY, 5).shape == (5, 2)
+    assert jax.tree.map(np.asarray, state).generator.params["Dense_0"]["bias"].shape == (8,)
+
+
+@pytest.mark.parametrize(("batch_axis", "count", "batch", "shape"), [
+    (0, 4, points(6), r"\(6, 2\)"),
+    (0, 8, points(4), r"\(4, 2\)"),
+    (1, 4, points(4, 6), r"\(4, 6, 2\)"),
+    (1, 4, Batch(jnp.zeros((2, 4, 2)), jnp.zeros(2)), r"\(2,\)"),
+])
+def test_batches_that_do_not_divide(batch_axis, count, batch, shape):
+    step = data_parallel(None, devices=jax.devices()[:count], batch_axis=batch_axis)
+    message = (f"axis {batch_axis} of the batch must divide over {count} devices; got shape {shape}: "
+               f"choose a multiple of {count} as batch size")
+    with pytest.raises(ValueError, match=message):
+        step(None, batch, KEY)

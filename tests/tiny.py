@@ -1,0 +1,86 @@
+"""The smallest networks that have everything, for tests that compile quickly."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxgan import losses, penalties
+from jaxgan.gan import GAN
+from jaxgan.types import Batch
+
+
+class Generator(nn.Module):
+    """Latents to points in the plane, through BatchNorm if asked."""
+
+    norm: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latents, condition=None, *, train):
+        x = nn.Dense(8)(latents)
+        if self.norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=self.axis_name)(x)
+        x = nn.Dense(2)(nn.softplus(x))
+        return x if condition is None else x + condition[:, None]
+
+
+class Critic(nn.Module):
+    """Points to scores, through BatchNorm if asked."""
+
+    norm: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, samples, condition=None, *, train):
+        x = nn.Dense(8)(samples if condition is None else samples - condition[:, None])
+        if self.norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=self.axis_name)(x)
+        return nn.Dense(1)(nn.softplus(x)).squeeze(-1)
+
+
+class Linear(nn.Module):
+    """`w . x + b`: to samples, [batch, features], or if `features` is None to scores, [batch]."""
+
+    features: int | None = None
+
+    @nn.compact
+    def __call__(self, x, condition=None, *, train):
+        del condition, train
+        x_or_scores = nn.Dense(self.features or 1)(x)
+        return x_or_scores if self.features else x_or_scores.squeeze(-1)
+
+
+TINY = GAN(
+    generator=Generator(), critic=Critic(), latent_size=3, loss=losses.wasserstein(),
+    penalty=penalties.gradient_penalty(), generator_optimizer=optax.sgd(0.05),
+    critic_optimizer=optax.sgd(0.1))
+
+
+def tiny(**changes):
+    """The smallest GAN, with changes."""
+    return dataclasses.replace(TINY, **changes)
+
+
+def points(*shape, seed=3):
+    """A batch of points in the plane, [*shape, 2]."""
+    return Batch(1.0 + jax.random.normal(jax.random.key(seed), (*shape, 2)))
+
+
+def same(a, b):
+    """Whether two trees have the same bits."""
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def assert_close(a, b, rtol=1e-5, atol=1e-6):
+    """Asserts that two trees agree up to the order of floating-point sums."""
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def all_finite(tree):
+    """Whether no number of a tree is NaN or infinite."""
+    return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(tree))
