@@ -1,0 +1,1 @@
+"""Side-by-side measurements: jaxgan, Flax's stock layers and PyTorch, on one machine in one run."""

@@ -1,0 +1,169 @@
+"""jaxgan's side: the experiments' own GANs, trained as `jaxgan.training` trains them."""
+
+import dataclasses
+import importlib
+import time
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.settings import Setting
+from benchmarks.timing import Unavailable, best_rate
+from jaxgan import GAN, Batch, generate, train_step, train_steps
+from jaxgan.data import Source, mixture, resident
+from jaxgan.data.dataset import Dataset
+from jaxgan.training import example_batch, initial_state
+
+
+def make_gan(setting: Setting, precision: str = "float32") -> GAN:
+    """The GAN that the setting's experiment specifies.
+
+    Raises:
+        Unavailable: bfloat16 is asked of networks that have no field `dtype`.
+    """
+    experiment = importlib.import_module(f"experiments.{setting.experiment}")
+    model = {"model": setting.family} if setting.experiment == "cifar10" else {}
+    config = experiment.Config(
+        **model, width=setting.width, batch_size=setting.batch_size, n_critic=setting.n_critic,
+        penalty_weight=setting.penalty_weight, learning_rate=setting.learning_rate,
+        beta1=setting.beta1, beta2=setting.beta2, decay_steps=setting.decay_steps)
+    gan = experiment.make_gan(config, setting.sample_shape)
+    gan = dataclasses.replace(gan, generator_batches=setting.generator_batches)
+    if precision != "bfloat16":
+        return gan
+    networks = {name: getattr(gan, name) for name in ("generator", "critic")}
+    if any("dtype" not in type(network).__dataclass_fields__ for network in networks.values()):
+        raise Unavailable("the networks have no field `dtype` to choose bfloat16 with")
+    return dataclasses.replace(gan, **{name: network.clone(dtype=jnp.bfloat16)
+                                       for name, network in networks.items()})
+
+
+def make_source(setting: Setting) -> Source:
+    """A source of the setting's shapes; images are noise."""
+    if setting.family == "mlp":
+        return mixture("25gaussians")
+    images = np.random.default_rng(0).integers(
+        256, size=(setting.examples, *setting.sample_shape), dtype=np.uint8)
+    labels = np.zeros(setting.examples, np.int32)
+    return resident(Dataset(setting.name, images, labels, ("noise",)),
+                    value_range=setting.value_range, dequantize=setting.dequantize)
+
+
+def configure(precision: str) -> None:
+    """Sets what float32 products are made of on a GPU; compiles everything anew."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    if jax.default_backend() != "cpu":
+        jax.config.update("jax_default_matmul_precision",
+                          "tensorfloat32" if precision == "tf32" else "highest")
+
+
+class Training:
+    """jaxgan's `train_steps`, many iterations a dispatch, with its state donated.
+
+    Args:
+        setting: what to train.
+        precision: "float32", "tf32" or "bfloat16".
+    """
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        configure(precision)
+        self.setting = setting
+        self.gan = make_gan(setting, precision)
+        source = make_source(setting)
+        self.key = jax.random.key(0)
+        self.arrays = jax.device_put(source.arrays)
+        self.state = initial_state(self.gan, 0, example_batch(source, setting.batch_size))
+        self.steps = jax.jit(partial(train_steps, self.gan, source=source, n_critic=setting.n_critic,
+                                     batch_size=setting.batch_size), donate_argnums=0)
+        self.generate = jax.jit(lambda variables, latents: generate(self.gan, variables, latents))
+
+    def build(self) -> dict[str, float]:
+        """Compiles; returns its seconds."""
+        started = time.perf_counter()
+        self.compiled = self.steps.lower(self.state, self.arrays, self.key, jnp.int32(1)).compile()
+        return {"compile": time.perf_counter() - started}
+
+    def advance(self, count: int) -> None:
+        """Runs `count` iterations in one dispatch and waits for them."""
+        self.state, _ = jax.block_until_ready(
+            self.compiled(self.state, self.arrays, self.key, jnp.int32(count)))
+
+    def sample(self, count: int) -> None:
+        """Draws `count` batches of samples and waits for them."""
+        for i in range(count):
+            latents = jax.random.normal(jax.random.fold_in(self.key, i),
+                                        (self.setting.sampling_batch, self.setting.latent_size))
+            samples = self.generate(self.state, latents)
+        jax.block_until_ready(samples)
+
+    def device_memory(self) -> int:
+        """The device's peak, in bytes; 0 where it isn't known."""
+        return device_memory()
+
+
+class Dispatches:
+    """What a call costs: one iteration a call, and many.
+
+    Args:
+        setting: what to train; a network so small that the overhead shows.
+    """
+
+    def __init__(self, setting: Setting):
+        training = Training(setting)
+        self.arrays, self.key, self.state = training.arrays, training.key, training.state
+        self.steps = training.steps
+        self.batches = Batch(jnp.zeros((setting.n_critic, setting.batch_size, *setting.sample_shape)))
+        self.step = jax.jit(partial(train_step, training.gan), donate_argnums=0)
+
+    def seconds(self, way: str, count: int) -> float:
+        """Seconds of `count` iterations.
+
+        Args:
+            way: "many" for one call, "one" for a call each, "one_train_step" for a call of
+                `train_step` each, with given batches; the calls of the latter two are waited for
+                together.
+            count: how many.
+        """
+        started = time.perf_counter()
+        if way == "many":
+            self.state, _ = self.steps(self.state, self.arrays, self.key, jnp.int32(count))
+        elif way == "one":
+            for _ in range(count):
+                self.state, _ = self.steps(self.state, self.arrays, self.key, jnp.int32(1))
+        else:
+            for i in range(count):
+                self.state, _ = self.step(self.state, self.batches, jax.random.fold_in(self.key, i))
+        jax.block_until_ready(self.state)
+        return time.perf_counter() - started
+
+
+class MatrixProducts:
+    """XLA's rate of matrix products, summed and returned in float32."""
+
+    def __init__(self):
+        self.product = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.float32))
+
+    def rate(self, precision: str, shapes: list[tuple[int, int, int]]) -> float:
+        """The highest rate over the shapes (rows, inner, columns), in operations per second."""
+        configure(precision)
+        dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+        return max(best_rate(partial(self._multiply, dtype, *shape), shape) for shape in shapes)
+
+    def _multiply(self, dtype, rows: int, inner: int, columns: int, count: int) -> None:
+        a, b = _operands(dtype, rows, inner, columns)
+        for _ in range(count):
+            product = self.product(a, b)
+        jax.block_until_ready(product)
+
+
+@lru_cache
+def _operands(dtype, rows: int, inner: int, columns: int):
+    return (jax.random.normal(jax.random.key(0), (rows, inner), dtype),
+            jax.random.normal(jax.random.key(1), (inner, columns), dtype))
+
+
+def device_memory() -> int:
+    """The peak of the first device's memory, in bytes; 0 where it isn't known."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
