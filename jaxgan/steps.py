@@ -219,9 +219,15 @@ def draw_batches(
         n_critic: critic updates in an iteration.
         batch_size: the global batch size; on several devices each draws its part.
         axis_name: the devices' axis; None on a single device.
+
+    Raises:
+        ValueError: the devices don't divide the batch.
     """
     devices, device = (1, 0) if axis_name is None else (lax.axis_size(axis_name),
                                                         lax.axis_index(axis_name))
+    if batch_size % devices:
+        raise ValueError(f"batch_size must divide over {devices} devices; got {batch_size}: choose a "
+                         f"multiple of {devices}")
     local = batch_size // devices
     rows = (jnp.arange(n_critic)[:, None] * batch_size
             + device * local + jnp.arange(local)[None, :])  # [n_critic, local]
