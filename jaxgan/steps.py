@@ -270,14 +270,19 @@ def _score_both(
     if has_batch_statistics(network.stats):
         real_scores, stats = _apply(critic, network, real, condition)
         fake_scores, stats = _apply(critic, network._replace(stats=stats), fake, condition)
-        return real_scores, fake_scores, stats
+        return _widened(real_scores), _widened(fake_scores), stats
     both = jnp.concatenate([real, fake])
     conditions = jax.tree.map(lambda c: jnp.concatenate([c, c]), condition)
     scores, stats = _apply(critic, network, both, conditions)
     if scores.shape != both.shape[:1]:
         raise ValueError(f"the critic must return one score per sample, shape {both.shape[:1]}; "
                          f"got {scores.shape}: squeeze the last axis")
-    return *jnp.split(scores, 2), stats
+    return *jnp.split(_widened(scores), 2), stats
+
+
+def _widened(scores: Array) -> Array:
+    """The scores in float32 at least, so that losses and metrics are averaged in it."""
+    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
 
 
 def _global_scores(gan: GAN, axis_name: str | None, *scores: Array) -> tuple[Array, ...]:
