@@ -227,3 +227,11 @@ def test_batches_that_do_not_divide(batch_axis, count, batch, shape):
                f"choose a multiple of {count} as batch size")
     with pytest.raises(ValueError, match=message):
         step(None, batch, KEY)
+
+
+def test_a_drawn_batch_that_the_devices_do_not_divide_is_refused():
+    step = data_parallel(partial(train_steps, tiny(), source=POINTS, n_critic=1, batch_size=6),
+                         devices=jax.devices()[:4], batch_axis=None)
+    state = init_state(tiny(), KEY, points(4))
+    with pytest.raises(ValueError, match="batch_size must divide over 4 devices; got 6: choose a mult"):
+        step(state, (), KEY, 1)

@@ -478,3 +478,19 @@ def test_too_few_batches_for_the_generator():
     state = init_state(gan, KEY, points(4))
     with pytest.raises(ValueError, match="generator_batches is 3, but an iteration has only 2 critic"):
         train_step(gan, state, points(2, 4), KEY)
+
+
+class Halved(Linear):
+    """Scores in bfloat16, which keeps eight bits."""
+
+    def __call__(self, x, condition=None, *, train):
+        return super().__call__(x, condition, train=train).astype(jnp.bfloat16)
+
+
+def test_scores_in_half_precision_are_averaged_in_float32():
+    gan, batch = tiny(critic=Halved(), penalty=None), points(8)
+    state = init_state(gan, jax.random.key(0), batch)
+    _, metrics = jax.jit(partial(critic_step, gan))(state, batch, jax.random.key(1))
+    assert {value.dtype for value in metrics.values()} == {jnp.dtype("float32")}
+    scores = np.asarray(gan.critic.apply(state.critic.variables, batch.samples, train=True), np.float64)
+    np.testing.assert_allclose(metrics["critic/real_score"], scores.mean(), rtol=1e-6)
