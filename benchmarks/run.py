@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from benchmarks import flops, machine
 from benchmarks.settings import NETWORKS, SETTINGS, Setting
 from benchmarks.timing import Summary, summarise
-from benchmarks.worker import Child, Failed
+from benchmarks.worker import Child, Failed, stoppable
 
-TABLES = ("iterations", "sampling", "dispatch", "reporting")
+TABLES = ("iterations", "products", "sampling", "dispatch", "reporting")
 # Products of the shapes that patches and kernels have in these networks, and a large square one.
 SHAPES = [(6272, 1600, 128), (16384, 1152, 128), (2048, 3200, 256), (2048, 2048, 2048)]
 RATES = {"XLA": "benchmarks.networks_jaxgan:MatrixProducts",
@@ -105,7 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures what the command line asks for."""
     options = _parser().parse_args(arguments)
     try:
-        measure(options)
+        with stoppable():
+            measure(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -131,7 +132,7 @@ def measure(options: argparse.Namespace) -> None:
         partial.write_text("\n".join(lines) + "\n")
         os.replace(partial, options.out)
 
-    if {"iterations", "sampling"} & {*options.tables}:
+    if {"iterations", "products", "sampling"} & {*options.tables}:
         for network in options.networks:
             networks.append(measure_network(SETTINGS[network], names, options, devices))
             write()
@@ -431,7 +432,7 @@ def _sample(setting: Setting, columns: dict, children: dict[str, Child],
 def _start_products(stack: contextlib.ExitStack, precisions: list[str],
                     options: argparse.Namespace) -> dict[str, Child]:
     libraries = {}
-    for library, target in RATES.items():
+    for library, target in RATES.items() if "products" in options.tables else ():
         try:
             child = stack.enter_context(Child(target, timeout=options.timeout))
             for precision in precisions:

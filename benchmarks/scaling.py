@@ -23,7 +23,7 @@ from benchmarks.collectives import AllReduce
 from benchmarks.run import positive, say, show_spread, show_table
 from benchmarks.settings import SETTINGS
 from benchmarks.timing import summarise
-from benchmarks.worker import Child, Failed
+from benchmarks.worker import Child, Failed, stoppable
 
 PREDICTED = (8, 64, 512)
 _WAIT_EVERY = 8  # jax 0.10's processor collectives can block each other in longer queues
@@ -115,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures what the command line asks for."""
     options = _parser().parse_args(arguments)
     try:
-        options.out.write_text("\n".join(measure(options)) + "\n")
+        with stoppable():
+            options.out.write_text("\n".join(measure(options)) + "\n")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

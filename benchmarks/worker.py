@@ -7,7 +7,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import MappingProxyType
 from typing import Any
@@ -38,6 +39,7 @@ class Child:
                  environment: Mapping[str, str] = MappingProxyType({})):
         context = multiprocessing.get_context("spawn")
         self._timeout = timeout
+        self._busy = True
         self._pipe, pipe = context.Pipe()
         self._process = context.Process(target=_serve, args=(pipe, target, arguments), daemon=True)
         with mock.patch.dict(os.environ, environment):
@@ -66,6 +68,7 @@ class Child:
 
     def timed(self, method: str, *arguments: Any) -> tuple[float, Any]:
         """Calls a method and returns the seconds it took, in the child, and its result."""
+        self._busy = True
         try:
             self._pipe.send((method, arguments))
         except OSError:
@@ -79,7 +82,8 @@ class Child:
     def close(self) -> None:
         """Ends the process."""
         self._pipe.close()  # an idle child then returns
-        self._process.join(3)
+        if not self._busy:
+            self._process.join(3)
         if self._process.is_alive():
             self._process.terminate()
             self._process.join(5)
@@ -96,9 +100,24 @@ class Child:
         except (EOFError, ConnectionError):
             self._process.join(5)
             raise Failed(f"the process ended with status {self._process.exitcode}") from None
+        self._busy = False
         if error is not None:
             raise Failed(error)
         return seconds, result
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Lets SIGINT and SIGTERM, however they were treated before, end what is inside, children too."""
+    def stop(number: int, frame) -> None:
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def peak_memory() -> int:

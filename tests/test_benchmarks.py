@@ -1,0 +1,115 @@
+"""The benchmarks' counts against hand-worked ones and XLA's, and that the command writes its table."""
+
+import dataclasses
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from benchmarks import flops, networks_jaxgan, networks_stock
+from benchmarks.collectives import AllReduce, all_reduces
+from benchmarks.settings import NETWORKS, SETTINGS
+from jaxgan import Batch, critic_step, init_state
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Section 1 of the reference: parameters of the generator and of the critic.
+PARAMETERS = {"mnist_dcgan": (1_554_177, 1_030_145), "cifar_dcgan": (5_179_907, 4_114_689),
+              "cifar_resnet": (1_204_483, 1_053_825), "toy_mlp": (527_874, 527_361)}
+
+
+def _counted_by_xla(function, *arguments):
+    analysis = jax.jit(function).lower(*arguments).cost_analysis()
+    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+
+
+def test_operations_by_hand():
+    # A 3x3 convolution, 16 -> 32 channels, 8x8 outputs: 8 * 8 outputs of 32 sums of 3 * 3 * 16 products.
+    assert flops.conv("", 8, 3, 16, 32).flops == 589_824
+    toy = SETTINGS["toy_mlp"]
+    generator, critic = flops.networks(toy)
+    assert flops.forward(generator) == 2 * (2 * 512 + 512 * 512 + 512 * 512 + 512 * 2) == 1_052_672
+    assert flops.forward(critic) == 2 * (2 * 512 + 512 * 512 + 512 * 512 + 512) == 1_051_648
+    # n = 5 updates of G + 10 D - 2 D_in, one of 3 G - G_in + 2 D, on 256 samples; D_in = G_in = 2,048.
+    assert flops.critic_update(generator, critic) == 1_052_672 + 10 * 1_051_648 - 2 * 2_048
+    assert flops.generator_update(generator, critic) == 3 * 1_052_672 - 2_048 + 2 * 1_051_648
+    assert flops.iteration(toy) == 256 * (5 * 11_565_056 + 5_259_264) == 16_149_643_264
+    mnist = flops.networks(SETTINGS["mnist_dcgan"])
+    assert flops.forward(mnist[1]) == 2 * (
+        14 * 14 * 64 * 25 + 7 * 7 * 128 * 25 * 64 + 4 * 4 * 256 * 25 * 128 + 4 * 4 * 256)
+
+
+def test_operations_against_xla():
+    # XLA leaves products with padding out, and counts biases and activations: hence VALID, and 3 %.
+    layer = nn.Conv(32, (3, 3), padding="VALID", use_bias=False)
+    x = jnp.zeros((2, 10, 10, 16))
+    variables = layer.init(jax.random.key(0), x)
+    assert _counted_by_xla(layer.apply, variables, x) == 2 * flops.conv("", 8, 3, 16, 32).flops
+
+    setting = dataclasses.replace(SETTINGS["toy_mlp"], width=64, batch_size=32)
+    gan, batch = networks_jaxgan.make_gan(setting), Batch(jnp.zeros((32, 2)))
+    state = init_state(gan, jax.random.key(0), batch)
+    generator, critic = flops.networks(setting)
+    forward = _counted_by_xla(partial(gan.critic.apply, train=True), state.critic.variables,
+                              batch.samples)
+    assert 1 <= forward / (32 * flops.forward(critic)) < 1.03
+    # The penalty's derivative too. Here the optimiser and the random draws come on top.
+    update = _counted_by_xla(partial(critic_step, gan), state, batch, jax.random.key(0))
+    assert 1 <= update / (32 * flops.critic_update(generator, critic)) < 1.06
+
+
+def test_all_reduces_are_counted_as_often_as_they_run():
+    loop = 'while(%t), condition=%c, body=%b, backend_config={"known_trip_count":{"n":"5"}}'
+    program = "\n".join((
+        "HloModule m",
+        "%sum (x: f32[], y: f32[]) -> f32[] {", "  ROOT %s = f32[] add(%x, %y)", "}",
+        "%b (p: (s32[], f32[4])) -> (s32[], f32[4]) {",
+        "  %r = (f32[4]{0}, /*index=1*/bf16[2,3]{1,0}, f32[]) all-reduce(%g, %h, %i), to_apply=%sum, "
+        'metadata={op_name="jit(f)/psum"}', "}",
+        "%c (p: (s32[], f32[4])) -> pred[] {", "  ROOT %l = pred[] compare(%i, %n)", "}",
+        "ENTRY %main (p: f32[4]) -> f32[4] {",
+        f"  %w = (s32[], f32[4]) {loop}", "  ROOT %o = f32[4]{0} all-reduce(%q), to_apply=%sum", "}"))
+    assert all_reduces(program) == [AllReduce(5, 3, 4 * 4 + 6 * 2 + 4, "jit(f)/psum"),
+                                    AllReduce(1, 1, 16, "")]
+    with pytest.raises(ValueError, match="length isn't known"):
+        all_reduces(program.replace("known_trip_count", "unknown"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_stock_networks_have_the_published_numbers_of_parameters(name):
+    setting = SETTINGS[name]
+    inputs = ((1, setting.latent_size), (1, *setting.sample_shape))
+    shapes = [jax.eval_shape(partial(network.init, jax.random.key(0)), jnp.zeros(shape))["params"]
+              for network, shape in zip(networks_stock.make_networks(setting), inputs, strict=True)]
+    assert tuple(sum(x.size for x in jax.tree.leaves(params)) for params in shapes) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pytorch_networks_have_the_published_numbers_of_parameters(name):
+    pytest.importorskip("torch")
+    from benchmarks import networks_torch
+
+    counts = tuple(sum(p.numel() for p in network.parameters())
+                   for network in networks_torch.make_networks(SETTINGS[name]))
+    assert counts == PARAMETERS[name]
+
+
+def test_run_writes_its_tables(tmp_path):
+    out = tmp_path / "RESULTS.md"
+    subprocess.run([sys.executable, "-m", "benchmarks.run", "--networks", "tiny", "--columns",
+                    "jaxgan-float32", "--tables", "iterations", "sampling", "--repeats", "2",
+                    "--seconds", "0.05", "--out", str(out)],
+                   cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    text = out.read_text()
+    assert "python -m benchmarks.run --networks tiny" in text
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| jaxgan float32")]
+    relative, pace, sampling = rows
+    assert relative[1].startswith("- (1)")  # PyTorch was not asked for, and a note says so
+    assert "(1) PyTorch was not measured" in text
+    assert float(pace[1].split()[0].replace(",", "")) > 0
+    assert float(sampling[1].split()[0].replace(",", "")) > 0
