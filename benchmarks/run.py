@@ -59,6 +59,7 @@ COLUMNS = {
                             "scores of reals and fakes are compiled, the penalty's critic is eager"),
 }
 BASELINE = "torch-float32"
+QUIET = 5.0  # percent of the processor that others may take
 
 
 class Measured(NamedTuple):
@@ -263,6 +264,9 @@ def report(networks: list[Network], names: list[str], devices: dict, sampling: b
     notes = _Notes()
     lines = ["", "## Speed relative to PyTorch eager float32", "",
              "Iterations per second divided by PyTorch's in the same round; median [quartiles].", ""]
+    if any((network.others or 0.0) >= QUIET for network in networks):
+        lines += ["**Not a quiet machine, these ratios prove nothing**: PyTorch's threads lose far more "
+                  "than their share to a neighbour, XLA's don't.", ""]
     rows = []
     for name in names:
         cells = [_ratio(network, name, notes) for network in networks]
@@ -341,7 +345,7 @@ def _network_table(network: Network, names: list[str], devices: dict, notes: _No
 def _others(network: Network) -> str:
     if network.others is None:
         return ""
-    quiet = "" if network.others < 5 else ": not a quiet machine, these numbers prove nothing"
+    quiet = "" if network.others < QUIET else ": not a quiet machine, these numbers prove nothing"
     return f" Other processes took {network.others:.0f} % of the processor{quiet}."
 
 
