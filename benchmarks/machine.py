@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 
-# Dense peaks, in operations per second, of the SXM cards: NVIDIA's data sheets of A100 (2021), H100
-# (2023) and H200 (2024). By what a device's kind contains.
+# Dense peaks, in operations per second, of the SXM cards, by what a device's kind contains: NVIDIA's
+# data sheets (which print twice as much, with sparsity), as glennklockwood.com/garden/processors
+# quotes them for A100 and H100; the H200 has the H100's chip.
 PEAKS = {
     "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
     "H100 80GB HBM3": {"float32": 67e12, "tf32": 494.5e12, "bfloat16": 989e12},

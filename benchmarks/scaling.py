@@ -49,9 +49,9 @@ class Link(NamedTuple):
 
 LINKS = (
     Link("NVLink 4 (H100, one node)", 450e9, 2e-6, 8,
-         "NVIDIA H100 data sheet: 900 GB/s in both directions together"),
+         "900 GB/s in both directions together, as third parties quote NVIDIA's H100 data sheet"),
     Link("InfiniBand NDR, a 400 Gb/s port per GPU", 50e9, 5e-6, 2**30,
-         "NVIDIA ConnectX-7 data sheet: 400 Gb/s per port"),
+         "400 Gb/s per port, NDR's nominal rate"),
     Link("TPU v4 ICI", 1.1e15 / 4096, 1e-6, 4096,
          "Cloud TPU documentation, v4: all-reduce bandwidth of 1.1 PB/s per pod of 4096 chips"),
     Link("TPU v5e ICI", 51.2e12 / 256, 1e-6, 256,

@@ -24,3 +24,12 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"needs the real data in {folder.parent.name}/{folder.name} beside the repository")
     return folder
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests whose time is nearly all XLA's, on programs that run once."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -43,6 +43,28 @@ def test_keeps_the_last_and_the_best(checkpoints):
     assert saved.best_step() == 2
 
 
+def test_only_the_run_itself_discards_what_was_left_unfinished(checkpoints, tmp_path):
+    """Another reader must not take the save of a living run for rubbish."""
+    saved = checkpoints()
+    saved.save(1, state(1.0))
+    saved.wait()
+    unfinished = tmp_path / "checkpoints" / "00000002.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    reader = checkpoints()
+    assert reader.steps() == [1]
+    reader.restore(state(0))
+    reader.close()
+    assert unfinished.exists()
+    reader.discard_unfinished()
+    assert not unfinished.exists()
+    assert reader.steps() == [1]
+
+
+def test_asking_makes_no_folder(checkpoints, tmp_path):
+    assert checkpoints().steps() == []
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_saving_a_step_twice_keeps_the_first(checkpoints):
     saved = checkpoints()
     saved.save(1, state(1.0))

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxgan.nn import Conv, ConvTranspose, conv, conv_kernel_gradient, conv_transpose
+from jaxgan.nn import Conv, ConvTranspose, Dense, conv, conv_kernel_gradient, conv_transpose
 
 TOLERANCE = 1e-5
 
@@ -335,6 +335,21 @@ def test_conv_transpose_by_groups():
         {"params": {"kernel": kernel[..., half]}}, y[..., half])
         for half in (slice(0, 2), slice(2, 4))]
     assert_close(layer.apply(variables, y), jnp.concatenate(halves, axis=-1))
+
+
+def test_dense_is_flaxs_to_the_second_derivative():
+    x = normal(0, 3, 5)
+    assert_same_layer(Dense(6), nn.Dense(6), x)
+    assert_same_layer(Dense(6, use_bias=False), nn.Dense(6, use_bias=False), x)
+    kernel, tangents = normal(1, 5, 6), (normal(2, 3, 5), normal(3, 5, 6))
+    product = functools.partial(conv, strides=(), padding="SAME")
+    assert_close(derivatives(product, x, kernel, tangents), derivatives(jnp.matmul, x, kernel, tangents))
+
+
+def test_dense_in_bfloat16_sums_in_float32():
+    """Of 4096 products of one, a bfloat16 sum would stop at 256."""
+    ones = jnp.ones((1, 4096), jnp.bfloat16)
+    assert conv(ones, ones.T, strides=(), padding="SAME") == 4096
 
 
 def test_layers_under_spectral_norm():

@@ -23,15 +23,7 @@ from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
 from jaxgan.nn.norms import NORMS, normalise, weight_layer
 
 LATENT_SIZE = 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Nearly all the time of these tests is XLA's, on programs that run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def _init(module, shape):
@@ -157,6 +149,24 @@ def test_a_critic_scores_each_sample_and_only_under_batch_norm_by_the_others(nam
         assert abs(before[0] - after[0]) > 1e-3
     else:
         np.testing.assert_allclose(before[0], after[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*GENERATORS, *CRITICS])
+def test_layers_compute_in_bfloat16_and_all_else_stays_float32(name):
+    """The outputs are those of float32, to what eight bits can tell, but not the same."""
+    module, shape = (GENERATORS[name][0], (LATENT_SIZE,)) if name in GENERATORS else (
+        CRITICS[name][0]("layer"), CRITICS[name][1])
+    x, variables = _normal((3, *shape)), _variables(module, (3, *shape))
+    stats = [collection for collection in variables if collection != "params"]
+
+    def apply(dtype):
+        return jax.jit(lambda x: module.clone(dtype=dtype).apply(
+            variables, x, train=True, mutable=stats))(x)
+
+    (exact, _), (rounded, new_stats) = apply(jnp.float32), apply(jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves((rounded, new_stats))} == {jnp.dtype("float32")}
+    error = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 1e-5 < error < 0.1
 
 
 @pytest.mark.parametrize(("name", "norm"), [

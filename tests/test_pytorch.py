@@ -22,15 +22,7 @@ nn, F = torch.nn, torch.nn.functional
 
 BATCH = 5
 LATENT_SIZE = 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Nearly all the time of these tests is XLA's, on programs that run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def _normal(shape, seed):
