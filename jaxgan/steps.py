@@ -97,21 +97,24 @@ def generator_step(
     critic = _on_axis(gan.critic, axis_name)
     real = _as_critic_sees(gan, state, batch.samples, key, "real_noise", axis_name)
 
-    def loss_fn(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
+    def seen_fakes(params: PyTree) -> tuple[Array, PyTree]:
         fake, stats = _fakes(gan, state.generator._replace(params=params), batch, key, axis_name)
-        fake = _as_critic_sees(gan, state, fake, key, "fake_noise", axis_name)
-        real_scores, fake_scores, _ = _score_both(
-            critic, state.critic, real, fake, batch.condition)
-        loss = gan.loss.generator(*_global_scores(gan, axis_name, real_scores, fake_scores))
-        metrics = {"generator/loss": loss}
-        if gan.penalty is None:
-            norms = penalties.gradient_norms(
-                lambda samples: _apply(critic, state.critic, samples, batch.condition)[0],
-                lax.stop_gradient(fake))
-            metrics |= _input_gradient_moments(norms)
-        return loss, (stats, metrics)
+        return _as_critic_sees(gan, state, fake, key, "fake_noise", axis_name), stats
 
-    gradients, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.generator.params)
+    def scores(samples: Array) -> Array:
+        return _score(critic, state.critic, samples, batch.condition)[0]
+
+    def loss_fn(fake_scores: Array) -> Array:  # most losses ignore the reals: no code is made for them
+        return gan.loss.generator(*_global_scores(gan, axis_name, scores(real), fake_scores))
+
+    fake, generator_pullback, stats = jax.vjp(seen_fakes, state.generator.params, has_aux=True)
+    fake_scores, critic_pullback = jax.vjp(scores, fake)
+    loss, score_gradients = jax.value_and_grad(loss_fn)(fake_scores)
+    gradients, = generator_pullback(*critic_pullback(score_gradients))
+    metrics = {"generator/loss": loss}
+    if gan.penalty is None:
+        input_gradients, = critic_pullback(jnp.ones_like(fake_scores))
+        metrics |= _input_gradient_moments(jax.vmap(optax.tree.norm)(input_gradients))
     network, metrics = _update(gan.generator_optimizer, state.generator, gradients, stats, metrics,
                                "generator", axis_name)
     state = state._replace(step=state.step + 1, generator=network)
@@ -263,26 +266,28 @@ def _apply(
                         mutable=list(network.stats))
 
 
+def _score(
+    critic: nn.Module, network: NetworkState, samples: Array, condition: PyTree | None
+) -> tuple[Array, PyTree]:
+    """The samples' scores, in float32 at least, in which losses and metrics average them."""
+    scores, stats = _apply(critic, network, samples, condition)
+    if scores.shape != samples.shape[:1]:
+        raise ValueError(f"the critic must return one score per sample, shape {samples.shape[:1]}; "
+                         f"got {scores.shape}: squeeze the last axis")
+    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), stats
+
+
 def _score_both(
     critic: nn.Module, network: NetworkState, real: Array, fake: Array, condition: PyTree | None
 ) -> tuple[Array, Array, PyTree]:
     """Scores reals and fakes, in one call unless batch statistics have to be kept apart."""
     if has_batch_statistics(network.stats):
-        real_scores, stats = _apply(critic, network, real, condition)
-        fake_scores, stats = _apply(critic, network._replace(stats=stats), fake, condition)
-        return _widened(real_scores), _widened(fake_scores), stats
-    both = jnp.concatenate([real, fake])
+        real_scores, stats = _score(critic, network, real, condition)
+        fake_scores, stats = _score(critic, network._replace(stats=stats), fake, condition)
+        return real_scores, fake_scores, stats
     conditions = jax.tree.map(lambda c: jnp.concatenate([c, c]), condition)
-    scores, stats = _apply(critic, network, both, conditions)
-    if scores.shape != both.shape[:1]:
-        raise ValueError(f"the critic must return one score per sample, shape {both.shape[:1]}; "
-                         f"got {scores.shape}: squeeze the last axis")
-    return *jnp.split(_widened(scores), 2), stats
-
-
-def _widened(scores: Array) -> Array:
-    """The scores in float32 at least, so that losses and metrics are averaged in it."""
-    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores, stats = _score(critic, network, jnp.concatenate([real, fake]), conditions)
+    return *jnp.split(scores, 2), stats
 
 
 def _global_scores(gan: GAN, axis_name: str | None, *scores: Array) -> tuple[Array, ...]:

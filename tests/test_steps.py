@@ -456,6 +456,16 @@ def test_compiled_once_and_donated():
     assert all_finite(state)
 
 
+def test_reals_are_scored_for_the_generator_only_by_losses_that_compare():
+    batch, products = points(4), {}
+    state = init_state(tiny(), KEY, batch)
+    for name in ("wasserstein", "relativistic"):
+        step = partial(generator_step, tiny(loss=getattr(losses, name)()))
+        products[name] = jax.jit(step).lower(state, batch, KEY).compile().as_text().count(" dot(")
+    layers_of_the_critic = 2
+    assert products["relativistic"] == products["wasserstein"] + layers_of_the_critic
+
+
 # Errors.
 
 def test_penalised_batch_norm_is_refused():
@@ -468,8 +478,8 @@ def test_penalised_batch_norm_is_refused():
 def test_scores_of_two_axes_are_refused():
     state = init_state(tiny(critic=Linear()), KEY, points(4))
     column = tiny(critic=Linear(features=1))
-    for step in (critic_step, generator_step):
-        with pytest.raises(ValueError, match=r"shape \(8,\); got \(8, 1\): squeeze the last axis"):
+    for step, count in ((critic_step, 8), (generator_step, 4)):
+        with pytest.raises(ValueError, match=rf"shape \({count},\); got \({count}, 1\): squeeze the last"):
             step(column, state, points(4), KEY)
 
 
