@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgan.types import PyTree
 
@@ -16,6 +18,7 @@ def data_parallel(
     devices: Sequence[jax.Device] | None = None,
     batch_axis: int | None = 0,
     axis_name: str = "devices",
+    donate: bool = False,
 ) -> Callable[..., tuple[PyTree, PyTree]]:
     """Maps a step over devices, each taking an equal slice of the batch.
 
@@ -30,6 +33,7 @@ def data_parallel(
         batch_axis: the batch's axis of samples: 0 for `critic_step` and `generator_step`, 1 for
             `train_step`, None for `train_steps`, which draws each device's part on the device.
         axis_name: what to call the devices' axis.
+        donate: whether the new state takes the memory of the old one, which can't be used again then.
 
     Returns:
         The mapped step. It raises ValueError if the devices don't divide the batch.
@@ -45,8 +49,10 @@ def data_parallel(
     # one, and the devices' numbers are there for steps whose batch is not mapped.
     mapped = jax.pmap(
         lambda numbers, state, batch, rest: step_fn(state, batch, *rest, axis_name=axis_name),
-        axis_name, devices=devices, in_axes=(0, None, batch_axis, None), out_axes=None)
+        axis_name, devices=devices, in_axes=(0, None, batch_axis, None), out_axes=None,
+        donate_argnums=1 if donate else ())
     numbers = jnp.arange(len(devices))
+    everywhere = NamedSharding(Mesh(np.array(devices), axis_name), PartitionSpec())
 
     def step(state: PyTree, batch: PyTree, *rest: Any) -> tuple[PyTree, PyTree]:
         if batch_axis is not None:
@@ -56,6 +62,7 @@ def data_parallel(
                         f"axis {batch_axis} of the batch must divide over {len(devices)} devices; "
                         f"got shape {leaf.shape}: choose a multiple of {len(devices)} as batch size")
             batch = split(batch_axis, batch)
-        return mapped(numbers, state, batch, rest)
+        # A first state on one device is put where later ones are: another place is another program.
+        return mapped(numbers, jax.device_put(state, everywhere), batch, rest)
 
     return step

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from jaxgan import keys, penalties
 from jaxgan.data import Source, draw_step
@@ -48,12 +49,18 @@ def critic_step(
     Raises:
         ValueError: the critic's scores aren't one per sample, or it is penalised and has BatchNorm.
     """
-    check_penalised(gan, state.critic.stats)
-    count = batch.samples.shape[0]
     fake, _ = _fakes(gan, state.generator, batch, key, axis_name)
+    return _critic_update(gan, state, batch, fake, key, axis_name)
+
+
+def _critic_update(
+    gan: GAN, state: GANState, batch: Batch, fake: Array, key: Key, axis_name: str | None
+) -> tuple[GANState, Metrics]:
+    """`critic_step` on given fakes."""
+    check_penalised(gan, state.critic.stats)
     real = _as_critic_sees(gan, state, batch.samples, key, "real_noise", axis_name)
-    fake = _as_critic_sees(gan, state, lax.stop_gradient(fake), key, "fake_noise", axis_name)
-    penalty_keys = keys.example_keys(keys.stream(key, "penalty"), count, axis_name)
+    fake = _as_critic_sees(gan, state, fake, key, "fake_noise", axis_name)
+    penalty_keys = keys.example_keys(keys.stream(key, "penalty"), len(fake), axis_name)
     critic = _on_axis(gan.critic, axis_name)
 
     def loss_fn(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
@@ -122,7 +129,8 @@ def generator_step(
 
 
 def train_step(
-    gan: GAN, state: GANState, batches: Batch, key: Key, *, axis_name: str | None = None
+    gan: GAN, state: GANState, batches: Batch, key: Key, *, axis_name: str | None = None,
+    fakes_at_once: bool = False,
 ) -> tuple[GANState, Metrics]:
     """Runs one iteration: a critic update on each of the batches, then one generator update.
 
@@ -132,6 +140,8 @@ def train_step(
         batches: a Batch with a leading axis, [n_critic, batch, ...].
         key: one typed key for this iteration, the same on every device.
         axis_name: the devices' axis; None on a single device.
+        fakes_at_once: draw the fakes of all critic updates in one call of the generator (as if one by
+            one: BatchNorm keeps them apart), which takes n_critic times the memory.
 
     Returns:
         The new state and the metrics of the last critic update and of the generator update.
@@ -146,12 +156,17 @@ def train_step(
     critic_keys = jax.vmap(jax.random.fold_in, (None, 0))(
         keys.stream(key, "critic_step"), jnp.arange(n_critic))
 
-    def update(critic: NetworkState, batch_and_key: tuple[Batch, Key]):
-        updated, metrics = critic_step(
-            gan, state._replace(critic=critic), *batch_and_key, axis_name=axis_name)
+    def fakes(batch: Batch, key: Key) -> Array:
+        return _fakes(gan, state.generator, batch, key, axis_name)[0]
+
+    def update(critic: NetworkState, inputs: tuple[Batch, Key, Array | None]):
+        batch, key, fake = inputs
+        updated, metrics = _critic_update(gan, state._replace(critic=critic), batch,
+                                          fakes(batch, key) if fake is None else fake, key, axis_name)
         return updated.critic, metrics
 
-    critic, metrics = lax.scan(update, state.critic, (batches, critic_keys))
+    all_fakes = jax.vmap(fakes)(batches, critic_keys) if fakes_at_once else None
+    critic, metrics = lax.scan(update, state.critic, (batches, critic_keys, all_fakes))
     state, generator_metrics = generator_step(
         gan, state._replace(critic=critic), _generator_batch(batches, gan.generator_batches),
         keys.stream(key, "generator_step"), axis_name=axis_name)
@@ -169,6 +184,7 @@ def train_steps(
     n_critic: int,
     batch_size: int,
     axis_name: str | None = None,
+    fakes_at_once: bool = False,
 ) -> tuple[GANState, Metrics]:
     """Runs `num_steps` iterations in one dispatch, drawing their batches on the device.
 
@@ -187,6 +203,7 @@ def train_steps(
         n_critic: critic updates in an iteration.
         batch_size: the global batch size.
         axis_name: the devices' axis; None on a single device.
+        fakes_at_once: as for `train_step`.
 
     Returns:
         The new state and the last iteration's metrics.
@@ -196,7 +213,8 @@ def train_steps(
         batches = draw_batches(source, arrays, key, state.step, n_critic=n_critic,
                                batch_size=batch_size, axis_name=axis_name)
         step_key = jax.random.fold_in(keys.stream(key, "train"), state.step)
-        return train_step(gan, state, batches, step_key, axis_name=axis_name)
+        return train_step(gan, state, batches, step_key, axis_name=axis_name,
+                          fakes_at_once=fakes_at_once)
 
     metrics = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), jax.eval_shape(iterate, state)[1])
     return lax.fori_loop(0, num_steps, lambda _, carry: iterate(carry[0]), (state, metrics))
@@ -303,7 +321,9 @@ def _update(
 ) -> tuple[NetworkState, Metrics]:
     """Averages over the devices, in one collective, and applies the optimiser."""
     if axis_name is not None:
-        gradients, stats, metrics = lax.pmean((gradients, stats, metrics), axis_name)
+        # As one array: XLA makes several collectives of a tree whose leaves it treats differently.
+        flat, unravel = ravel_pytree((gradients, stats, metrics))
+        gradients, stats, metrics = unravel(lax.pmean(flat, axis_name))
     if "critic/input_gradient_mean" in metrics:  # from the moments to the standard deviation
         variance = metrics.pop("critic/input_gradient_square") - metrics["critic/input_gradient_mean"]**2
         metrics["critic/input_gradient_std"] = jnp.sqrt(jnp.maximum(variance, 0.0))

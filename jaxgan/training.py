@@ -249,7 +249,7 @@ def _advance(gan: GAN, source: Source, plan: Plan) -> Callable[[GANState, int], 
         mapped = jax.jit(step_fn, donate_argnums=0)
         arrays = jax.device_put(source.arrays)
     else:
-        mapped = data_parallel(step_fn, devices=devices, batch_axis=None)
+        mapped = data_parallel(step_fn, devices=devices, batch_axis=None, donate=True)
         everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), "devices"),
                                                 jax.sharding.PartitionSpec())
         arrays = jax.device_put(source.arrays, everywhere)

@@ -10,6 +10,7 @@ import optax
 import pytest
 from tiny import Generator, Linear, points, tiny
 
+from benchmarks.collectives import all_reduces
 from jaxgan import data_parallel, init_state, keys, losses, penalties, sample
 from jaxgan.data import Dataset, mixture, resident
 from jaxgan.gan import draw_latents
@@ -79,8 +80,8 @@ def close(a, b, tolerance=2e-6):
         assert error <= tolerance * max(size, 0.1), (jax.tree_util.keystr(path), error, size)
 
 
-def steps(gan, source):
-    return partial(train_steps, gan, source=source, n_critic=N_CRITIC, batch_size=BATCH_SIZE)
+def steps(gan, source, **options):
+    return partial(train_steps, gan, source=source, n_critic=N_CRITIC, batch_size=BATCH_SIZE, **options)
 
 
 @cache
@@ -105,11 +106,24 @@ def test_many_devices_do_what_one_does(case, count):
         assert change > 0.02  # ten thousand times what is tolerated
     source, gan = CASES[case]
     devices = jax.devices()[:count]
-    mapped = data_parallel(steps(gan, source), devices=devices, batch_axis=None)
+    options = {"fakes_at_once": case == "layer norm, batch norm"}
+    mapped = data_parallel(steps(gan, source, **options), devices=devices, batch_axis=None)
     done, metrics = mapped(state, source.arrays, KEY, ITERATIONS)
     close(done, expected)
     close(metrics, expected_metrics, 2e-5)
     assert all(leaf.sharding.device_set == set(devices) for leaf in jax.tree.leaves(done))
+
+
+def test_one_all_reduce_a_network_update():
+    """Of gradients, statistics and metrics together; the critic's are in a loop that runs n times."""
+    gan = tiny(critic_optimizer=optax.adam(0.1))
+    step = data_parallel(partial(train_step, gan), devices=jax.devices()[:2], batch_axis=1)
+    arguments = init_state(gan, KEY, points(4)), points(3, 4), KEY
+    reductions = all_reduces(jax.jit(step).lower(*arguments).compile().as_text())
+    assert sorted((reduction.times, reduction.arrays) for reduction in reductions) == [(1, 1), (3, 1)]
+    gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(arguments[0].critic.params))
+    metrics = 4 * 7
+    assert max(reductions).bytes == gradients + metrics
 
 
 # Against averages made by hand. Plain SGD: Adam would hide gradients that are n times too large.
@@ -193,7 +207,8 @@ def test_batches_of_train_step_are_split_along_their_second_axis():
     close(metrics, expected_metrics, 2e-5)
 
 
-def test_state_has_no_device_axis_and_goes_round():
+@pytest.mark.parametrize("donate", [False, True])
+def test_state_has_no_device_axis_and_goes_round(donate):
     gan = tiny(generator=Generator(norm=True), ema_decay=0.9)
     first = init_state(gan, KEY, points(8))
     traces = []
@@ -202,15 +217,15 @@ def test_state_has_no_device_axis_and_goes_round():
         traces.append(args)
         return generator_step(gan, *args, **kwargs)
 
-    step = data_parallel(counted, devices=jax.devices()[:2], axis_name="replicas")
-    state, _ = step(first, points(8), KEY)
-    state, _ = step(state, points(8), KEY)
+    step = data_parallel(counted, devices=jax.devices()[:2], axis_name="replicas", donate=donate)
+    second, _ = step(first, points(8), KEY)
     traced = len(traces)
-    state, metrics = step(state, points(8), KEY)
+    state, metrics = step(second, points(8), KEY)
     assert len(traces) == traced
-    assert jax.eval_shape(lambda: first) == jax.eval_shape(lambda: state)
+    assert {leaf.is_deleted() for leaf in jax.tree.leaves(second)} == {donate}
+    assert jax.eval_shape(lambda: second) == jax.eval_shape(lambda: state)
     assert {m.shape for m in metrics.values()} == {()}
-    assert state.step == 3
+    assert state.step == 2
     assert sample(gan, state, KEY, 5).shape == (5, 2)
     assert jax.tree.map(np.asarray, state).generator.params["Dense_0"]["bias"].shape == (8,)
 
