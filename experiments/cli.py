@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import errno
 import importlib
+import logging
 import os
 import re
 import shlex
@@ -132,6 +134,8 @@ def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
 def guarded(run: Callable[..., Any], *arguments: Any) -> int:
     """Calls `run` and returns the exit status; errors become one line, unless JAXGAN_DEBUG is set."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         run(*arguments)
     except training.Interrupted as stop:
@@ -144,7 +148,9 @@ def guarded(run: Callable[..., Any], *arguments: Any) -> int:
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("JAXGAN_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        remedy = ": free some space and go on with --resume auto" if full else ""
+        print(f"error: {error}{remedy}", file=sys.stderr)
         return 2
     return 0
 

@@ -60,10 +60,12 @@ class Checkpoints:
         """Starts saving `state` in the background; a step that is already there is left as it is.
 
         Raises:
-            CheckpointError: the metric to be best in is missing, or orbax refused the save.
+            CheckpointError: the metric to be best in is missing, the disk has no room, or orbax
+                refused the save.
         """
         if step in self.steps():
             return
+        self._check_room(step, state)
         metrics = metrics or {}
         if self.best_metric is not None and self.best_metric not in metrics:
             raise CheckpointError(f"no metric is called {self.best_metric!r}; there are "
@@ -106,9 +108,8 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
             raise CheckpointError(f"the checkpoint of step {step} in {self.folder} can't be read "
-                                  f"({reason}): resume from another step") from error
+                                  f"({_first_line(error)}): resume from another step") from error
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in ascending order."""
@@ -130,7 +131,23 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits until what was saved is on the disk; errors of the background save appear here."""
         if "_manager" in self.__dict__:
-            self._manager.wait_until_finished()
+            try:
+                self._manager.wait_until_finished()
+            except Exception as error:  # orbax and tensorstore raise many kinds
+                raise CheckpointError(f"the last checkpoint could not be saved in {self.folder} "
+                                      f"({_first_line(error)}); earlier ones are good") from error
+
+    def _check_room(self, step: int, state: PyTree) -> None:
+        """Orbax meets a full disk with a flood of tracebacks, so that is looked for beforehand."""
+        folder = Path(self.folder).absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        needed = 2**20 + sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        if free < needed:
+            raise CheckpointError(
+                f"there is no room in {self.folder} for the checkpoint of step {step}: it needs "
+                f"{needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; earlier ones are good: free "
+                "some space and go on from the latest")
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
@@ -151,6 +168,10 @@ def _check_same(saved: dict[str, list[Any]], expected: dict[str, list[Any]], wha
         more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise CheckpointError(f"{what} is of another architecture: "
                               f"{'; '.join(differences[:3])}{more}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
 
 
 def _leaf(entry: list[Any] | None) -> str:

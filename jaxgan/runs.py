@@ -9,10 +9,12 @@
     result.json               what came out
 """
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -88,7 +90,12 @@ class Run:
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, write_to_disk=True)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Appends a line of metrics."""
+        """Appends a line of metrics.
+
+        Raises:
+            OSError: the disk is full; as of `save_real` and `save_picture`.
+        """
+        self._check_room()
         with self._metrics_path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
@@ -96,10 +103,12 @@ class Run:
 
     def save_real(self, picture: np.ndarray) -> None:
         """Saves a picture of real samples, uint8 [height, width, 3]."""
+        self._check_room()
         save_png(self.folder / "samples" / "real.png", picture)
 
     def save_picture(self, step: int, picture: np.ndarray) -> None:
         """Saves a picture of samples, uint8 [height, width, 3]."""
+        self._check_room()
         save_png(self.folder / "samples" / f"step_{step:08d}.png", picture)
         self._board.add_image("samples", picture, step, dataformats="HWC")
 
@@ -122,8 +131,18 @@ class Run:
 
     def close(self) -> None:
         """Closes the logs."""
-        if self._board is not None:
+        if self._board is not None and self._has_room():
             self._board.close()
+
+    def _has_room(self) -> bool:
+        """Whether a log and a picture fit: the event file's thread dies of a full disk, and `close`
+        would wait for it for ever.
+        """
+        return shutil.disk_usage(self.folder).free > 2**20
+
+    def _check_room(self) -> None:
+        if not self._has_room():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
     @property
     def _metrics_path(self) -> Path:

@@ -1,5 +1,7 @@
 """Checkpoints: what is kept, what comes back, what is refused."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,6 +43,16 @@ def test_keeps_the_last_and_the_best(checkpoints):
         saved.wait()
     assert saved.steps() == [2, 4, 5]
     assert saved.best_step() == 2
+
+
+def test_a_full_disk_is_found_before_a_save_starts(checkpoints, monkeypatch):
+    saved = checkpoints()
+    saved.save(1, state(1.5))
+    saved.wait()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(CheckpointError, match=r"no room .* needs 1\.0 MB and 1\.0 MB are free; earlier"):
+        saved.save(2, state(2.5))
+    np.testing.assert_array_equal(saved.restore(state(0))["params"]["kernel"], np.full((2, 3), 1.5))
 
 
 def test_only_the_run_itself_discards_what_was_left_unfinished(checkpoints, tmp_path):

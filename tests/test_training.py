@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,6 +211,19 @@ def test_a_folder_with_something_else_is_refused(tmp_path, capsys):
     assert run_here("digits", *TINY, "--steps", 2, "--run-dir", tmp_path) == 2
     assert "is not an empty folder nor a run's" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("free", "message"), [(1_000, "[Errno 28] No space left on device: "),
+                                               (1_050_000, "there is no room in ")])
+def test_a_full_disk_stops_with_a_sentence(free, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    flags = (*TINY, "--steps", 2, "--resume", "auto", "--run-dir", tmp_path / "run")
+    assert run_here("digits", *flags) == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {message}")
+    assert "free some space and go on" in error
+    monkeypatch.undo()
+    assert run_here("digits", *flags) == 0
 
 
 def test_divergence_stops_and_names_step_and_metric(tmp_path, capsys):
