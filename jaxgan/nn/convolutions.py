@@ -14,7 +14,6 @@ platform: `jax.custom_vjp` has no forward mode, and `jax.custom_jvp` no transpos
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,30 +22,12 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxgan.nn import winograd
+from jaxgan.nn.geometry import Geometry, accumulator, product
 from jaxgan.types import Array
 
 Padding = str | Sequence[tuple[int, int]]
 Lowering = Callable[..., Array]  # (a, b, *, geometry) -> Array
-
-
-class Geometry(NamedTuple):
-    """The sizes of a convolution, which are also those of its two gradients.
-
-    Attributes:
-        input_size: spatial size of the convolution's input.
-        kernel_size: spatial size of the kernel.
-        output_size: spatial size of the convolution's output.
-        strides: one stride per spatial axis.
-        padding: zeros before and after, per spatial axis of the input.
-        groups: groups that the channels are split into.
-    """
-
-    input_size: tuple[int, ...]
-    kernel_size: tuple[int, ...]
-    output_size: tuple[int, ...]
-    strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    groups: int
 
 
 def conv(x: Array, kernel: Array, *, strides: Sequence[int], padding: Padding,
@@ -210,14 +191,10 @@ def _geometry(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ..
 # XLA's own: each of the three is one convolution.
 
 
-def _accumulator(x: Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
 def _convolve(a: Array, b: Array, axes: tuple[str, str, str], **options) -> Array:
     dimensions = tuple(pattern.replace("*", "XYZUVW"[:a.ndim - 2]) for pattern in axes)
     return lax.conv_general_dilated(a, b, dimension_numbers=dimensions,
-                                    preferred_element_type=_accumulator(a), **options
+                                    preferred_element_type=accumulator(a), **options
                                     ).astype(a.dtype)
 
 
@@ -294,29 +271,24 @@ def _patches(x: Array, geometry: Geometry) -> Array:
     return rows.reshape(-1, taps.shape[1] * x.shape[-1])
 
 
-def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:
-    return lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())),
-                           preferred_element_type=_accumulator(a))
-
-
 def _matrix(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
 def _conv_products(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
-    y = _product(_patches(x, geometry), _matrix(kernel), (1, 0))
+    y = product(_patches(x, geometry), _matrix(kernel), (1, 0))
     return y.reshape(x.shape[0], *geometry.output_size, -1).astype(x.dtype)
 
 
 def _conv_transpose_products(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
-    patches = _product(_matrix(y), _matrix(kernel), (1, 1))
+    patches = product(_matrix(y), _matrix(kernel), (1, 1))
     patches = patches.reshape(y.shape[0], -1, kernel.shape[-2])
     x = sum(_gather(patches, visit) for visit in _visits(geometry))
     return x.reshape(y.shape[0], *geometry.input_size, -1).astype(y.dtype)
 
 
 def _conv_kernel_gradient_products(x: Array, y: Array, *, geometry: Geometry) -> Array:
-    kernel = _product(_patches(x, geometry), _matrix(y), (0, 0))
+    kernel = product(_patches(x, geometry), _matrix(y), (0, 0))
     return kernel.reshape(*geometry.kernel_size, x.shape[-1], -1).astype(x.dtype)
 
 
@@ -349,22 +321,29 @@ def _has_stride_one(geometry: Geometry) -> bool:
 # The primitives.
 
 
-def _primitive(name: str, native: Lowering, products: Lowering, is_native_on_cpu: Callable,
-               shape: Callable) -> Primitive:
+def _primitive(name: str, native: Lowering, products: Lowering, fewer_products: Lowering,
+               is_native_on_cpu: Callable, shape: Callable) -> Primitive:
     """Returns a primitive of (a, b, *, geometry), all but its derivatives.
 
     Args:
         name: its name in a jaxpr.
         native: how it is computed on most platforms, where there are spatial axes.
         products: how it is computed elsewhere.
-        is_native_on_cpu: geometry -> whether a CPU computes it as most platforms do.
+        fewer_products: how a CPU computes it where `winograd` is the fastest.
+        is_native_on_cpu: geometry -> whether a CPU else computes it as most platforms do.
         shape: (shape of a, shape of b, geometry) -> shape of the result.
     """
     primitive = Primitive(name)
     primitive.def_abstract_eval(lambda a, b, *, geometry: a.update(
         shape=shape(a.shape, b.shape, geometry), weak_type=False))
-    for platform, is_native in ((None, _is_spatial), ("cpu", is_native_on_cpu)):
-        lowering = _by_products(products, native, is_native)
+    plain_on_cpu = _by_products(products, native, is_native_on_cpu)
+
+    def on_cpu(a: Array, b: Array, *, geometry: Geometry) -> Array:
+        channels = min(a.shape[-1], b.shape[-1], shape(a.shape, b.shape, geometry)[-1])
+        suits = winograd.suits(geometry, a.shape[0], channels)
+        return (fewer_products if suits else plain_on_cpu)(a, b, geometry=geometry)
+
+    for platform, lowering in ((None, _by_products(products, native, _is_spatial)), ("cpu", on_cpu)):
         mlir.register_lowering(primitive, mlir.lower_fun(lowering, multiple_results=False),
                                platform=platform)
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
@@ -400,14 +379,15 @@ def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int 
 
 
 _conv_p = _primitive(
-    "conv", _xla_conv, _conv_products, _has_stride_one,
+    "conv", _xla_conv, _conv_products, winograd.conv, _has_stride_one,
     lambda x, kernel, geometry: (x[0], *geometry.output_size, kernel[-1]))
 _conv_transpose_p = _primitive(
-    "conv_transpose", _xla_conv_transpose, _conv_transpose_products, _has_stride_one,
+    "conv_transpose", _xla_conv_transpose, _conv_transpose_products, winograd.conv_transpose,
+    _has_stride_one,
     lambda y, kernel, geometry: (y[0], *geometry.input_size, kernel[-2] * geometry.groups))
 _conv_kernel_gradient_p = _primitive(
     "conv_kernel_gradient", _xla_conv_kernel_gradient, _conv_kernel_gradient_products,
-    lambda geometry: False,
+    winograd.conv_kernel_gradient, lambda geometry: False,
     lambda x, y, geometry: (*geometry.kernel_size, x[-1] // geometry.groups, y[-1]))
 
 ad.defbilinear(
