@@ -225,10 +225,11 @@ def _xla_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Arra
                      batch_group_count=geometry.groups)
 
 
-# On a CPU. With stride 1, XLA's own convolution and the input's gradient, one of the same kind, are
-# fast. The rest are matrix products with patches of the input: gathered by constant indices, and for
-# the input's gradient added up by the inverse ones. XLA's strided convolution is slower than that,
-# and its kernel gradient falls into the naive loop inside `lax.scan`.
+# On a CPU, where channels are many `winograd` takes the fewest products. Elsewhere, with stride 1,
+# XLA's own convolution and the input's gradient, one of the same kind, are fast. The rest are matrix
+# products with patches of the input: gathered by constant indices, and for the input's gradient added
+# up by the inverse ones. XLA's strided convolution is slower than that, and its kernel gradient falls
+# into the naive loop inside `lax.scan`.
 
 
 def _taps(geometry: Geometry) -> np.ndarray:
