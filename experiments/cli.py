@@ -78,6 +78,8 @@ class Config:
     """Iterations over which the input noise falls to zero; 0: it stays."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the networks' layers compute in; parameters, losses and penalties stay in float32."""
+    remat: bool = False
+    """Compute what is in a residual block again for the gradient, to save an accelerator's memory."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """The optimiser of both networks."""
     learning_rate: float = 1e-4
@@ -171,10 +173,14 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
     critic_optimizer = _optimizer(config, config.n_critic)
     if config.clip:
         critic_optimizer = optax.chain(critic_optimizer, penalties.clip_weights(config.clip))
-    dtype = jnp.dtype(config.precision)
+    fields = {"dtype": jnp.dtype(config.precision)}
+    if config.remat:
+        if "remat" not in type(critic).__dataclass_fields__:
+            raise ValueError("remat is for residual networks: leave it out, or choose --model resnet")
+        fields["remat"] = True
     return GAN(
-        generator=generator.clone(dtype=dtype),
-        critic=critic.clone(dtype=dtype),
+        generator=generator.clone(**fields),
+        critic=critic.clone(**fields),
         latent_size=latent_size,
         loss=LOSSES[config.loss](config),
         penalty=PENALTIES[config.penalty](config.penalty_weight),

@@ -1,6 +1,7 @@
 """The models: published sizes, one contract for all, norms and initialisers."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -378,14 +379,36 @@ def test_resampling():
 def test_a_block_without_its_convolutions_is_its_shortcut(resample, expected):
     x = _normal((2, 4, 4, 3))
     block = ResidualBlock(3, resample)
-    params = block.init(jax.random.key(0), x, train=False)["params"]
+    params = block.init(jax.random.key(0), x, False)["params"]
     params["Conv_1"]["kernel"] *= 0
     if resample == "none":
         assert "Conv_2" not in params
     else:
         params["Conv_2"]["kernel"] = jnp.eye(3).reshape(1, 1, 3, 3)
-    y = block.apply({"params": params}, x, train=False)
+    y = block.apply({"params": params}, x, False)
     np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [
+    ResNetGenerator((16, 16, 3), (4, 4, 4), norm="batch"),
+    ResNetCritic((4, 4, 4), down_blocks=2, stem="conv", norm="layer")], ids=["generator", "critic"])
+def test_remat_keeps_less_for_the_same_gradient(network):
+    x = _normal((2, 16, 16, 3)) if isinstance(network, ResNetCritic) else _normal((2, 5))
+    variables = network.init(jax.random.key(0), x, train=False)
+    again = network.clone(remat=True)
+    same = again.init(jax.random.key(0), x, train=False)
+    assert jax.tree.structure(same) == jax.tree.structure(variables)
+
+    def scores(network, params):
+        return network.apply(variables | {"params": params}, x, train=False)
+
+    kept, gradients = [], []
+    for module in (network, again):
+        y, pullback = jax.vjp(partial(scores, module), variables["params"])
+        kept.append(sum(leaf.nbytes for leaf in jax.tree.leaves(pullback)))
+        gradients.append(pullback(jnp.ones_like(y))[0])
+    assert kept[1] < 0.6 * kept[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *gradients)
 
 
 # What is refused.

@@ -183,6 +183,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
     (("--learning-rate", -1.0), "learning_rate must be above 0; got -1.0"),
     (("--penalty-weight", -1.0), "penalty_weight must not be negative; got -1.0"),
     (("--label-smoothing", 0.1), "label_smoothing is for the losses"),
+    (("--remat",), "remat is for residual networks"),
     (("--best-metric", "los", "--steps", 1), "no metric is called 'los'"),
 ])
 def test_bad_flags_get_one_sentence_and_status_2(flags, message, tmp_path, capsys):

@@ -36,6 +36,8 @@ class ResNetGenerator(nn.Module):
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
             the common dtype of input and parameters.
+        remat: whether to keep only what is between the blocks for the gradient and compute what is in
+            them again: less memory, more time.
     """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
@@ -45,6 +47,7 @@ class ResNetGenerator(nn.Module):
     first_bias: bool = True
     axis_name: str | None = None
     dtype: Dtype | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -60,9 +63,9 @@ class ResNetGenerator(nn.Module):
         x = Dense(height // factor * (width // factor) * first, kernel_init=dense_init(),
                   dtype=self.dtype)(latents)
         x = x.reshape(-1, height // factor, width // factor, first)
-        for features in rest:
-            x = ResidualBlock(features, "up", self.norm, self.first_bias, self.axis_name, self.dtype)(
-                x, train=train)
+        for index, features in enumerate(rest):
+            x = _block(self.remat)(features, "up", self.norm, self.first_bias, self.axis_name,
+                                   self.dtype, name=f"ResidualBlock_{index}")(x, train)
         x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
         x = Conv(channels, (3, 3), kernel_init=conv_init(he=False), dtype=self.dtype)(x)
         return squash(self.output, x)
@@ -83,6 +86,7 @@ class ResNetCritic(nn.Module):
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
+        remat: as for `ResNetGenerator`.
     """
 
     widths: Sequence[int] = (128, 128, 128, 128)
@@ -93,6 +97,7 @@ class ResNetCritic(nn.Module):
     first_bias: bool = True
     axis_name: str | None = None
     dtype: Dtype | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -111,8 +116,8 @@ class ResNetCritic(nn.Module):
             x = weight_layer(self.norm, layer, samples, train=train)
         for index, features in enumerate(rest):
             resample = "down" if index < self.down_blocks else "none"
-            x = ResidualBlock(features, resample, self.norm, self.first_bias, self.axis_name,
-                              self.dtype)(x, train=train)
+            x = _block(self.remat)(features, resample, self.norm, self.first_bias, self.axis_name,
+                                   self.dtype, name=f"ResidualBlock_{index}")(x, train)
         x = nn.relu(x).mean((1, 2)) if self.head == "mean" else x
         return score(self.norm, x, train=train)
 
@@ -148,7 +153,7 @@ class ResidualBlock(nn.Module):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool) -> Array:
         """Maps `x`, [batch, height, width, channels], to [batch, height', width', features]."""
         channels = x.shape[-1]
         hidden = channels if self.resample == "down" else self.features
@@ -196,6 +201,10 @@ class StemBlock(nn.Module):
         y = conv(3, nn.relu(conv(3, x)))
         x = conv(1, mean_pool(x), he=False)
         return x + mean_pool(y)
+
+
+def _block(remat: bool) -> type[nn.Module]:
+    return nn.remat(ResidualBlock, static_argnums=(2,)) if remat else ResidualBlock  # (self, x, train)
 
 
 def upsample(x: Array) -> Array:
