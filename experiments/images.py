@@ -8,7 +8,7 @@ import dataclasses
 from typing import Literal
 
 from experiments import cli
-from jaxgan.data import Source, load, resident
+from jaxgan.data import Source, load, open_folder
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 
@@ -33,10 +33,12 @@ class Config(cli.Config):
 
 
 def make_source(config: Config) -> Source:
-    """Opens the data."""
+    """Opens the data; images that are streamed are read from their files again and again."""
     if not config.folder:
         raise ValueError("folder is missing: give a folder of PNG or JPEG files with --folder")
-    return resident(load(f"folder:{config.folder}", image_size=config.image_size))
+    examples = (open_folder(config.folder, image_size=config.image_size) if config.stream
+                else load(f"folder:{config.folder}", image_size=config.image_size))
+    return cli.image_source(config, examples)
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:

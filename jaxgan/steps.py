@@ -196,7 +196,7 @@ def train_steps(
     Args:
         gan: the specification.
         state: its state.
-        arrays: `source.arrays`, or a window that holds these iterations (`jaxgan.data.windows`), on the
+        arrays: `source.arrays`, or a window that holds these iterations (`jaxgan.data.prefetch`), on the
             device; they are an argument so as not to be compiled in.
         key: the run's key.
         num_steps: how many iterations, at least 1.

@@ -32,7 +32,7 @@ class Source(NamedTuple):
         value_range: the lowest and highest value of a sample.
         num_classes: the number of classes, 0 if there are none.
         window: None, or (key, epochs [N], offsets [N]) -> the arrays, on the host, from which `draw`
-            draws the examples at these consecutive positions; see `jaxgan.data.windows`.
+            draws the examples at these consecutive positions; see `jaxgan.data.prefetch`.
     """
 
     arrays: PyTree
@@ -111,7 +111,7 @@ def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1
               dequantize: bool = False, labels: bool = False) -> Source:
     """Returns a source whose images stay on the host; those of a few steps at a time are sent.
 
-    It draws the same as `resident`, bit for bit, from arrays that `jaxgan.data.windows` gives.
+    It draws the same as `resident`, bit for bit, from arrays that `jaxgan.data.prefetch` gives.
 
     Args:
         examples: the images, gone through in a fresh order every epoch.
