@@ -190,7 +190,7 @@ def _restored(state: GANState, checkpoints: Checkpoints, plan: Plan, resume: str
 
 def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoints, state: GANState,
           picture: Callable | None, score: Callable | None) -> tuple[GANState, dict]:
-    steps, put = _on_devices(gan, source, plan)
+    advance, put = _on_devices(gan, source, plan)
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
     compiled, end, key = False, step, jax.random.key(plan.seed)
@@ -205,7 +205,8 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 arrays, end = next(feed)
             stop = plan.next_stop(step)
             count = min(stop - step, chunk, end - step)
-            state, device_metrics = jax.block_until_ready(steps(state, arrays, key, jnp.int32(count)))
+            state, device_metrics = jax.block_until_ready(
+                advance(state, arrays, key, jnp.int32(count)))
             elapsed = time.perf_counter() - before
             if compiled:  # the first dispatch compiles: its time says nothing
                 seconds, counted = seconds + elapsed, counted + count

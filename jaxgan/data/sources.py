@@ -104,7 +104,7 @@ def resident(dataset: Dataset, *, value_range: tuple[float, float] = (-1.0, 1.0)
     def locate(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Array:
         return shuffled_index(stream(key, "order"), epochs, offsets, size)
 
-    return _images(arrays, locate, size, len(dataset.class_names), None, value_range, dequantize)
+    return _images(dataset, arrays, locate, value_range, dequantize)
 
 
 def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1.0),
@@ -141,13 +141,12 @@ def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1
     zero = np.zeros(1, np.uint32)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
                           window(jax.random.key(0), zero, zero))
-    return _images(shapes, locate, size, len(examples.class_names), window, value_range, dequantize)
+    return _images(examples, shapes, locate, value_range, dequantize)._replace(window=window)
 
 
-def _images(arrays: PyTree, locate: Callable[[PyTree, Key, Array, Array], Array], size: int,
-            num_classes: int, window: Callable[[Key, Array, Array], PyTree] | None,
+def _images(examples: Examples, arrays: PyTree, locate: Callable[[PyTree, Key, Array, Array], Array],
             value_range: tuple[float, float], dequantize: bool) -> Source:
-    """A source of the images, and the labels if there are any, in the rows that `locate` finds."""
+    """A source of the examples that `locate` finds the rows of in its arrays."""
     low, high = _check_range(value_range)
     if dequantize and (low, high) != (-1.0, 1.0):
         raise ValueError(f"dequantize needs the value_range (-1, 1); got {value_range}")
@@ -163,7 +162,8 @@ def _images(arrays: PyTree, locate: Callable[[PyTree, Key, Array, Array], Array]
             samples = (samples * (high - low) + 255 * low) / 255  # exact at both ends
         return Batch(samples, arrays["labels"][index] if "labels" in arrays else None)
 
-    return Source(arrays, draw, size, arrays["images"].shape[1:], (low, high), num_classes, window)
+    return Source(arrays, draw, len(examples), arrays["images"].shape[1:], (low, high),
+                  len(examples.class_names))
 
 
 def pixels(samples: Array, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
