@@ -122,7 +122,7 @@ class Config:
 
 
 # These don't decide what a run computes, so a folder may be used again with others.
-_REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "log_every",
+_REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "on_demand", "log_every",
                         "sample_every", "checkpoint_every", "keep", "best_metric", "resume"})
 
 

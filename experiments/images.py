@@ -21,6 +21,8 @@ class Config(cli.Config):
     """The folder with PNG or JPEG files, in class folders or not."""
     image_size: int = 64
     """Images are resized and cropped to this height and width."""
+    on_demand: bool = False
+    """With --stream: read each image whenever it is needed, for sets larger than the host's memory."""
     model: Literal["dcgan", "resnet"] = "resnet"
     """The networks."""
     width: int = 64
@@ -33,10 +35,12 @@ class Config(cli.Config):
 
 
 def make_source(config: Config) -> Source:
-    """Opens the data; images that are streamed are read from their files again and again."""
+    """Opens the data."""
     if not config.folder:
         raise ValueError("folder is missing: give a folder of PNG or JPEG files with --folder")
-    examples = (open_folder(config.folder, image_size=config.image_size) if config.stream
+    if config.on_demand and not config.stream:
+        raise ValueError("on_demand is for images that are streamed: give --stream as well")
+    examples = (open_folder(config.folder, image_size=config.image_size) if config.on_demand
                 else load(f"folder:{config.folder}", image_size=config.image_size))
     return cli.image_source(config, examples)
 

@@ -309,19 +309,23 @@ def test_every_experiment_runs_two_steps(name, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["cifar10", "digits", "images", "mnist"])
 def test_images_are_streamed_on_request(name, tmp_path, monkeypatch):
     module = importlib.import_module(f"experiments.{name}")
+    options, ways = {}, [{}, {"stream": True}]
     if name == "images":
-        for split in ("train", "test"):
+        for i, split in enumerate(("train", "test")):
             (tmp_path / split).mkdir()
-            Image.new("RGB", (64, 64)).save(tmp_path / split / "a.png")
+            Image.new("RGB", (64, 64), (i, 2, 3)).save(tmp_path / split / "a.png")
+        options["folder"] = str(tmp_path)
+        ways.append({"stream": True, "on_demand": True})
+        with pytest.raises(ValueError, match="give --stream as well"):
+            module.make_source(module.Config(**options, on_demand=True))
     else:
         monkeypatch.setattr(module, "load", lambda *_, **__: load("digits"))
-    options = {"folder": str(tmp_path)} if name == "images" else {}
-    streamed, kept = (module.make_source(module.Config(stream=stream, **options))
-                      for stream in (True, False))
-    assert streamed.window is not None
+    kept, *streamed = (module.make_source(module.Config(**options, **way)) for way in ways)
     assert kept.window is None
-    assert streamed[2:6] == kept[2:6]
-    np.testing.assert_array_equal(cli.real_grid(streamed, 0), cli.real_grid(kept, 0))
+    for source in streamed:
+        assert source.window is not None
+        assert source[2:6] == kept[2:6]
+        np.testing.assert_array_equal(cli.real_grid(source, 0), cli.real_grid(kept, 0))
 
 
 def test_a_config_of_before_a_flag_that_changes_nothing_is_read(digits, tmp_path):
