@@ -56,7 +56,7 @@ def test_a_window_of_any_length_draws_what_is_resident(window_of, options, steps
     assert draws[1]._cache_size() == 1  # the last window has the shape of the others
 
 
-@pytest.mark.parametrize(("step", "per_step"), [(2**31 - 1, PER_STEP), (2**30 - 1, 4 * SIZE)])
+@pytest.mark.parametrize(("step", "per_step"), [(2**32 - 2, PER_STEP), (2**30 - 1, 4 * SIZE)])
 def test_positions_may_exceed_32_bits(window_of, step, per_step):
     """In the second case the epochs, which are counted modulo 2**32, start again inside the window."""
     window_of(2, per_step)
@@ -64,7 +64,7 @@ def test_positions_may_exceed_32_bits(window_of, step, per_step):
     (arrays, end), = windows(sources[1], KEY, per_step, step, step + 2)
     assert end == step + 2
     for now in (step, step + 1):
-        assert same(*(draw_step(source, arrays, KEY, now, per_step, np.arange(per_step))
+        assert same(*(draw_step(source, arrays, KEY, np.uint32(now), per_step, np.arange(per_step))
                       for source, arrays in zip(sources, (sources[0].arrays, arrays), strict=True)))
 
 

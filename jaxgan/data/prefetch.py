@@ -1,4 +1,4 @@
-"""The arrays that a source is drawn from, a window of steps after the other."""
+"""The arrays that a source is drawn from: one window of steps after the other, fetched ahead of use."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,8 @@ def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: 
 
     def fetch(step: int) -> PyTree:
         with jax.default_device(host):  # the accelerators are busy
-            arrays = source.window(key, *_positions(step, examples_per_step, rows, source.size))
+            positions = _positions(np.uint32(step), examples_per_step, rows, source.size)
+            arrays = source.window(key, *positions)
         return put(arrays)
 
     with ThreadPoolExecutor(1) as thread:
