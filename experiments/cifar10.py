@@ -8,7 +8,7 @@ import dataclasses
 from typing import Literal
 
 from experiments import cli
-from jaxgan.data import Source, load, resident
+from jaxgan.data import Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 
@@ -43,8 +43,8 @@ def resolve(config: Config) -> Config:
 
 def make_source(config: Config) -> Source:
     """Opens the data; the ResNet is fed dequantised pixels."""
-    return resident(load("cifar10", data_dir=config.data_dir or None),
-                    dequantize=config.model == "resnet")
+    return cli.image_source(config, load("cifar10", data_dir=config.data_dir or None),
+                            dequantize=config.model == "resnet")
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:

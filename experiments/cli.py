@@ -24,7 +24,7 @@ import optax
 import tyro
 
 from jaxgan import keys, losses, penalties, training
-from jaxgan.data import Source, pixels
+from jaxgan.data import Examples, Source, draw_step, pixels, resident, streaming, windows
 from jaxgan.gan import GAN, GANState, generate
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, read_config
@@ -106,6 +106,9 @@ class Config:
     """The run's folder; by default runs/EXPERIMENT."""
     data_dir: str = ""
     """Where data sets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    stream: bool = False
+    """Keep the images on the host and send each step's to the device, for sets larger than its memory;
+    the result is the same."""
     log_every: int = 100
     """Iterations between two log points."""
     sample_every: int = 1000
@@ -121,8 +124,8 @@ class Config:
 
 
 # These don't decide what a run computes, so a folder may be used again with others.
-_REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "log_every", "sample_every",
-                        "checkpoint_every", "keep", "best_metric", "resume"})
+_REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "on_demand", "log_every",
+                        "sample_every", "checkpoint_every", "keep", "best_metric", "resume"})
 
 
 def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
@@ -155,6 +158,11 @@ def guarded(run: Callable[..., Any], *arguments: Any) -> int:
         print(f"error: {error}{remedy}", file=sys.stderr)
         return 2
     return 0
+
+
+def image_source(config: Config, examples: Examples, **options: Any) -> Source:
+    """The examples as a source, on the device or streamed to it; options as for `resident`."""
+    return (streaming if config.stream else resident)(examples, **options)
 
 
 def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_size: int, *,
@@ -229,8 +237,9 @@ def image_grid(gan: GAN, source: Source, seed: int,
 def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
     """A picture of real samples."""
     count = min(count, source.size or count)
-    batch = source.draw(source.arrays, keys.stream(jax.random.key(seed), "real"),
-                        jnp.zeros(count, jnp.uint32), jnp.arange(count, dtype=jnp.uint32))
+    key = keys.stream(jax.random.key(seed), "real")
+    (arrays, _), = windows(source, key, count, 0, 1)
+    batch = draw_step(source, arrays, key, 0, count, jnp.arange(count))
     return grid(pixels(batch.samples, source.value_range))
 
 
@@ -244,17 +253,17 @@ def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:
                          f"{', '.join(EXPERIMENTS)}" + (f": did you mean {near[0]}?" if near else ""))
     module = importlib.import_module(f"experiments.{name}")
     fields = {field.name: field for field in dataclasses.fields(module.Config)}
-    missing = fields.keys() - settings.keys()
+    missing = fields.keys() - settings.keys() - _REPORTING
     if missing:
         raise ValueError(f"{run_dir}/config.json lacks {', '.join(sorted(missing))}")
-    for field in fields:
+    known = {field: settings[field] for field in fields if field in settings}
+    for field, value in known.items():
         default = fields[field].default
-        value = settings[field]
         if default is not None and not isinstance(value, type(default)) and not (
                 isinstance(default, float) and isinstance(value, int)):
             raise ValueError(f"{field} in {run_dir}/config.json must be a {type(default).__name__}; "
                              f"got {value!r}")
-    return module, module.Config(**{field: settings[field] for field in fields}), settings
+    return module, module.Config(**known), settings
 
 
 def _optimizer(config: Config, updates_a_step: int) -> optax.GradientTransformation:

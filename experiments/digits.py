@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments import cli
-from jaxgan.data import Source, load, resident
+from jaxgan.data import Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator
 
@@ -29,7 +29,7 @@ class Config(cli.Config):
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    return resident(load("digits"), value_range=(0.0, 1.0))
+    return cli.image_source(config, load("digits"), value_range=(0.0, 1.0))
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Literal
 
 from experiments import cli
-from jaxgan.data import Source, load, resident
+from jaxgan.data import Source, load, open_folder
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 
@@ -21,6 +21,8 @@ class Config(cli.Config):
     """The folder with PNG or JPEG files, in class folders or not."""
     image_size: int = 64
     """Images are resized and cropped to this height and width."""
+    on_demand: bool = False
+    """With --stream: read each image whenever it is needed, for sets larger than the host's memory."""
     model: Literal["dcgan", "resnet"] = "resnet"
     """The networks."""
     width: int = 64
@@ -36,7 +38,11 @@ def make_source(config: Config) -> Source:
     """Opens the data."""
     if not config.folder:
         raise ValueError("folder is missing: give a folder of PNG or JPEG files with --folder")
-    return resident(load(f"folder:{config.folder}", image_size=config.image_size))
+    if config.on_demand and not config.stream:
+        raise ValueError("on_demand is for images that are streamed: give --stream as well")
+    examples = (open_folder(config.folder, image_size=config.image_size) if config.on_demand
+                else load(f"folder:{config.folder}", image_size=config.image_size))
+    return cli.image_source(config, examples)
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Literal
 
 from experiments import cli
-from jaxgan.data import Source, load, resident
+from jaxgan.data import Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator
 
@@ -29,7 +29,8 @@ class Config(cli.Config):
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    return resident(load(config.dataset, data_dir=config.data_dir or None), value_range=(0.0, 1.0))
+    return cli.image_source(config, load(config.dataset, data_dir=config.data_dir or None),
+                            value_range=(0.0, 1.0))
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:

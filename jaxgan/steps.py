@@ -196,7 +196,8 @@ def train_steps(
     Args:
         gan: the specification.
         state: its state.
-        arrays: `source.arrays` on the device; they are an argument so as not to be compiled in.
+        arrays: `source.arrays`, or a window that holds these iterations (`jaxgan.data.prefetch`), on the
+            device; they are an argument so as not to be compiled in.
         key: the run's key.
         num_steps: how many iterations, at least 1.
         source: where batches come from.
@@ -234,7 +235,7 @@ def draw_batches(
 
     Args:
         source: where batches come from.
-        arrays: `source.arrays`.
+        arrays: as for `train_steps`.
         key: the run's key.
         step: the iteration.
         n_critic: critic updates in an iteration.

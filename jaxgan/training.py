@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import jax
@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
-from jaxgan.data import Source
+from jaxgan.data import Source, windows
 from jaxgan.gan import GAN, GANState, init_state
 from jaxgan.parallel import data_parallel
 from jaxgan.runs import Run, params_digest, read_result
 from jaxgan.steps import draw_batches, train_steps
-from jaxgan.types import Batch
+from jaxgan.types import Batch, PyTree
 
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
 
@@ -190,18 +190,23 @@ def _restored(state: GANState, checkpoints: Checkpoints, plan: Plan, resume: str
 
 def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoints, state: GANState,
           picture: Callable | None, score: Callable | None) -> tuple[GANState, dict]:
-    advance = _advance(gan, source, plan)
+    advance, put = _on_devices(gan, source, plan)
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
-    compiled = False
+    compiled, end, key = False, step, jax.random.key(plan.seed)
+    feed = windows(source, keys.stream(key, "data"), plan.n_critic * plan.batch_size, step, plan.steps,
+                   put=put)
     metrics = {name: value for name, value in (run.metrics() or [{}])[-1].items() if name != "step"}
-    with (_signals() as received,
+    with (_signals() as received, closing(feed),
           tqdm(total=plan.steps, initial=step, unit="step", disable=None, dynamic_ncols=True) as bar):
         while step < plan.steps:
-            stop = plan.next_stop(step)
-            count = min(stop - step, chunk)
             before = time.perf_counter()
-            state, device_metrics = jax.block_until_ready(advance(state, count))
+            if step == end:
+                arrays, end = next(feed)
+            stop = plan.next_stop(step)
+            count = min(stop - step, chunk, end - step)
+            state, device_metrics = jax.block_until_ready(
+                advance(state, arrays, key, jnp.int32(count)))
             elapsed = time.perf_counter() - before
             if compiled:  # the first dispatch compiles: its time says nothing
                 seconds, counted = seconds + elapsed, counted + count
@@ -240,21 +245,17 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
     }
 
 
-def _advance(gan: GAN, source: Source, plan: Plan) -> Callable[[GANState, int], tuple]:
-    """Returns `(state, number of iterations) -> (state, metrics)`, on one device or several."""
+def _on_devices(gan: GAN, source: Source, plan: Plan) -> tuple[Callable, Callable[[PyTree], PyTree]]:
+    """Returns `train_steps` on one device or several, and what puts its arrays there."""
     step_fn = partial(train_steps, gan, source=source, n_critic=plan.n_critic,
                       batch_size=plan.batch_size)
     devices = jax.local_devices()[:plan.devices or None]
     if len(devices) == 1:
-        mapped = jax.jit(step_fn, donate_argnums=0)
-        arrays = jax.device_put(source.arrays)
-    else:
-        mapped = data_parallel(step_fn, devices=devices, batch_axis=None, donate=True)
-        everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), "devices"),
-                                                jax.sharding.PartitionSpec())
-        arrays = jax.device_put(source.arrays, everywhere)
-    key = jax.random.key(plan.seed)
-    return lambda state, count: mapped(state, arrays, key, jnp.int32(count))
+        return jax.jit(step_fn, donate_argnums=0), jax.device_put
+    everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), "devices"),
+                                            jax.sharding.PartitionSpec())
+    return (data_parallel(step_fn, devices=devices, batch_axis=None, donate=True),
+            partial(jax.device_put, device=everywhere))
 
 
 def _check_finite(step: int, metrics: dict[str, float], state: GANState) -> None:

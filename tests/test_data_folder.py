@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgan.data import DataNotFoundError, folder, load
+from jaxgan.data import DataNotFoundError, folder, load, open_folder
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpeg.tar.xz"
 
@@ -132,6 +132,36 @@ def test_broken_files_are_named_once_and_skipped(tmp_path):
         assert f"train/{name}" in str(caught[0].message)
     assert len(data) == 299
     assert 100 not in data.images[:256, 0, 0, 0]
+
+
+def test_on_demand_the_examples_are_the_same(tmp_path):
+    for name in ("ant", "bee"):
+        many(tmp_path / "train" / name, 150)
+    many(tmp_path / "test" / "bee", 1)
+    (tmp_path / "train" / "ant" / "100.png").write_bytes(b"bad")
+    with pytest.warns(UserWarning, match="1 of 300 images cannot be read"):
+        whole = load(f"folder:{tmp_path}", image_size=2)
+    with pytest.warns(UserWarning, match="1 of 300 images cannot be read") as caught:
+        files = open_folder(tmp_path, image_size=2)
+    assert caught[0].filename == __file__
+    assert (len(files), files.class_names) == (len(whole), whole.class_names) == (299, ("ant", "bee"))
+    index = np.array([298, 0, 100, 101, 0])
+    for one, other in zip(files[index], whole[index], strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert len(open_folder(tmp_path, "test", image_size=2)) == 1
+    (tmp_path / "train" / "bee" / "007.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 299 .*train/bee/007.png \(not a file\); they could be"):
+        files[np.arange(299)]
+
+
+def test_on_demand_the_same_is_refused(tmp_path):
+    with pytest.raises(DataNotFoundError, match="there is no such folder"):
+        open_folder(tmp_path / "elsewhere", image_size=4)
+    with pytest.raises(ValueError, match="split must be 'train' or 'test'; got 'all'"):
+        open_folder(tmp_path, "all", image_size=4)
+    with pytest.raises(ValueError, match="image_size must be at least 1; got 0"):
+        open_folder(tmp_path, image_size=0)
 
 
 def test_more_than_one_percent_broken_is_refused(tmp_path):

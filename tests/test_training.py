@@ -3,9 +3,11 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ import tyro
 from PIL import Image
 
 from experiments import cli
-from jaxgan.data import Dataset
+from jaxgan.data import Dataset, load, prefetch
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "2", "--devices", "1")
@@ -120,6 +122,43 @@ def test_one_seed_gives_one_digest_however_it_is_run(digits, tmp_path):
     run("digits", *flags, "--steps", 4, "--resume", 2)
     assert result(tmp_path / "run")["params_sha256"] == result(digits)["params_sha256"]
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_streamed_images_give_the_same_digest(devices, tmp_path, monkeypatch, capsys):
+    """Begun on the device and resumed in windows of two steps, on one device and on two."""
+    monkeypatch.setattr(prefetch, "_BYTES", 2 * 16 * (8 * 8 + 8))
+    flags = (*TINY, "--devices", devices, "--checkpoint-every", 1, "--keep", 4)
+    assert run_here("digits", *flags, "--steps", 4, "--run-dir", tmp_path / "resident") == 0
+    threads = threading.active_count()
+    shutil.copytree(tmp_path / "resident", tmp_path / "run")
+    assert run_here("digits", *flags, "--steps", 4, "--stream", "--resume", 1,
+                    "--run-dir", tmp_path / "run") == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["stream"] is True
+    assert result(tmp_path / "run")["params_sha256"] == result(tmp_path / "resident")["params_sha256"]
+    assert rows(tmp_path / "run") == rows(tmp_path / "resident")
+    assert threading.active_count() == threads
+
+
+def test_images_that_can_no_longer_be_read_stop_a_run(tmp_path, monkeypatch, capsys):
+    whole, asked = load("digits"), []
+
+    class Failing(Dataset):
+        def __getitem__(self, index):
+            asked.append(index)
+            if len(asked) == 5:  # the first are for their shape and the picture of real ones
+                raise ValueError("the images are gone")
+            return super().__getitem__(index)
+
+    failing = Failing(whole.name, whole.images, whole.labels, whole.class_names)
+    monkeypatch.setattr("experiments.digits.load", lambda name: failing)
+    monkeypatch.setattr(prefetch, "_BYTES", 0)
+    threads = threading.active_count()
+    assert run_here("digits", *TINY, "--steps", 4, "--stream", "--checkpoint-every", 1,
+                    "--run-dir", tmp_path / "run") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: the images are gone"
+    assert [row["step"] for row in rows(tmp_path / "run")] == [2]
+    assert threading.active_count() == threads
 
 
 def test_another_seed_gives_another_digest(digits, tmp_path):
@@ -266,6 +305,39 @@ def test_every_experiment_runs_two_steps(name, tmp_path, monkeypatch, capsys):
     assert restored is module
     assert config.width == 8
     assert None not in settings.values()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "digits", "images", "mnist"])
+def test_images_are_streamed_on_request(name, tmp_path, monkeypatch):
+    module = importlib.import_module(f"experiments.{name}")
+    options, ways = {}, [{}, {"stream": True}]
+    if name == "images":
+        for i, split in enumerate(("train", "test")):
+            (tmp_path / split).mkdir()
+            Image.new("RGB", (64, 64), (i, 2, 3)).save(tmp_path / split / "a.png")
+        options["folder"] = str(tmp_path)
+        ways.append({"stream": True, "on_demand": True})
+        with pytest.raises(ValueError, match="give --stream as well"):
+            module.make_source(module.Config(**options, on_demand=True))
+    else:
+        monkeypatch.setattr(module, "load", lambda *_, **__: load("digits"))
+    kept, *streamed = (module.make_source(module.Config(**options, **way)) for way in ways)
+    assert kept.window is None
+    for source in streamed:
+        assert source.window is not None
+        assert source[2:6] == kept[2:6]
+        np.testing.assert_array_equal(cli.real_grid(source, 0), cli.real_grid(kept, 0))
+
+
+def test_a_config_of_before_a_flag_that_changes_nothing_is_read(digits, tmp_path):
+    config = json.loads((digits / "config.json").read_text())
+    del config["settings"]["stream"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert cli.load_run(str(tmp_path))[1] == cli.load_run(str(digits))[1]
+    del config["settings"]["loss"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json lacks loss"):
+        cli.load_run(str(tmp_path))
 
 
 def test_a_config_cannot_name_another_module(tmp_path):

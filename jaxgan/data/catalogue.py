@@ -34,10 +34,7 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
         DataNotFoundError: the set is known, but its data are not to be had.
         ValueError: the name, the split or the size is not one that exists, or a file is damaged.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test'; got {split!r}")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1; got {image_size}")
+    _check(split, image_size)
     if name.startswith("folder:"):
         return folder.load(name.removeprefix("folder:"), split, image_size=image_size)
     if name == "digits":
@@ -69,6 +66,28 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
         f"{name} was not found: {'; '.join(notes)}. Prepare it with TensorFlow Datasets "
         f"(file_format='array_record') in {data_dir}, {originals_remedy}"
         "or use 'digits', which needs no files")
+
+
+def open_folder(path: str | os.PathLike, split: str = "train", *, image_size: int) -> folder.Files:
+    """Returns the examples of `load("folder:PATH")`, read when asked for: they need no memory.
+
+    Args:
+        path: the folder.
+        split: "train" or "test".
+        image_size: the side to crop and resize the images to.
+
+    Raises:
+        DataNotFoundError, ValueError: as for `jaxgan.data.folder.load`.
+    """
+    _check(split, image_size)
+    return folder.on_demand(path, split, image_size=image_size)
+
+
+def _check(split: str, image_size: int | None) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test'; got {split!r}")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1; got {image_size}")
 
 
 def _digits(split: str, image_size: int | None) -> Dataset:

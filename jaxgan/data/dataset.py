@@ -49,6 +49,9 @@ class Dataset:
     def __len__(self):
         return len(self.images)
 
+    def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.images[index], self.labels[index]
+
 
 def canonical(name: str, images: Iterable[np.ndarray], labels: Iterable[int],
               class_names: Iterable[str], image_size: int | None = None) -> Dataset:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,38 @@ from jaxgan.data.dataset import DataNotFoundError, Dataset
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif",  # what is read, and what is named as not
              ".avif", ".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 _NAMED_AS_SKIPPED, _NAMED_AS_REFUSED = 5, 20
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Images that are read from their files each time they are asked for, as `Examples`.
+
+    Attributes:
+        name: "folder:PATH".
+        root: the folder.
+        files: the images' paths below it.
+        image_size: the side to crop and resize the images to.
+        labels: int32, [examples], in [0, len(class_names)).
+        class_names: the name of every class, in the order of the labels.
+    """
+
+    name: str
+    root: Path
+    files: tuple[str, ...]
+    image_size: int
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        wanted = [self.files[i] for i in index]
+        images, broken = _read_all(self.root, wanted, self.image_size)
+        if broken:
+            raise ValueError(f"{self.name}: {_sentence(broken, wanted, _NAMED_AS_REFUSED)}; they could "
+                             "be when the folder was opened: bring them back")
+        return images, self.labels[index]
 
 
 def load(path: str | os.PathLike, split: str, *, image_size: int | None) -> Dataset:
@@ -39,6 +72,18 @@ def load(path: str | os.PathLike, split: str, *, image_size: int | None) -> Data
         ValueError: there is no image_size, images lie both beside and in sub-folders, or more than
             1 % of them cannot be read.
     """
+    files, images = _open(path, split, image_size, keep=True)
+    return Dataset(files.name, images, files.labels, files.class_names)
+
+
+def on_demand(path: str | os.PathLike, split: str, *, image_size: int) -> Files:
+    """Returns the examples of `load`, read once to leave out the same, and again when asked for."""
+    return _open(path, split, image_size, keep=False)[0]
+
+
+def _open(path: str | os.PathLike, split: str, image_size: int | None,
+          keep: bool) -> tuple[Files, np.ndarray]:
+    """Returns the files that can be read, and their images if these are to be kept."""
     root = Path(path).expanduser()
     if image_size is None:
         raise ValueError(f"folder:{path} needs an image_size to crop and resize its images to")
@@ -66,17 +111,20 @@ def load(path: str | os.PathLike, split: str, *, image_size: int | None) -> Data
                 for file, rest in inner.items()}
     class_names = sorted(set(class_of.values()))
 
-    images, broken = _read_all(root, chosen, image_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
+        images, broken = _read_all(root, chosen, image_size, keep)
     if len(broken) * 100 > len(chosen):
         raise ValueError(f"folder:{path}: {_sentence(broken, chosen, _NAMED_AS_REFUSED)}; more "
                          "than 1 %: mend or remove them")
     if broken:
         warnings.warn(f"folder:{path}: {_sentence(broken, chosen, _NAMED_AS_SKIPPED)}; skipped",
-                      UserWarning, stacklevel=3)
-    good = [i for i, file in enumerate(chosen) if file not in broken]
-    labels = np.array([class_names.index(class_of[chosen[i]]) for i in good], np.int32)
-    return Dataset(f"folder:{path}", images[good] if broken else images, labels,
-                   tuple(class_names))
+                      UserWarning, stacklevel=4)
+        if keep:
+            images = images[[file not in broken for file in chosen]]
+    good = tuple(file for file in chosen if file not in broken)
+    labels = np.array([class_names.index(class_of[file]) for file in good], np.int32)
+    return Files(f"folder:{path}", root, good, image_size, labels, tuple(class_names)), images
 
 
 def _find(root: Path) -> list[str]:
@@ -102,19 +150,21 @@ def _held_out(file: str) -> bool:
     return int.from_bytes(digest, "big") % 10 == 0
 
 
-def _read_all(root: Path, files: list[str], size: int) -> tuple[np.ndarray, dict[str, str]]:
+def _read_all(root: Path, files: list[str], size: int,
+              keep: bool = True) -> tuple[np.ndarray, dict[str, str]]:
     """Returns the images, [files, size, size, 3], and what is wrong with which of the files."""
-    images = np.zeros((len(files), size, size, 3), np.uint8)
+    images = np.zeros((len(files) if keep else 0, size, size, 3), np.uint8)
     broken = {}
 
     def read(i: int) -> None:
         try:
-            images[i] = _read(root / files[i], size)
+            pixels = _read(root / files[i], size)
+            if keep:
+                images[i] = pixels
         except Exception as error:  # a damaged file makes Pillow raise almost anything
             broken[files[i]] = " ".join(str(error).split()) or type(error).__name__
 
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
+    with ThreadPoolExecutor() as pool:
         list(pool.map(read, range(len(files))))
     return images, broken
 

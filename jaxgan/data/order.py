@@ -26,7 +26,8 @@ def epoch_and_offset(step: int | Array, examples_per_step: int, rows: Array,
     Args:
         step: the number of the step, scalar integer, may be traced.
         examples_per_step: how many examples all devices together consume in a step, below 2**31.
-        rows: which of them are meant, [batch] integers, in [0, examples_per_step).
+        rows: which are meant, counted from the step's first, [batch] integers in [0, 2**32); from
+            `examples_per_step` on they are later steps'.
         size: the number of examples in an epoch, below 2**31.
 
     Returns:

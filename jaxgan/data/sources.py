@@ -1,7 +1,8 @@
 """What a training loop draws its batches from."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,15 @@ class Source(NamedTuple):
 
     Attributes:
         arrays: what lives on the device; given to `draw` as an argument, so that it is not
-            compiled into the program as a constant. () if there is nothing.
+            compiled into the program as a constant. () if there is nothing. Of a source with
+            windows, the shapes of a window of one example.
         draw: (arrays, key, epochs [B], offsets [B]) -> Batch; pure, to be jitted by the caller.
         size: the number of examples, None if they never repeat.
         sample_shape: the shape of one sample.
         value_range: the lowest and highest value of a sample.
         num_classes: the number of classes, 0 if there are none.
+        window: None, or (key, epochs [N], offsets [N]) -> the arrays, on the host, from which `draw`
+            draws the examples at these consecutive positions; see `jaxgan.data.prefetch`.
     """
 
     arrays: PyTree
@@ -37,6 +41,22 @@ class Source(NamedTuple):
     sample_shape: tuple[int, ...]
     value_range: tuple[float, float]
     num_classes: int
+    window: Callable[[Key, Array, Array], PyTree] | None = None
+
+
+class Examples(Protocol):
+    """Examples that are looked up by their numbers, wherever they are kept: a `Dataset`, say.
+
+    Attributes:
+        class_names: the name of every class, in the order of the labels.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images, uint8 [batch, height, width, channels], and labels, int32 [batch]."""
 
 
 def draw_step(source: Source, arrays: PyTree, key: Key, step: int | Array,
@@ -45,7 +65,7 @@ def draw_step(source: Source, arrays: PyTree, key: Key, step: int | Array,
 
     Args:
         source: where from; static under jit.
-        arrays: `source.arrays`, on the device.
+        arrays: `source.arrays`, or a window that holds the step, on the device.
         key: one typed key, the same in every step.
         step: the number of the step.
         examples_per_step: how many examples all devices together consume in a step.
@@ -76,16 +96,63 @@ def resident(dataset: Dataset, *, value_range: tuple[float, float] = (-1.0, 1.0)
     Raises:
         ValueError: the range is another one, or not (-1, 1) though `dequantize` is on.
     """
-    low, high = _check_range(value_range)
-    if dequantize and (low, high) != (-1.0, 1.0):
-        raise ValueError(f"dequantize needs the value_range (-1, 1); got {value_range}")
     arrays = {"images": jnp.asarray(dataset.images)}
     if labels:
         arrays["labels"] = jnp.asarray(dataset.labels)
     size = len(dataset)
 
+    def locate(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Array:
+        return shuffled_index(stream(key, "order"), epochs, offsets, size)
+
+    return _images(dataset, arrays, locate, value_range, dequantize)
+
+
+def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1.0),
+              dequantize: bool = False, labels: bool = False) -> Source:
+    """Returns a source whose images stay on the host; those of a few steps at a time are sent.
+
+    It draws the same as `resident`, bit for bit, from arrays that `jaxgan.data.prefetch` gives.
+
+    Args:
+        examples: the images, gone through in a fresh order every epoch.
+        value_range: as for `resident`.
+        dequantize: as for `resident`.
+        labels: as for `resident`.
+
+    Raises:
+        TypeError: the images are not uint8 or the labels not int32.
+        ValueError: as for `resident`.
+    """
+    size = len(examples)
+    order = jax.jit(partial(shuffled_index, size=size))
+
+    def window(key: Key, epochs: Array, offsets: Array) -> PyTree:
+        images, classes = examples[np.asarray(order(stream(key, "order"), epochs, offsets))]
+        if images.dtype != np.uint8 or classes.dtype != np.int32:
+            raise TypeError("examples must be uint8 images and int32 labels; "
+                            f"got {images.dtype} and {classes.dtype}")
+        arrays = {"images": images, "start": np.array([epochs[0], offsets[0]])}
+        return arrays | {"labels": classes} if labels else arrays
+
+    def locate(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Array:
+        first_epoch, first_offset = arrays["start"]
+        return (epochs - first_epoch) * size + offsets - first_offset  # exact modulo 2**32
+
+    zero = np.zeros(1, np.uint32)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+                          window(jax.random.key(0), zero, zero))
+    return _images(examples, shapes, locate, value_range, dequantize)._replace(window=window)
+
+
+def _images(examples: Examples, arrays: PyTree, locate: Callable[[PyTree, Key, Array, Array], Array],
+            value_range: tuple[float, float], dequantize: bool) -> Source:
+    """A source of the examples that `locate` finds the rows of in its arrays."""
+    low, high = _check_range(value_range)
+    if dequantize and (low, high) != (-1.0, 1.0):
+        raise ValueError(f"dequantize needs the value_range (-1, 1); got {value_range}")
+
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
-        index = shuffled_index(stream(key, "order"), epochs, offsets, size)
+        index = locate(arrays, key, epochs, offsets)
         samples = arrays["images"][index].astype(jnp.float32)
         if dequantize:
             noise = uniform(position_keys(stream(key, "dequantize"), epochs, offsets),
@@ -93,10 +160,10 @@ def resident(dataset: Dataset, *, value_range: tuple[float, float] = (-1.0, 1.0)
             samples = 2 * (samples / 256 - 0.5) + noise / 128
         else:
             samples = (samples * (high - low) + 255 * low) / 255  # exact at both ends
-        return Batch(samples, arrays["labels"][index] if labels else None)
+        return Batch(samples, arrays["labels"][index] if "labels" in arrays else None)
 
-    return Source(arrays, draw, size, dataset.images.shape[1:], (low, high),
-                  len(dataset.class_names))
+    return Source(arrays, draw, len(examples), arrays["images"].shape[1:], (low, high),
+                  len(examples.class_names))
 
 
 def pixels(samples: Array, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
