@@ -6,10 +6,12 @@ import errno
 import importlib
 import logging
 import os
+import platform
 import re
 import shlex
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -94,6 +96,8 @@ class Config:
     """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
     n_critic: int = 5
     """Critic updates in an iteration."""
+    fakes_at_once: bool = False
+    """Draw the fakes of all n_critic updates in one call: larger computations, more memory."""
     batch_size: int = 64
     """Samples in a critic update, over all devices."""
     steps: int = 100_000
@@ -121,11 +125,14 @@ class Config:
     """A logged metric: the checkpoint where it was lowest is kept as well."""
     resume: str = ""
     """Go on from a checkpoint: latest, a step, or auto (the latest if there is one, else start)."""
+    keep_programs: bool = True
+    """Keep compiled programs in ~/.cache/jaxgan, so that the same experiment starts quickly again."""
 
 
 # These don't decide what a run computes, so a folder may be used again with others.
 _REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "on_demand", "log_every",
-                        "sample_every", "checkpoint_every", "keep", "best_metric", "resume"})
+                        "sample_every", "checkpoint_every", "keep", "best_metric", "resume",
+                        "keep_programs"})
 
 
 def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
@@ -133,7 +140,28 @@ def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
     name = Path(sys.argv[0]).stem
     config = tyro.cli(config_class, prog=f"python -m experiments.{name}",
                       description=sys.modules["__main__"].__doc__)
+    if config.keep_programs:
+        keep_programs()
     sys.exit(guarded(run, config))
+
+
+def keep_programs() -> None:
+    """Has jax keep what it compiles for this type of machine, unless it is told where to already."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxgan" / _machine_type()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _machine_type() -> str:
+    """What a program for a processor depends on: one made for another may not run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        described = sorted({line for line in lines
+                            if line.startswith(("model name", "flags", "Features"))})
+    except OSError:
+        described = [platform.processor()]
+    return f"{platform.machine()}-{zlib.crc32(repr(described).encode()):08x}"
 
 
 def guarded(run: Callable[..., Any], *arguments: Any) -> int:
@@ -207,6 +235,8 @@ def train(name: str, config: Config, gan: GAN, source: Source, *,
     """Trains into the run's folder and prints what came out."""
     if config.resume and config.resume not in ("auto", "latest") and not config.resume.isdigit():
         raise ValueError(f"resume must be auto, latest or a step; got {config.resume!r}")
+    if config.stream and source.window is None:
+        raise ValueError(f"stream is for images; {name} draws its samples where it needs them")
     config = dataclasses.replace(config, run_dir=config.run_dir or f"runs/{name}")
     plan = training.Plan(**{field.name: getattr(config, field.name) or None
                             if field.name == "best_metric" else getattr(config, field.name)
@@ -239,7 +269,7 @@ def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
     count = min(count, source.size or count)
     key = keys.stream(jax.random.key(seed), "real")
     (arrays, _), = windows(source, key, count, 0, 1)
-    batch = draw_step(source, arrays, key, 0, count, jnp.arange(count))
+    batch = jax.jit(lambda arrays: draw_step(source, arrays, key, 0, count, jnp.arange(count)))(arrays)
     return grid(pixels(batch.samples, source.value_range))
 
 

@@ -59,6 +59,7 @@ class Plan:
         keep: how many of the latest checkpoints to keep.
         best_metric: None, or the metric whose lowest value marks the checkpoint to keep as well.
         devices: how many devices to use; 0 for all local ones.
+        fakes_at_once: as for `train_step`.
     """
 
     steps: int
@@ -71,6 +72,7 @@ class Plan:
     keep: int = 3
     best_metric: str | None = None
     devices: int = 0
+    fakes_at_once: bool = False
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "n_critic", "log_every", "keep"):
@@ -193,7 +195,7 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
     advance, put = _on_devices(gan, source, plan)
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
-    compiled, end, key = False, step, jax.random.key(plan.seed)
+    first_step_seconds, end, key = None, step, jax.random.key(plan.seed)
     feed = windows(source, keys.stream(key, "data"), plan.n_critic * plan.batch_size, step, plan.steps,
                    put=put)
     metrics = {name: value for name, value in (run.metrics() or [{}])[-1].items() if name != "step"}
@@ -208,10 +210,11 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
             state, device_metrics = jax.block_until_ready(
                 advance(state, arrays, key, jnp.int32(count)))
             elapsed = time.perf_counter() - before
-            if compiled:  # the first dispatch compiles: its time says nothing
+            if first_step_seconds is None:  # the first dispatch, of one step, compiles
+                first_step_seconds = elapsed
+            else:
                 seconds, counted = seconds + elapsed, counted + count
                 chunk = max(1, int(_SECONDS_A_DISPATCH * count / elapsed))
-            compiled = True
             step += count
             bar.update(count)
             interrupted = received[-1] if received and step < plan.steps else None
@@ -240,6 +243,7 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
         "steps": step,
         "final": metrics,
         "iterations_per_second": counted / seconds if counted else None,
+        "first_step_seconds": first_step_seconds,
         "duration_seconds": time.perf_counter() - started,
         "params_sha256": params_digest(state.generator.params, state.critic.params),
     }
@@ -248,7 +252,7 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
 def _on_devices(gan: GAN, source: Source, plan: Plan) -> tuple[Callable, Callable[[PyTree], PyTree]]:
     """Returns `train_steps` on one device or several, and what puts its arrays there."""
     step_fn = partial(train_steps, gan, source=source, n_critic=plan.n_critic,
-                      batch_size=plan.batch_size)
+                      batch_size=plan.batch_size, fakes_at_once=plan.fakes_at_once)
     devices = jax.local_devices()[:plan.devices or None]
     if len(devices) == 1:
         return jax.jit(step_fn, donate_argnums=0), jax.device_put
