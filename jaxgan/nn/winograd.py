@@ -75,7 +75,7 @@ def conv(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
     values = [product(a, b, (1, 0)).reshape(len(x), *tiles, -1)
               for a, b in zip(inputs, taps, strict=True)]
     blocks = _transposed([point.outputs for point in points], values)
-    y = _interleaved(blocks, (2,) * len(tiles))
+    y = _interleaved(blocks, len(tiles))
     return _cropped(y, [(0, size) for size in geometry.output_size]).astype(x.dtype)
 
 
@@ -91,7 +91,7 @@ def conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
                           for index in itertools.product(*((i, i + 2) for i in first))
                           if index in inputs)
               for first in itertools.product(range(2), repeat=len(tiles))}
-    x = _depth_to_space(_interleaved(blocks, (2,) * len(tiles)), strides)
+    x = _depth_to_space(_interleaved(blocks, len(tiles)), strides)
     return _cropped(x, [(before, size) for (before, _), size in
                         zip(geometry.padding, geometry.input_size, strict=True)]).astype(y.dtype)
 
@@ -222,10 +222,11 @@ def _moved(array: Array, by: Sequence[int]) -> Array:
     return jnp.pad(array, ((0, 0), *((n, 1 - n) for n in by), *((0, 0),) * (array.ndim - 1 - len(by))))
 
 
-def _interleaved(blocks: Mapping[Index, Array], steps: Index) -> Array:
-    """The array, [batch, *(sizes * steps), ...], whose every step-th elements are the blocks."""
-    stacked = jnp.stack([blocks[index] for index in itertools.product(*map(range, steps))], 1)
-    return _woven(stacked.reshape(len(stacked), *steps, *stacked.shape[2:]), len(steps), first=True)
+def _interleaved(blocks: Mapping[Index, Array], rank: int) -> Array:
+    """The array, [batch, *(2 * sizes), ...], whose every second elements are the blocks."""
+    stacked = jnp.stack([blocks[index] for index in itertools.product(range(2), repeat=rank)], 1)
+    stacked = stacked.reshape(len(stacked), *(2,) * rank, *stacked.shape[2:])
+    return _woven(stacked, range(1 + rank, 1 + 2 * rank), range(1, 1 + rank))
 
 
 def _space_to_depth(x: Array, strides: Index) -> Array:
@@ -238,18 +239,17 @@ def _space_to_depth(x: Array, strides: Index) -> Array:
 
 def _depth_to_space(x: Array, strides: Index) -> Array:
     """[batch, *sizes, *strides, channels] to [batch, *(sizes * strides), channels]."""
-    return _woven(x, len(strides), first=False)
+    rank = len(strides)
+    return _woven(x, range(1, 1 + rank), range(1 + rank, 1 + 2 * rank))
 
 
-def _woven(x: Array, rank: int, first: bool) -> Array:
-    """[batch, *outer, *inner, ...] to [batch, *(outer * inner), ...]; the other way round if `first`."""
-    outer, inner = range(1, 1 + rank), range(1 + rank, 1 + 2 * rank)
-    if first:
-        outer, inner = inner, outer
-    rest = range(1 + 2 * rank, x.ndim)
-    sizes = [x.shape[i] * x.shape[j] for i, j in zip(outer, inner, strict=True)]
-    x = x.transpose(0, *(axis for pair in zip(outer, inner, strict=True) for axis in pair), *rest)
-    return x.reshape(len(x), *sizes, *x.shape[1 + 2 * rank:])
+def _woven(x: Array, outer: range, inner: range) -> Array:
+    """The array with each outer axis and its inner one made one, [batch, *(outer * inner), ...]."""
+    pairs = list(zip(outer, inner, strict=True))
+    sizes = [x.shape[i] * x.shape[j] for i, j in pairs]
+    rest = range(1 + 2 * len(pairs), x.ndim)
+    return x.transpose(0, *itertools.chain(*pairs), *rest).reshape(
+        len(x), *sizes, *(x.shape[i] for i in rest))
 
 
 def _cropped(array: Array, parts: Sequence[tuple[int, int]]) -> Array:
