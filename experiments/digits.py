@@ -24,7 +24,7 @@ class Config(cli.Config):
     steps: int = 6000
     log_every: int = 50
     sample_every: int = 500
-    checkpoint_every: int = 500
+    checkpoint_every: int = 2000
 
 
 def make_source(config: Config) -> Source:
