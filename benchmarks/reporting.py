@@ -68,7 +68,7 @@ class Reporting:
         """Times equally long segments of a run and of bare iterations, by turns.
 
         A segment is as many iterations as there are from one checkpoint to the next: each holds one
-        checkpoint, one picture and the log points between.
+        checkpoint, and the pictures and log points up to it.
 
         Returns:
             `train` and `bare`, the seconds of each segment; `finish`, the seconds at the run's end

@@ -254,7 +254,8 @@ def measure_reporting(options: argparse.Namespace) -> list[str]:
     return ["", "## Logs, pictures and checkpoints", "",
             "`experiments.digits` with its default settings, beside bare `train_steps` in dispatches of "
             f"half a second, by turns; median [quartiles] of {options.repeats} pairs. Each holds one "
-            "checkpoint, one picture and the log points between.", "", *show_table(["", "value"], rows)]
+            "checkpoint, and the pictures and log points up to it.", "",
+            *show_table(["", "value"], rows)]
 
 
 def report(networks: list[Network], names: list[str], devices: dict, sampling: bool) -> list[str]:
