@@ -6,13 +6,14 @@ import errno
 import importlib
 import logging
 import os
-import platform
 import re
 import shlex
+import signal
+import subprocess
 import sys
 import warnings
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +30,7 @@ from jaxgan import keys, losses, penalties, training
 from jaxgan.data import Examples, Source, draw_step, pixels, resident, streaming, windows
 from jaxgan.gan import GAN, GANState, generate
 from jaxgan.pictures import grid
-from jaxgan.runs import Run, read_config
+from jaxgan.runs import Run, processor, read_config
 
 EXPERIMENTS = ("cifar10", "digits", "gaussians", "images", "mnist")
 
@@ -125,6 +126,22 @@ class Config:
     """A logged metric: the checkpoint where it was lowest is kept as well."""
     resume: str = ""
     """Go on from a checkpoint: latest, a step, or auto (the latest if there is one, else start)."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """When training diverges: stop, or go on from the newest checkpoint with other random numbers, three
+    times at most."""
+    max_hours: float = 0.0
+    """Stop after so many hours, with a checkpoint and status 75; 0: no limit."""
+    deterministic: bool = False
+    """Have a GPU use only operations that give the same bits each time (a CPU does so anyway)."""
+    distributed: bool = False
+    """One of several processes, which find each other by the cluster's environment (SLURM, Open MPI,
+    Kubernetes, TPU pods)."""
+    coordinator: str = ""
+    """One of several processes, started by hand: host:port of the first one."""
+    num_processes: int = 0
+    """With --coordinator: how many there are."""
+    process_id: int = -1
+    """With --coordinator: which one this is, from 0."""
     keep_programs: bool = True
     """Keep compiled programs in ~/.cache/jaxgan, so that the same experiment starts quickly again."""
 
@@ -132,7 +149,12 @@ class Config:
 # These don't decide what a run computes, so a folder may be used again with others.
 _REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "on_demand", "log_every",
                         "sample_every", "checkpoint_every", "keep", "best_metric", "resume",
+                        "max_hours", "distributed", "coordinator", "num_processes", "process_id",
                         "keep_programs"})
+
+OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
+_DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_autotune_level=0")
+_HEARTBEAT_SECONDS = 8  # silent for so long, a process counts as lost
 
 
 def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
@@ -142,6 +164,12 @@ def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
                       description=sys.modules["__main__"].__doc__)
     if config.keep_programs:
         keep_programs()
+    if config.deterministic:
+        os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_DETERMINISTIC)).strip()
+    if config.distributed or config.coordinator:
+        if _SUPERVISED not in os.environ:
+            sys.exit(_supervise())
+        sys.exit(guarded(lambda: (_join(config), run(config))))
     sys.exit(guarded(run, config))
 
 
@@ -149,19 +177,8 @@ def keep_programs() -> None:
     """Has jax keep what it compiles for this type of machine, unless it is told where to already."""
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxgan" / _machine_type()))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxgan" / processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def _machine_type() -> str:
-    """What a program for a processor depends on: one made for another may not run."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        described = sorted({line for line in lines
-                            if line.startswith(("model name", "flags", "Features"))})
-    except OSError:
-        described = [platform.processor()]
-    return f"{platform.machine()}-{zlib.crc32(repr(described).encode()):08x}"
 
 
 def guarded(run: Callable[..., Any], *arguments: Any) -> int:
@@ -170,11 +187,15 @@ def guarded(run: Callable[..., Any], *arguments: Any) -> int:
     for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        run(*arguments)
+        with _terminable():
+            run(*arguments)
     except training.Interrupted as stop:
-        command = re.sub(r" --resume(=| )\S+", "", shlex.join(sys.orig_argv))
-        print(f"{stop}; go on with: {command} --resume latest", file=sys.stderr)
-        return 128 + stop.signal
+        print(f"{stop}; go on with: {_command('latest')}", file=sys.stderr)
+        return 128 + stop.signal if stop.signal else OUT_OF_TIME
+    except _Terminated:
+        print(f"stopped before there was anything to save; go on with: {_command('auto')}",
+              file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -186,6 +207,68 @@ def guarded(run: Callable[..., Any], *arguments: Any) -> int:
         print(f"error: {error}{remedy}", file=sys.stderr)
         return 2
     return 0
+
+
+def _command(resume: str) -> str:
+    command = re.sub(r" --resume(=| )\S+", "", shlex.join(sys.orig_argv))
+    return f"{command} --resume {resume}"
+
+
+class _Terminated(BaseException):
+    """SIGTERM outside of the training loop, which has a handler of its own."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def handle(number: int, frame) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not in the main thread: signals go elsewhere
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# Several processes. When one dies, jax's runtime aborts the others from within, with a stack of C++
+# frames; so each runs below a parent that has the last word.
+
+_SUPERVISED = "JAXGAN_SUPERVISED"
+
+
+def _supervise() -> int:
+    """Runs this very command again below this process, and says how it ended."""
+    child = subprocess.Popen(sys.orig_argv, env=os.environ | {_SUPERVISED: "1"})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
+    status = child.wait()
+    if status >= 0:
+        return status
+    lost = status == -signal.SIGABRT
+    print("error: another process was lost, and this one ended with it" if lost else
+          f"error: this process was ended by {signal.Signals(-status).name}", end="", file=sys.stderr)
+    print(f": start all of them again with: {_command('auto')}", file=sys.stderr)
+    return 1 if lost else 128 - status
+
+
+def _join(config: Config) -> None:
+    """Joins the other processes."""
+    known = {}
+    if config.coordinator:
+        if config.num_processes < 1 or not 0 <= config.process_id < config.num_processes:
+            raise ValueError("coordinator needs num_processes and a process_id from 0 up to it; got "
+                             f"{config.num_processes} and {config.process_id}")
+        known = {"coordinator_address": config.coordinator, "num_processes": config.num_processes,
+                 "process_id": config.process_id}
+    try:
+        jax.distributed.initialize(**known, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"the processes don't find each other ({str(error).splitlines()[0]}): give "
+                         "--coordinator, --num-processes and --process-id") from error
 
 
 def image_source(config: Config, examples: Examples, **options: Any) -> Source:
@@ -248,6 +331,8 @@ def train(name: str, config: Config, gan: GAN, source: Source, *,
         picture, real = picture or image_grid(gan, source, config.seed), real_grid(source, config.seed)
     _, result = training.train(gan, source, run, plan, real=real, picture=picture, score=score,
                                resume=config.resume or None)
+    if jax.process_index() > 0:
+        return
     pace = result["iterations_per_second"]
     print(f"{run.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
           + (f" ({pace:.3g} steps/s)" if pace else ""))

@@ -1,20 +1,44 @@
-"""Checkpoints of a run, by orbax: asynchronous, atomic, the last few and the best one kept."""
+"""Checkpoints of a run: the arrays by orbax, in the background, and a manifest of what they must be.
+
+    checkpoints/00001000/                   a checkpoint, whole or not there: renamed into place last
+    checkpoints/00001000/manifest.json      the SHA-256 of every leaf and file, shapes, configuration
+    checkpoints/unfinished_00002000/        what a save has written so far, or a killed one has left
+    checkpoints/damaged_00001000/           moved aside by a run that resumed from another one
+
+A checkpoint is believed only if it is what its manifest says, file by file and leaf by leaf: orbax
+itself restores a flipped bit without an error.
+"""
 
 import dataclasses
+import hashlib
+import json
+import os
 import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from jax.experimental import multihost_utils
 
+from jaxgan.digests import json_digest, leaf_digest, leaf_digests
 from jaxgan.types import PyTree
+
+_MANIFEST = "manifest.json"
+_MANIFEST_BYTES = 2**26  # more is not read
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that isn't there or doesn't fit."""
+    """A checkpoint that isn't there, doesn't fit or couldn't be saved."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint that is not what was saved."""
 
 
 @dataclasses.dataclass
@@ -25,71 +49,154 @@ class Checkpoints:
         folder: where they are; made at the first save.
         keep: how many of the latest to keep.
         best_metric: None, or the name of a metric: the checkpoint where it was lowest is kept too.
+        configuration: what decides what the run computes, JSON values; a checkpoint that was saved with
+            another one is refused. None to accept any.
     """
 
     folder: Path
     keep: int = 3
     best_metric: str | None = None
+    configuration: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         if self.keep < 1:
             raise ValueError(f"keep must be at least 1; got {self.keep}")
+        self.folder = Path(self.folder).absolute()
+        self._saving: Future | None = None
 
-    @cached_property
-    def _manager(self) -> ocp.CheckpointManager:
-        policies = [LatestN(n=self.keep)]
-        if self.best_metric is not None:
-            policies.append(BestN(n=1, reverse=True, keep_checkpoints_without_metrics=False,
-                                  get_metric_fn=lambda metrics: metrics[self.best_metric]))
-        return ocp.CheckpointManager(
-            Path(self.folder).absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(policies),
-                step_format_fixed_length=8, best_mode="min",
-                # Without a best_fn, orbax keeps the metrics in memory only.
-                best_fn=self.best_metric and (lambda metrics: metrics[self.best_metric])),
-            item_names=("state", "description"),
-        )
+    def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None = None, *,
+             retries: int = 0) -> None:
+        """Copies `state` and saves it in the background, once the last save is finished.
 
-    def discard_unfinished(self) -> None:
-        """Removes what saves that never finished have left; for the run that owns the folder only."""
-        for path in Path(self.folder).glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-    def save(self, step: int, state: PyTree, metrics: dict[str, float] | None = None) -> None:
-        """Starts saving `state` in the background; a step that is already there is left as it is.
+        Args:
+            step: its number.
+            state: arrays; on several processes the same on all of them, and all call this.
+            metrics: numbers to remember with it.
+            retries: how often the run had gone back when it got here, to remember with it.
 
         Raises:
-            CheckpointError: the metric to be best in is missing, the disk has no room, or orbax
-                refused the save.
+            CheckpointError: the step is there already, the metric to be best in is missing, the disk
+                has no room, or this save or the last one failed.
         """
+        self.wait()
+        metrics = dict(metrics or {})
         if step in self.steps():
-            return
-        self._check_room(step, state)
-        metrics = metrics or {}
+            raise CheckpointError(f"there is a checkpoint of step {step} in {self.folder} already")
         if self.best_metric is not None and self.best_metric not in metrics:
             raise CheckpointError(f"no metric is called {self.best_metric!r}; there are "
                                   f"{', '.join(sorted(metrics))}")
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state),
-                                    description=ocp.args.JsonSave(_description(state))),
-            metrics=metrics or None,
-        )
-        if not saved:
-            raise CheckpointError(f"the checkpoint of step {step} was not saved: {self.folder} "
-                                  f"holds steps {self.steps()}")
+        self._check_room(step, state)
+        host = jax.tree.map(lambda x: np.array(x), state)
+        body = {"format": 1, "step": step, "retries": retries, "metrics": metrics,
+                "configuration": dict(self.configuration or {})}
+        partial = self.folder / f"unfinished_{_name(step)}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # By all processes if there are several, each its part of arrays that span all of them.
+            self._checkpointer.save(partial, _spanning(host) if jax.process_count() > 1 else host)
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise self._failed(step, error) from error
+        self._saving = self._thread.submit(self._finish, step, host, body)
+
+    def _finish(self, step: int, host: PyTree, body: dict[str, Any]) -> None:
+        """Waits for orbax, adds the manifest and puts the checkpoint in its place."""
+        partial = self.folder / f"unfinished_{_name(step)}"
+        try:
+            self._checkpointer.wait_until_finished()
+            if jax.process_index() == 0:
+                body["leaves"] = _described(host)
+                body["sha256"] = json_digest(body["leaves"])
+                body["files"] = {name: [path.stat().st_size, _file_digest(path)]
+                                 for name, path in _files(partial).items()}
+                with (partial / _MANIFEST).open("w") as file:
+                    json.dump({"sha256": json_digest(body), "manifest": body}, file, indent=1)
+                os.replace(partial, self.folder / _name(step))
+                self._drop_old()
+        except Exception as error:
+            raise self._failed(step, error) from error
+
+    def _failed(self, step: int, error: Exception) -> CheckpointError:
+        shutil.rmtree(self.folder / f"unfinished_{_name(step)}", ignore_errors=True)  # its space
+        self.discard_unfinished()
+        return CheckpointError(f"the checkpoint of step {step} could not be saved in {self.folder} "
+                               f"({_first_line(error)}); earlier ones are good")
+
+    def wait(self) -> None:
+        """Waits until what was saved is on the disk.
+
+        Raises:
+            CheckpointError: it could not be saved; nothing is left of it.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def close(self) -> None:
+        """Waits and lets go of the folder."""
+        try:
+            self.wait()
+        finally:
+            if "_checkpointer" in self.__dict__:
+                self._checkpointer.close()
+                self._thread.shutdown()
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, in ascending order; whether it is good is not looked at."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir()
+                      if path.name.isascii() and path.name.isdigit() and path.is_dir()
+                      and path.name == _name(int(path.name)))
+
+    def best_step(self) -> int | None:
+        """The step where `best_metric` was lowest; None if no checkpoint has it."""
+        scored = []
+        for step in self.steps() if self.best_metric is not None else []:
+            try:
+                metrics = self.manifest(step)["metrics"]
+            except DamagedError:
+                continue
+            if self.best_metric in metrics:
+                scored.append((metrics[self.best_metric], step))
+        return min(scored)[1] if scored else None
+
+    def manifest(self, step: int) -> dict[str, Any]:
+        """Reads what the checkpoint of a step must be.
+
+        Raises:
+            DamagedError: there is no manifest, or not the one that was saved.
+        """
+        path = self.folder / _name(step) / _MANIFEST
+        try:
+            if path.stat().st_size > _MANIFEST_BYTES:
+                raise ValueError("it is too large")
+            content = json.loads(path.read_text())
+            body = content["manifest"]
+            if content["sha256"] != json_digest(body):
+                raise ValueError("it was changed")
+            if body["format"] != 1 or body["step"] != step:
+                raise ValueError(f"it is of format {body['format']} and step {body['step']}")
+            for name in ("metrics", "configuration", "leaves", "files"):
+                if not isinstance(body[name], dict):
+                    raise ValueError(f"{name} is no table")
+            if not all(isinstance(leaf, list) and len(leaf) == 3 for leaf in body["leaves"].values()):
+                raise ValueError("leaves are not described by shape, dtype and digest")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedError(f"the checkpoint of step {step} in {self.folder} is damaged: "
+                               f"{_MANIFEST}: {_first_line(error)}") from error
+        return body
 
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
-        """Returns the state of a step, or of the latest one.
+        """Returns the state of a step, or of the latest one, as arrays of NumPy.
 
         Args:
             template: a state (or its `jax.eval_shape`) of the same structure, shapes and dtypes.
             step: which; None for the latest.
 
         Raises:
-            CheckpointError: there is none, it can't be read, or it is of another architecture (the
-                leaves that differ are named).
+            DamagedError: it is not what was saved.
+            CheckpointError: there is none, or it is of another architecture (the leaves that differ
+                are named) or configuration.
         """
         steps = self.steps()
         if not steps:
@@ -98,49 +205,68 @@ class Checkpoints:
         if step not in steps:
             raise CheckpointError(f"there is no checkpoint of step {step} in {self.folder}: choose "
                                   f"from {', '.join(map(str, steps))}")
-        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), template)
+        manifest = self.manifest(step)
+        self._check_files(step, manifest["files"])
+        what = f"the checkpoint of step {step} in {self.folder}"
+        _check_same(manifest["leaves"], _described(template, digests=False), what)
+        self._check_configuration(manifest["configuration"], what)
+        like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), template)
         try:
-            saved = self._manager.restore(
-                step, args=ocp.args.Composite(description=ocp.args.JsonRestore())).description
-            _check_same(saved, _description(template), f"the checkpoint of step {step}")
-            return self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))).state
-        except CheckpointError:
-            raise
-        except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-            raise CheckpointError(f"the checkpoint of step {step} in {self.folder} can't be read "
-                                  f"({_first_line(error)}): resume from another step") from error
+            self._check_sizes(step, like)
+            state = self._checkpointer.restore(self.folder / _name(step), like)
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise DamagedError(f"{what} can't be read ({_first_line(error)})") from error
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+            name = jax.tree_util.keystr(path)
+            if leaf_digest(leaf) != manifest["leaves"][name][2]:
+                raise DamagedError(f"{what} is damaged: {name} is not what was saved")
+        return state
 
-    def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in ascending order."""
-        return sorted(self._manager.all_steps()) if Path(self.folder).is_dir() else []
+    def restore_newest(self, template: PyTree) -> PyTree | None:
+        """Returns the state of the newest good checkpoint, None if there is none.
 
-    def best_step(self) -> int | None:
-        """The step where `best_metric` was lowest; None if no checkpoint has it."""
-        if self.best_metric is None:
-            return None
-        scored = [(self._manager.metrics(step) or {}, step) for step in self.steps()]
-        scored = [(metrics[self.best_metric], step) for metrics, step in scored
-                  if self.best_metric in metrics]
-        return min(scored)[1] if scored else None
+        Damaged ones that are newer are moved aside, with a warning each; for the run that owns the
+        folder only.
+
+        Raises:
+            CheckpointError: it is of another architecture or configuration.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return self.restore(template, step)
+            except DamagedError as error:
+                aside = _unused(self.folder / f"damaged_{_name(step)}")
+                os.replace(self.folder / _name(step), aside)
+                warnings.warn(f"{error}; moved to {aside.name}", UserWarning, stacklevel=2)
+        return None
 
     def delete(self, step: int) -> None:
         """Deletes the checkpoint of a step."""
-        self._manager.delete(step)
+        doomed = self.folder / f"unfinished_{_name(step)}"  # what a crash leaves of it is no checkpoint
+        os.replace(self.folder / _name(step), doomed)
+        shutil.rmtree(doomed)
 
-    def wait(self) -> None:
-        """Waits until what was saved is on the disk; errors of the background save appear here."""
-        if "_manager" in self.__dict__:
-            try:
-                self._manager.wait_until_finished()
-            except Exception as error:  # orbax and tensorstore raise many kinds
-                raise CheckpointError(f"the last checkpoint could not be saved in {self.folder} "
-                                      f"({_first_line(error)}); earlier ones are good") from error
+    def discard_unfinished(self) -> None:
+        """Removes what saves that never finished have left; for the run that owns the folder only."""
+        for path in self.folder.glob("unfinished_*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    @cached_property
+    def _checkpointer(self) -> ocp.StandardCheckpointer:
+        return ocp.StandardCheckpointer()
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1)
+
+    def _drop_old(self) -> None:
+        steps = self.steps()
+        for step in {*steps[:-self.keep]} - {self.best_step()}:
+            self.delete(step)
 
     def _check_room(self, step: int, state: PyTree) -> None:
         """Orbax meets a full disk with a flood of tracebacks, so that is looked for beforehand."""
-        folder = Path(self.folder).absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
         needed = 2**20 + sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         if free < needed:
@@ -149,30 +275,101 @@ class Checkpoints:
                 f"{needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; earlier ones are good: free "
                 "some space and go on from the latest")
 
-    def close(self) -> None:
-        """Waits and lets go of the folder."""
-        if "_manager" in self.__dict__:
-            self._manager.close()
+    def _check_files(self, step: int, expected: dict[str, list]) -> None:
+        folder = self.folder / _name(step)
+        try:
+            files = _files(folder)
+            files.pop(_MANIFEST)
+            for name in sorted({*files, *expected}):
+                if name not in expected:
+                    raise ValueError(f"{name} does not belong there")
+                if name not in files:
+                    raise ValueError(f"{name} is missing")
+                if [files[name].stat().st_size, _file_digest(files[name])] != expected[name]:
+                    raise ValueError(f"{name} is not what was saved")
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DamagedError(f"the checkpoint of step {step} in {self.folder} is damaged: "
+                               f"{_first_line(error)}") from error
+
+    def _check_sizes(self, step: int, like: PyTree) -> None:
+        """What the files claim to hold, before any of it is read into memory."""
+        held = self._checkpointer.metadata(self.folder / _name(step)).item_metadata.tree
+        held, expected = ({jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+                           for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+                          for tree in (held, like))
+        for path in sorted({*held, *expected}):
+            if held.get(path) != expected.get(path):
+                raise ValueError(f"{path} has shape {held.get(path)}, not {expected.get(path)}")
+
+    def _check_configuration(self, saved: Mapping[str, Any], what: str) -> None:
+        if self.configuration is None:
+            return
+        here = json.loads(json.dumps(self.configuration))
+        differences = [f"{name} is {saved.get(name)!r} there and {here.get(name)!r} here"
+                       for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
+        if differences:
+            raise CheckpointError(f"{what} is of another configuration ({'; '.join(differences)})")
 
 
-def _description(state: PyTree) -> dict[str, list[Any]]:
-    """The path, shape and dtype of every leaf."""
-    return {jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
-            for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
+def _name(step: int) -> str:
+    return f"{step:08d}"
+
+
+def _unused(path: Path) -> Path:
+    numbered = (path.with_name(f"{path.name}_{i}") if i else path for i in range(10**6))
+    return next(candidate for candidate in numbered if not candidate.exists())
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The regular files in a folder by their relative paths.
+
+    Raises:
+        ValueError: there is something else in it, a symbolic link for instance.
+    """
+    found = {}
+    for root, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(root, name)
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise ValueError(f"{path.relative_to(folder)} is neither a file nor a folder")
+        found |= {path.relative_to(folder).as_posix(): path for path in (Path(root, n) for n in names)}
+    return found
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _described(state: PyTree, *, digests: bool = True) -> dict[str, list[Any]]:
+    """The shape, dtype and digest of every leaf by its path."""
+    found = leaf_digests(state) if digests else {}
+    described = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = jax.tree_util.keystr(path)
+        described[name] = [list(leaf.shape), str(leaf.dtype), found.get(name)]
+    return described
 
 
 def _check_same(saved: dict[str, list[Any]], expected: dict[str, list[Any]], what: str) -> None:
     differences = [f"{path} is {_leaf(saved.get(path))} there and {_leaf(expected.get(path))} here"
-                   for path in sorted({*saved, *expected}) if saved.get(path) != expected.get(path)]
+                   for path in sorted({*saved, *expected})
+                   if _leaf(saved.get(path)) != _leaf(expected.get(path))]
     if differences:
         more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise CheckpointError(f"{what} is of another architecture: "
                               f"{'; '.join(differences[:3])}{more}")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
-
-
 def _leaf(entry: list[Any] | None) -> str:
     return "absent" if entry is None else f"{entry[1]}{entry[0]}"
+
+
+def _spanning(host: PyTree) -> PyTree:
+    """The same arrays, replicated over all devices of all processes."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), "devices")
+    return multihost_utils.host_local_array_to_global_array(host, mesh, jax.sharding.PartitionSpec())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)

@@ -1,4 +1,6 @@
-"""The same step over many devices: `jax.pmap`, with the state free of a device axis."""
+"""The same step over many devices, of one process or of several: `jax.pmap`, with the state free of a
+device axis.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgan.types import PyTree
@@ -29,7 +32,9 @@ def data_parallel(
     Args:
         step_fn: `(state, batch, key, *rest, axis_name=...) -> (state, metrics)`, as in
             `jaxgan.steps`.
-        devices: which devices; all local ones by default.
+        devices: which devices; all local ones by default. Those of several processes are mapped
+            together if each of these calls the step with the same state, and, unless `batch_axis` is
+            None, with its own part of the batch.
         batch_axis: the batch's axis of samples: 0 for `critic_step` and `generator_step`, 1 for
             `train_step`, None for `train_steps`, which draws each device's part on the device.
         axis_name: what to call the devices' axis.
@@ -39,11 +44,14 @@ def data_parallel(
         The mapped step. It raises ValueError if the devices don't divide the batch.
     """
     devices = list(jax.local_devices() if devices is None else devices)
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    # jax 0.10's processor collectives can wait for each other for ever if calls pile up.
+    waits = len(devices) > 1 and devices[0].platform == "cpu"
 
     @partial(jax.jit, static_argnums=0)
     def split(axis: int, batch: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x.reshape(
-            *x.shape[:axis], len(devices), x.shape[axis] // len(devices), *x.shape[axis + 1:]), batch)
+            *x.shape[:axis], len(here), x.shape[axis] // len(here), *x.shape[axis + 1:]), batch)
 
     # pmap takes a fixed number of arguments, one of them mapped: what follows the batch travels as
     # one, and the devices' numbers are there for steps whose batch is not mapped.
@@ -51,18 +59,26 @@ def data_parallel(
         lambda numbers, state, batch, rest: step_fn(state, batch, *rest, axis_name=axis_name),
         axis_name, devices=devices, in_axes=(0, None, batch_axis, None), out_axes=None,
         donate_argnums=1 if donate else ())
-    numbers = jnp.arange(len(devices))
-    everywhere = NamedSharding(Mesh(np.array(devices), axis_name), PartitionSpec())
+    numbers = jnp.arange(len(here))
+    everywhere = NamedSharding(Mesh(np.array(here), axis_name), PartitionSpec())
 
     def step(state: PyTree, batch: PyTree, *rest: Any) -> tuple[PyTree, PyTree]:
         if batch_axis is not None:
             for leaf in jax.tree.leaves(batch):
-                if leaf.ndim <= batch_axis or leaf.shape[batch_axis] % len(devices):
+                if leaf.ndim <= batch_axis or leaf.shape[batch_axis] % len(here):
                     raise ValueError(
-                        f"axis {batch_axis} of the batch must divide over {len(devices)} devices; "
-                        f"got shape {leaf.shape}: choose a multiple of {len(devices)} as batch size")
+                        f"axis {batch_axis} of the batch must divide over {len(here)} devices; "
+                        f"got shape {leaf.shape}: choose a multiple of {len(here)} as batch size")
             batch = split(batch_axis, batch)
         # A first state on one device is put where later ones are: another place is another program.
-        return mapped(numbers, jax.device_put(state, everywhere), batch, rest)
+        result = mapped(numbers, jax.device_put(state, everywhere), batch, rest)
+        return jax.block_until_ready(result) if waits else result
 
     return step
+
+
+def agreed(*values: int) -> tuple[int, ...]:
+    """Returns the largest of each value over all processes, so that all of them decide alike."""
+    if jax.process_count() == 1:
+        return values
+    return tuple(int(value) for value in multihost_utils.process_allgather(np.array(values)).max(0))

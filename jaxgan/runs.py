@@ -2,20 +2,23 @@
 
     config.json               every resolved setting, versions, devices, the command
     metrics.jsonl             one line a log point
+    digests.jsonl             the parameters' digests there, to tell where two runs part
     events.out.tfevents.*     the same, and the pictures, for TensorBoard
     samples/step_00001000.png a grid from the same latents each time; real.png once
     curves.png                the metrics over the steps
     checkpoints/              the last few states and the best one
     result.json               what came out
+    lock                      held by the process that writes here, and free when it dies
 """
 
 import errno
-import hashlib
+import fcntl
 import json
 import os
 import platform
 import shutil
 import sys
+import zlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +28,9 @@ import jax
 import numpy as np
 
 from jaxgan.pictures import save_curves, save_png
-from jaxgan.types import PyTree
+
+_LOCK = "lock"
+_SHORT = 16  # digits of a digest in digests.jsonl
 
 
 class RunError(ValueError):
@@ -33,10 +38,10 @@ class RunError(ValueError):
 
 
 class Run:
-    """A folder that one run writes to; nothing is written before `start`.
+    """A folder that one run writes to, by its first process; nothing is written before `lock`.
 
     Args:
-        folder: where; made by `start` if it isn't there.
+        folder: where; made by `lock` if it isn't there.
         settings: every resolved setting, to be found again in `config.json`; JSON values.
         identity: the names of the settings that must be the same when a folder is used again: those
             that decide what the run computes, not for how long or how often it reports.
@@ -47,18 +52,18 @@ class Run:
 
     def __init__(self, folder: str | Path, settings: dict[str, Any], identity: Iterable[str]):
         self.folder = Path(folder)
+        self.identity = {name: settings.get(name) for name in sorted({"experiment", *identity})}
         existing = read_config(self.folder)["settings"] if self.config_path.exists() else None
         if existing is not None:
-            names = sorted({"experiment", *identity})
-            differing = [f"{name} is {existing.get(name)!r} there and {settings.get(name)!r} here"
-                         for name in names if existing.get(name) != settings.get(name)]
+            differing = [f"{name} is {existing.get(name)!r} there and {value!r} here"
+                         for name, value in self.identity.items() if existing.get(name) != value]
             if differing:
                 raise RunError(f"{self.folder} holds a run with another configuration "
                                f"({'; '.join(differing)}): choose another --run-dir")
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and not _is_unused(self.folder):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
-        self._config = _json({"settings": settings} | _environment())
-        self._board = None
+        self._config = _json({"settings": settings} | environment())
+        self._board = self._lock_file = None
 
     @property
     def config_path(self) -> Path:
@@ -70,69 +75,109 @@ class Run:
         """Where the checkpoints are."""
         return self.folder / "checkpoints"
 
+    def lock(self) -> None:
+        """Claims the folder for this process until `close`, or until it dies.
+
+        Raises:
+            RunError: another process has it, or it can't be written to.
+        """
+        if jax.process_index() > 0:
+            return
+        try:
+            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            self._lock_file = (self.folder / _LOCK).open("a+")
+        except OSError as error:
+            raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
+                           "choose another --run-dir") from error
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock_file.seek(0)
+            holder = self._lock_file.read(100).strip() or "another process"
+            self._lock_file.close()
+            raise RunError(f"{self.folder} is being written to by {holder}: wait for it, or choose "
+                           "another --run-dir") from None
+        self._lock_file.truncate(0)
+        self._lock_file.write(f"process {os.getpid()} on {platform.node()}\n")
+        self._lock_file.flush()
+
     def start(self, step: int) -> None:
         """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it.
 
         Raises:
             RunError: the folder can't be written to.
         """
+        if jax.process_index() > 0:
+            return
         from tensorboardX import SummaryWriter
 
+        self._close_board()
         try:
-            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
             _write(self.config_path, self._config)
             self._result_path.unlink(missing_ok=True)  # until this run has its own
+            for path in (self._metrics_path, self._digests_path):
+                rows = [row for row in _rows(path) if row["step"] <= step]
+                _write(path, "".join(json.dumps(row) + "\n" for row in rows))
+            for path in (self.folder / "samples").glob("step_*.png"):
+                if path.stem.removeprefix("step_").isdigit() and int(path.stem[5:]) > step:
+                    path.unlink()
         except OSError as error:
             raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
                            "choose another --run-dir") from error
-        rows = [row for row in self.metrics() if row["step"] <= step]
-        _write(self._metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, write_to_disk=True)
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Appends a line of metrics.
+    def log(self, step: int, metrics: dict[str, float], digests: dict[str, str]) -> None:
+        """Appends a line of metrics, and one of the parameters' digests by leaf.
 
         Raises:
             OSError: the disk is full; as of `save_real` and `save_picture`.
         """
+        if self._board is None:
+            return
         self._check_room()
-        with self._metrics_path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        _append(self._metrics_path, {"step": step, **metrics})
+        _append(self._digests_path, {"step": step} | {
+            name: digest[:_SHORT] for name, digest in digests.items()})
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
 
     def save_real(self, picture: np.ndarray) -> None:
         """Saves a picture of real samples, uint8 [height, width, 3]."""
+        if self._board is None:
+            return
         self._check_room()
         save_png(self.folder / "samples" / "real.png", picture)
 
     def save_picture(self, step: int, picture: np.ndarray) -> None:
         """Saves a picture of samples, uint8 [height, width, 3]."""
+        if self._board is None:
+            return
         self._check_room()
         save_png(self.folder / "samples" / f"step_{step:08d}.png", picture)
         self._board.add_image("samples", picture, step, dataformats="HWC")
 
     def metrics(self) -> list[dict[str, float]]:
         """The logged lines; a last one cut short by a crash is left out."""
-        if not self._metrics_path.exists():
-            return []
-        rows = []
-        for line in self._metrics_path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return _rows(self._metrics_path)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes `result.json` and `curves.png`."""
-        _write(self._result_path, _json(result))
+        if self._board is None:
+            return
         save_curves(self.folder / "curves.png", self.metrics())
+        _write(self._result_path, _json(result))
 
     def close(self) -> None:
-        """Closes the logs."""
+        """Closes the logs and lets go of the folder."""
+        self._close_board()
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+    def _close_board(self) -> None:
         if self._board is not None and self._has_room():
             self._board.close()
+        self._board = None
 
     def _has_room(self) -> bool:
         """Whether a log and a picture fit: the event file's thread dies of a full disk, and `close`
@@ -147,6 +192,10 @@ class Run:
     @property
     def _metrics_path(self) -> Path:
         return self.folder / "metrics.jsonl"
+
+    @property
+    def _digests_path(self) -> Path:
+        return self.folder / "digests.jsonl"
 
     @property
     def _result_path(self) -> Path:
@@ -180,23 +229,68 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
         return None
 
 
-def params_digest(*params: PyTree) -> str:
-    """The SHA-256 of parameters: of each leaf's path, dtype, shape and bytes, in order of paths."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        leaf = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
+def read_logs(folder: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Reads a run's logged metrics and digests."""
+    return _rows(Path(folder) / "metrics.jsonl"), _rows(Path(folder) / "digests.jsonl")
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """What may decide the last bits of a result besides the settings, and the command."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count()
     return {
         "versions": {"python": platform.python_version()} | {
             name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")},
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "processor": processor(),
+        "cores": cores,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "command": sys.orig_argv,
     }
+
+
+def processor() -> str:
+    """The type of the machine's processor: what is compiled for another may differ, or not run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        described = sorted({line for line in lines
+                            if line.startswith(("model name", "flags", "Features"))})
+    except OSError:
+        described = [platform.processor()]
+    return f"{platform.machine()}-{zlib.crc32(repr(described).encode()):08x}"
+
+
+def _is_unused(folder: Path) -> bool:
+    """Whether nothing is in it but what a run leaves that ended before its configuration was there."""
+    return folder.is_dir() and all(
+        path.name in (_LOCK, "config.json.partial") or (path.name == "samples" and path.is_dir()
+        and not any(path.iterdir())) for path in folder.iterdir())
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log up to the first that was cut short."""
+    rows = []
+    try:
+        lines = path.read_text().splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return rows
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
+    return rows
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def _json(value: Any) -> str:

@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -16,14 +17,16 @@ from tqdm import tqdm
 
 from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
-from jaxgan.data import Source, windows
+from jaxgan.data import Part, Source, windows
+from jaxgan.digests import leaf_digests, params_digest
 from jaxgan.gan import GAN, GANState, init_state
-from jaxgan.parallel import data_parallel
-from jaxgan.runs import Run, params_digest, read_result
+from jaxgan.parallel import agreed, data_parallel
+from jaxgan.runs import Run, read_result
 from jaxgan.steps import draw_batches, train_steps
 from jaxgan.types import Batch, PyTree
 
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
+_RETRIES = 3  # of a run that goes back when it diverges
 
 
 class NotFiniteError(ValueError):
@@ -31,15 +34,15 @@ class NotFiniteError(ValueError):
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal, after a checkpoint.
+    """Training was stopped by a signal or when its time was over, after a checkpoint.
 
     Attributes:
         step: the step that the checkpoint is of.
-        signal: the signal's number.
+        signal: the signal's number; None if the time was over.
     """
 
-    def __init__(self, step: int, number: int):
-        super().__init__(f"stopped at step {step}")
+    def __init__(self, step: int, number: int | None):
+        super().__init__(f"stopped at step {step}" + ("" if number else ", the time being over"))
         self.step = step
         self.signal = number
 
@@ -58,8 +61,11 @@ class Plan:
         checkpoint_every: iterations between two checkpoints; 0 for one at the end only.
         keep: how many of the latest checkpoints to keep.
         best_metric: None, or the metric whose lowest value marks the checkpoint to keep as well.
-        devices: how many devices to use; 0 for all local ones.
+        devices: how many devices to use; 0 for all. On several processes it is all of theirs.
         fakes_at_once: as for `train_step`.
+        on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
+            checkpoint with other random numbers, at most three times in a run.
+        max_hours: stop after so long, with a checkpoint; 0 for no limit.
     """
 
     steps: int
@@ -73,15 +79,22 @@ class Plan:
     best_metric: str | None = None
     devices: int = 0
     fakes_at_once: bool = False
+    on_nan: str = "stop"
+    max_hours: float = 0.0
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "n_critic", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("sample_every", "checkpoint_every", "devices", "seed"):
-            if getattr(self, name) < 0:
+        for name in ("sample_every", "checkpoint_every", "devices", "seed", "max_hours"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
-        available = jax.local_device_count()
+        if self.on_nan not in ("stop", "rollback"):
+            raise ValueError(f"on_nan must be stop or rollback; got {self.on_nan!r}")
+        available = jax.device_count()
+        if jax.process_count() > 1 and self.devices not in (0, available):
+            raise ValueError(f"devices is {self.devices}, but {jax.process_count()} processes use all "
+                             f"of their {available}: leave it out")
         if self.devices > available:
             raise ValueError(f"devices is {self.devices}, but there are only {available}")
         if self.batch_size % (self.devices or available):
@@ -147,26 +160,42 @@ def train(
     if source.size is not None and plan.batch_size > source.size:
         raise ValueError(f"batch_size {plan.batch_size} is larger than the data set, which has "
                          f"{source.size} examples: choose a smaller one")
-    checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric)
+    checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity)
+    deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
     try:
         resuming = _is_resuming(checkpoints, run, resume)
-        state = initial_state(gan, plan.seed, example_batch(source, plan.batch_size))
-        if resuming:
-            state = _restored(state, checkpoints, plan, resume)
+        with _signals() as received:
+            initial = initial_state(gan, plan.seed, example_batch(source, plan.batch_size))
+            run.lock()
+            state, retries = _start(initial, checkpoints, plan, resume) if resuming else (initial, 0)
             result = read_result(run.folder)
             if result is not None and result["steps"] == int(state.step) == plan.steps:
                 return state, result  # finished already
-        run.start(int(state.step))
-        checkpoints.discard_unfinished()
-        if real is not None:
-            run.save_real(real)
-        state, result = _loop(gan, source, run, plan, checkpoints, state, picture, score)
+            checkpoints.discard_unfinished()
+            while True:
+                run.start(int(state.step))
+                if real is not None:
+                    run.save_real(real)
+                try:
+                    state, result = _loop(gan, source, run, plan, checkpoints, state, retries, picture,
+                                          score, received, deadline)
+                    break
+                except NotFiniteError as error:
+                    if plan.on_nan == "stop" or retries == _RETRIES:
+                        raise
+                    checkpoints.wait()
+                    state, _ = _newest(initial, checkpoints)
+                    retries += 1
+                    warnings.warn(f"{error}; going on from step {int(state.step)} with other random "
+                                  f"numbers, try {retries} of {_RETRIES}", UserWarning, stacklevel=2)
         checkpoints.wait()
         run.finish(result)
         return state, result
     finally:
-        run.close()
-        checkpoints.close()
+        try:
+            checkpoints.close()
+        finally:
+            run.close()
 
 
 def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -> bool:
@@ -179,28 +208,51 @@ def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -
     return bool(steps)
 
 
-def _restored(state: GANState, checkpoints: Checkpoints, plan: Plan, resume: str | int) -> GANState:
-    state = checkpoints.restore(state, None if resume in ("auto", "latest") else int(resume))
-    if int(state.step) > plan.steps:
-        raise ValueError(f"the checkpoint is of step {int(state.step)}, beyond --steps {plan.steps}: "
-                         "resume from an earlier one or train longer")
-    for step in checkpoints.steps():  # what an earlier try reached beyond where this one starts
-        if step > int(state.step):
-            checkpoints.delete(step)
-    return state
+def _start(initial: GANState, checkpoints: Checkpoints, plan: Plan,
+           resume: str | int) -> tuple[GANState, int]:
+    """The state to go on from and how often the run had gone back by then."""
+    if resume in ("auto", "latest"):
+        state, retries = _newest(initial, checkpoints)
+    else:
+        state = checkpoints.restore(initial, int(resume))
+        retries = checkpoints.manifest(int(resume))["retries"]
+    step = int(state.step)
+    if step > plan.steps:
+        raise ValueError(f"the checkpoint is of step {step}, beyond --steps {plan.steps}: resume from "
+                         "an earlier one or train longer")
+    if jax.process_index() == 0:
+        for later in checkpoints.steps():  # what an earlier try reached beyond where this one starts
+            if later > step:
+                checkpoints.delete(later)
+    return state, retries
+
+
+def _newest(initial: GANState, checkpoints: Checkpoints) -> tuple[GANState, int]:
+    """The state of the newest good checkpoint, the initial one if there is none; and its retries."""
+    state = checkpoints.restore_newest(initial) if jax.process_index() == 0 else None
+    step, = agreed(-1 if state is None else int(state.step))
+    if step < 0:
+        return initial, 0
+    if state is None:  # the first process has moved aside what is damaged
+        state = checkpoints.restore(initial, step)
+    return jax.device_put(state), checkpoints.manifest(step)["retries"]
 
 
 def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoints, state: GANState,
-          picture: Callable | None, score: Callable | None) -> tuple[GANState, dict]:
-    advance, put = _on_devices(gan, source, plan)
+          retries: int, picture: Callable | None, score: Callable | None, received: list[int],
+          deadline: float) -> tuple[GANState, dict]:
+    advance, put, part = _on_devices(gan, source, plan)
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
     first_step_seconds, end, key = None, step, jax.random.key(plan.seed)
+    if retries:
+        key = jax.random.fold_in(key, retries)
     feed = windows(source, keys.stream(key, "data"), plan.n_critic * plan.batch_size, step, plan.steps,
-                   put=put)
+                   put=put, part=part)
     metrics = {name: value for name, value in (run.metrics() or [{}])[-1].items() if name != "step"}
-    with (_signals() as received, closing(feed),
-          tqdm(total=plan.steps, initial=step, unit="step", disable=None, dynamic_ncols=True) as bar):
+    with (closing(feed),
+          tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True,
+               disable=None if jax.process_index() == 0 else True) as bar):
         while step < plan.steps:
             before = time.perf_counter()
             if step == end:
@@ -217,8 +269,11 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 chunk = max(1, int(_SECONDS_A_DISPATCH * count / elapsed))
             step += count
             bar.update(count)
-            interrupted = received[-1] if received and step < plan.steps else None
-            if step < stop and interrupted is None:
+            # On several processes all do what the first one means to do.
+            chunk, number, late = agreed(chunk, received[-1] if received else 0,
+                                         time.monotonic() > deadline)
+            interrupted = bool(number or late) and step < plan.steps
+            if step < stop and not interrupted:
                 continue
 
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
@@ -230,47 +285,60 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 if score is not None:
                     metrics |= score(state)
             if plan.is_due(plan.log_every, step) or plan.is_due(plan.sample_every, step):
-                run.log(step, metrics)
-                if bar.disable:
+                run.log(step, metrics, leaf_digests(_params(state)))
+                if bar.disable and jax.process_index() == 0:
                     print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr,
                           flush=True)
-            if plan.is_due(plan.checkpoint_every, step) or interrupted is not None:
-                checkpoints.save(step, state, metrics)
-            if interrupted is not None:
+            if plan.is_due(plan.checkpoint_every, step) or interrupted:
+                checkpoints.save(step, state, metrics, retries=retries)
+            if interrupted:
                 checkpoints.wait()
-                raise Interrupted(step, interrupted)
+                raise Interrupted(step, number or None)
     return state, {
         "steps": step,
         "final": metrics,
         "iterations_per_second": counted / seconds if counted else None,
         "first_step_seconds": first_step_seconds,
         "duration_seconds": time.perf_counter() - started,
+        "retries": retries,
         "params_sha256": params_digest(state.generator.params, state.critic.params),
+        "leaves_sha256": leaf_digests(_params(state)),
     }
 
 
-def _on_devices(gan: GAN, source: Source, plan: Plan) -> tuple[Callable, Callable[[PyTree], PyTree]]:
-    """Returns `train_steps` on one device or several, and what puts its arrays there."""
+def _params(state: GANState) -> dict[str, PyTree]:
+    return {"generator": state.generator.params, "critic": state.critic.params}
+
+
+def _on_devices(gan: GAN, source: Source, plan: Plan
+                ) -> tuple[Callable, Callable[[PyTree], PyTree], Part]:
+    """Returns `train_steps` on one device or several, what puts its arrays there, and which part of
+    each batch this process draws.
+    """
     step_fn = partial(train_steps, gan, source=source, n_critic=plan.n_critic,
                       batch_size=plan.batch_size, fakes_at_once=plan.fakes_at_once)
-    devices = jax.local_devices()[:plan.devices or None]
-    if len(devices) == 1:
-        return jax.jit(step_fn, donate_argnums=0), jax.device_put
-    everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), "devices"),
+    if jax.device_count() == 1 or plan.devices == 1:
+        return jax.jit(step_fn, donate_argnums=0), jax.device_put, Part()
+    devices = jax.devices()[:plan.devices or None]
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(here), "devices"),
                                             jax.sharding.PartitionSpec())
+    count = plan.batch_size // len(devices) * len(here)
     return (data_parallel(step_fn, devices=devices, batch_axis=None, donate=True),
-            partial(jax.device_put, device=everywhere))
+            partial(jax.device_put, device=everywhere),
+            Part(plan.batch_size, jax.process_index() * count, count))
 
 
 def _check_finite(step: int, metrics: dict[str, float], state: GANState) -> None:
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if not bad and not _all_finite((state.generator.params, state.critic.params)):
-        bad = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(
-            {"generator": state.generator.params, "critic": state.critic.params})[0]
-            if not np.isfinite(leaf).all()]
-    if bad:
-        raise NotFiniteError(f"training diverged: {bad[0]} is not finite at step {step}; the last "
-                             "checkpoint is of before. Try a lower learning rate or another seed")
+    if bad or not _all_finite(_params(state)):
+        leaves = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(
+            _params(state))[0] if not np.isfinite(leaf).all()]
+        what = bad[0] if bad else leaves[0]
+        leaf = f" (and the parameter {leaves[0]})" if bad and leaves else ""
+        raise NotFiniteError(f"training diverged: {what} is not finite at step {step}{leaf}; the last "
+                             "checkpoint is of before. Try a lower learning rate, another seed or "
+                             "--on-nan rollback")
 
 
 @jax.jit

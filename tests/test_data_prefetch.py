@@ -30,7 +30,7 @@ class Made(Dataset):
 @pytest.fixture
 def window_of(monkeypatch):
     """Sets how many steps a window holds."""
-    def set_steps(steps, per_step=PER_STEP, example_bytes=6 + 8):
+    def set_steps(steps, per_step=PER_STEP, example_bytes=6 + 8 + 12):
         monkeypatch.setattr(prefetch, "_BYTES", steps * per_step * example_bytes)
 
     return set_steps

@@ -7,16 +7,19 @@ import jax
 import numpy as np
 
 from jaxgan.data.order import epoch_and_offset
-from jaxgan.data.sources import Source
+from jaxgan.data.sources import Part, Source
 from jaxgan.types import Key, PyTree
 
 _BYTES = 2**26  # of a window, unless a single step has more
+
+_WHOLE = Part()
 
 _positions = jax.jit(epoch_and_offset, static_argnums=(1, 3))
 
 
 def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: int, *,
-            put: Callable[[PyTree], PyTree] = jax.device_put) -> Iterator[tuple[PyTree, int]]:
+            put: Callable[[PyTree], PyTree] = jax.device_put, part: Part = _WHOLE
+            ) -> Iterator[tuple[PyTree, int]]:
     """Yields arrays to draw the steps from `start` to `stop` from, each with the step it ends before.
 
     Of a resident source that is `source.arrays`, once. Of one that streams, they are windows of equal
@@ -29,12 +32,14 @@ def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: 
         start: the first step.
         stop: the step after the last.
         put: host arrays -> the same on the device or the devices.
+        part: the examples that this process's devices draw, of a source that streams.
     """
     if source.window is None:
         yield put(source.arrays), stop
         return
     example_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(source.arrays))
-    steps = min(max(1, _BYTES // (examples_per_step * example_bytes)), stop - start)
+    step_bytes = examples_per_step * example_bytes * part.count // part.block
+    steps = min(max(1, _BYTES // max(1, step_bytes)), stop - start)
     rows = np.arange(steps * examples_per_step, dtype=np.uint32)
     host = _host()
     key = jax.device_put(key, host)
@@ -42,7 +47,7 @@ def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: 
     def fetch(step: int) -> PyTree:
         with jax.default_device(host):  # the accelerators are busy
             positions = _positions(np.uint32(step), examples_per_step, rows, source.size)
-            arrays = source.window(key, *positions)
+            arrays = source.window(key, *positions, part)
         return put(arrays)
 
     with ThreadPoolExecutor(1) as thread:

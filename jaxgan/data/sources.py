@@ -16,6 +16,19 @@ from jaxgan.types import Array, Batch, Key, PyTree
 _ENDLESS = 2**31 - 1  # examples in an "epoch" of a set that has none
 
 
+class Part(NamedTuple):
+    """The examples that one of several processes reads: of every `block`, `count` from `first` on."""
+
+    block: int = 1
+    first: int = 0
+    count: int = 1
+
+    def rows(self, number: int) -> np.ndarray:
+        """Which of so many consecutive examples, a multiple of `block`, are in it."""
+        rows = np.arange(number).reshape(-1, self.block)
+        return rows[:, self.first:self.first + self.count].ravel()
+
+
 class Source(NamedTuple):
     """Examples that can be drawn by their position in an endless stream of epochs.
 
@@ -31,8 +44,9 @@ class Source(NamedTuple):
         sample_shape: the shape of one sample.
         value_range: the lowest and highest value of a sample.
         num_classes: the number of classes, 0 if there are none.
-        window: None, or (key, epochs [N], offsets [N]) -> the arrays, on the host, from which `draw`
-            draws the examples at these consecutive positions; see `jaxgan.data.prefetch`.
+        window: None, or (key, epochs [N], offsets [N], part) -> the arrays, on the host, from which
+            `draw` draws the examples of the part of these consecutive positions; see
+            `jaxgan.data.prefetch`.
     """
 
     arrays: PyTree
@@ -41,7 +55,7 @@ class Source(NamedTuple):
     sample_shape: tuple[int, ...]
     value_range: tuple[float, float]
     num_classes: int
-    window: Callable[[Key, Array, Array], PyTree] | None = None
+    window: Callable[[Key, Array, Array, Part], PyTree] | None = None
 
 
 class Examples(Protocol):
@@ -126,21 +140,25 @@ def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1
     size = len(examples)
     order = jax.jit(partial(shuffled_index, size=size))
 
-    def window(key: Key, epochs: Array, offsets: Array) -> PyTree:
-        images, classes = examples[np.asarray(order(stream(key, "order"), epochs, offsets))]
+    def window(key: Key, epochs: Array, offsets: Array, part: Part) -> PyTree:
+        rows = part.rows(len(epochs))
+        images, classes = examples[np.asarray(order(stream(key, "order"), epochs[rows], offsets[rows]))]
         if images.dtype != np.uint8 or classes.dtype != np.int32:
             raise TypeError("examples must be uint8 images and int32 labels; "
                             f"got {images.dtype} and {classes.dtype}")
-        arrays = {"images": images, "start": np.array([epochs[0], offsets[0]])}
+        arrays = {"images": images, "start": np.array([epochs[0], offsets[0]]),
+                  "part": np.array(part, np.uint32)}
         return arrays | {"labels": classes} if labels else arrays
 
     def locate(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Array:
         first_epoch, first_offset = arrays["start"]
-        return (epochs - first_epoch) * size + offsets - first_offset  # exact modulo 2**32
+        row = (epochs - first_epoch) * size + offsets - first_offset  # exact modulo 2**32
+        block, first, count = arrays["part"]
+        return row // block * count + row % block - first
 
     zero = np.zeros(1, np.uint32)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-                          window(jax.random.key(0), zero, zero))
+                          window(jax.random.key(0), zero, zero, Part()))
     return _images(examples, shapes, locate, value_range, dequantize)._replace(window=window)
 
 
