@@ -157,20 +157,25 @@ _DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_auto
 _HEARTBEAT_SECONDS = 8  # silent for so long, a process counts as lost
 
 
-def main(config_class: type[ConfigT], run: Callable[[ConfigT], Any]) -> None:
+def main(config_class: type[ConfigT], run: Callable[[ConfigT], None]) -> None:
     """Parses the command line, runs, and turns what a user can mend into one sentence and status 2."""
     name = Path(sys.argv[0]).stem
     config = tyro.cli(config_class, prog=f"python -m experiments.{name}",
                       description=sys.modules["__main__"].__doc__)
+    prepare(config)
+    if config.distributed or config.coordinator:
+        if _SUPERVISED not in os.environ:
+            sys.exit(_supervise())
+        sys.exit(guarded(lambda: (_join(config), run(config))[1]))
+    sys.exit(guarded(run, config))
+
+
+def prepare(config: Config) -> None:
+    """Sets what jax has to know before it looks at the devices."""
     if config.keep_programs:
         keep_programs()
     if config.deterministic:
         os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_DETERMINISTIC)).strip()
-    if config.distributed or config.coordinator:
-        if _SUPERVISED not in os.environ:
-            sys.exit(_supervise())
-        sys.exit(guarded(lambda: (_join(config), run(config))))
-    sys.exit(guarded(run, config))
 
 
 def keep_programs() -> None:
@@ -181,14 +186,14 @@ def keep_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def guarded(run: Callable[..., Any], *arguments: Any) -> int:
-    """Calls `run` and returns the exit status; errors become one line, unless JAXGAN_DEBUG is set."""
+def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
+    """Calls `run` and returns its exit status; errors become one line, unless JAXGAN_DEBUG is set."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with _terminable():
-            run(*arguments)
+            return run(*arguments) or 0
     except training.Interrupted as stop:
         print(f"{stop}; go on with: {_command('latest')}", file=sys.stderr)
         return 128 + stop.signal if stop.signal else OUT_OF_TIME
@@ -206,7 +211,6 @@ def guarded(run: Callable[..., Any], *arguments: Any) -> int:
         remedy = ": free some space and go on with --resume auto" if full else ""
         print(f"error: {error}{remedy}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _command(resume: str) -> str:
