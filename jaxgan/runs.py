@@ -130,7 +130,7 @@ class Run:
         """Appends a line of metrics, and one of the parameters' digests by leaf.
 
         Raises:
-            OSError: the disk is full; as of `save_real` and `save_picture`.
+            OSError: the disk is full; as of the methods below.
         """
         if self._board is None:
             return
@@ -140,6 +140,12 @@ class Run:
             name: digest[:_SHORT] for name, digest in digests.items()})
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Writes what TensorBoard's file has not got yet: a checkpoint must find it there."""
+        if self._board is not None:
+            self._check_room()
+            self._board.flush()
 
     def save_real(self, picture: np.ndarray) -> None:
         """Saves a picture of real samples, uint8 [height, width, 3]."""

@@ -276,6 +276,9 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
             if step < stop and not interrupted:
                 continue
 
+            saving = plan.is_due(plan.checkpoint_every, step) or interrupted
+            if saving:
+                checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
             _check_finite(step, metrics, state)
             bar.set_postfix_str(_summary(metrics))
@@ -289,7 +292,8 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 if bar.disable and jax.process_index() == 0:
                     print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr,
                           flush=True)
-            if plan.is_due(plan.checkpoint_every, step) or interrupted:
+            if saving:
+                run.flush()
                 checkpoints.save(step, state, metrics, retries=retries)
             if interrupted:
                 checkpoints.wait()

@@ -1,0 +1,92 @@
+"""Experiments as processes of their own, to be injured from outside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "10")
+_CACHE = tempfile.TemporaryDirectory()  # of compiled programs, so that a restart takes seconds
+
+
+def environment(devices=1):
+    """As a user has it, but with as many devices as are asked for, compiled in little time."""
+    return os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+                     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "XDG_CACHE_HOME": _CACHE.name, "NPROC": "16", "JAX_PLATFORMS": "cpu"}
+
+
+def start(name, *flags, devices=1):
+    return subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", *map(str, flags)], cwd=ROOT, text=True,
+        env=environment(devices), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process, timeout=120):
+    """Its last line and its status."""
+    _, errors = process.communicate(timeout=timeout)
+    assert "Traceback" not in errors, errors
+    return (errors.splitlines() or [""])[-1], process.returncode
+
+
+def wait_until(condition, process, seconds=120):
+    """Waits for something, which must come before the process ends."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def kill(process):
+    """Ends it as a crash of the machine's would: at once, with nothing it could do about it."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def rows(folder):
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def last_row(folder):
+    """The last step whose line is complete, 0 if none is."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def events(folder):
+    """What TensorBoard shows: the scalars of its files, (name, step) -> value.
+
+    A file that starts anew at a step takes back what earlier ones say from there on.
+    """
+    from tensorboardX.proto import event_pb2
+
+    seen = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data = path.read_bytes()
+        while len(data) > 12:
+            # The record format: length (8 bytes), its checksum (4), the event, its checksum (4).
+            length = int.from_bytes(data[:8], "little")
+            if len(data) < 16 + length:  # cut short by a kill
+                break
+            event = event_pb2.Event.FromString(data[12:12 + length])
+            if event.session_log.status == event_pb2.SessionLog.START:
+                seen = {key: value for key, value in seen.items() if key[1] < event.step}
+            for value in event.summary.value:
+                if value.WhichOneof("value") == "simple_value":
+                    assert (value.tag, event.step) not in seen, "doubled"
+                    seen[value.tag, event.step] = value.simple_value
+            data = data[16 + length:]
+    return seen

@@ -1,0 +1,97 @@
+"""Processes that are killed, stopped, crowded out: nothing is lost, and nothing shows in the end."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.faults import processes
+from tests.faults.soak import soak
+
+ENDLESS = ("--steps", 10**9, "--resume", "auto")
+
+
+def test_twenty_kills_leave_no_trace(tmp_path):
+    figures = soak(tmp_path, kills=20, seed=1)
+    assert figures["resumed"] > 10  # it did go on in between
+    assert figures["most_lost"] > 0  # and was not always killed right after a save
+
+
+@pytest.mark.parametrize("phase", ["start", "compile", "step", "save", "evaluation"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path):
+    run = tmp_path / "run"
+    name, every = ("gaussians", 1) if phase == "evaluation" else ("digits", 10**6)
+    process = processes.start(name, *processes.TINY, *ENDLESS, "--sample-every", every, "--run-dir", run,
+                              "--checkpoint-every", 20 if phase == "save" else 10**6)
+    begun = {
+        "start": lambda: _imported(process, "optax"),
+        "compile": lambda: (run / "samples" / "real.png").exists(),
+        "step": lambda: processes.last_row(run) > 0,
+        "save": lambda: any((run / "checkpoints").glob("unfinished_*")),
+        "evaluation": lambda: processes.last_row(run) > 0,
+    }[phase]
+    processes.wait_until(begun, process)
+    process.send_signal(number)
+    sent = time.monotonic()
+    last, status = processes.finish(process)
+    assert time.monotonic() - sent < 5 + (10 if phase in ("start", "compile") else 1)
+    assert status == 128 + number or (phase == "start" and status in (-number, 130))
+    if phase != "start":
+        assert "go on with: " in last
+        assert "--resume latest" in last
+        steps = [path.name for path in (run / "checkpoints").iterdir()]
+        assert f"stopped at step {int(max(steps))}" in last
+    processes.finish(processes.start(name, *processes.TINY, "--steps", 10**9, "--resume", "auto",
+                                     "--max-hours", 1e-9, "--run-dir", run, "--sample-every", every,
+                                     "--checkpoint-every", 10**6))
+
+
+def _imported(process, package):
+    """Whether a process has opened a file of a package: it is past its own first lines."""
+    try:
+        return package in open(f"/proc/{process.pid}/maps").read() or "jaxlib" in open(
+            f"/proc/{process.pid}/maps").read()
+    except OSError:
+        return False
+
+
+def test_two_processes_do_not_share_a_run(tmp_path):
+    flags = (*processes.TINY, *ENDLESS, "--run-dir", tmp_path / "run")
+    first = processes.start("digits", *flags)
+    processes.wait_until(lambda: processes.last_row(tmp_path / "run") > 0, first)
+    last, status = processes.finish(processes.start("digits", *flags))
+    assert (status, first.poll()) == (2, None)
+    assert f"is being written to by process {first.pid} on " in last
+    processes.kill(first)  # and its lock with it
+    last, status = processes.finish(processes.start("digits", *flags, "--max-hours", 1e-9))
+    assert status == 75
+    assert "the time being over; go on with: " in last
+
+
+def test_a_full_disk_stops_with_one_line_and_the_run_can_go_on(tmp_path):
+    """On a file system of 3 MB, if this process may mount one."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], check=False,
+                             capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        flags = (*processes.TINY, "--run-dir", small / "run", "--checkpoint-every", 20, "--keep", 50,
+                 "--resume", "auto")
+        last, status = processes.finish(processes.start("digits", *flags, "--steps", 10**9))
+        assert status == 2
+        assert last.startswith("error: ")
+        assert "free" in last
+        assert not list((small / "run" / "checkpoints").glob("unfinished_*"))
+        reached = max(int(path.name) for path in (small / "run" / "checkpoints").iterdir())
+        assert subprocess.run(["mount", "-o", "remount,size=50m", small], check=False).returncode == 0
+        last, status = processes.finish(processes.start(
+            "digits", *flags, "--steps", reached + 20))
+        assert status == 0, last
+    finally:
+        subprocess.run(["umount", small], check=False)
+    assert os.listdir(small) == []
