@@ -42,6 +42,14 @@ def save_png(path: Path, picture: np.ndarray) -> None:
     os.replace(partial, path)
 
 
+def load_png(path: Path) -> np.ndarray:
+    """Loads a picture that `save_png` has saved."""
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG",)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def save_curves(path: Path, rows: list[dict[str, float]]) -> None:
     """Plots every metric over the steps, losses and scores of one kind in one panel."""
     import matplotlib.figure

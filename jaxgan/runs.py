@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgan.pictures import save_curves, save_png
+from jaxgan.pictures import load_png, save_curves, save_png
 
 _LOCK = "lock"
 _SHORT = 16  # digits of a digest in digests.jsonl
@@ -104,6 +104,8 @@ class Run:
     def start(self, step: int) -> None:
         """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it.
 
+        TensorBoard's file is written anew: what it was to be given when a process was killed is lost.
+
         Raises:
             RunError: the folder can't be written to.
         """
@@ -118,13 +120,19 @@ class Run:
             for path in (self._metrics_path, self._digests_path):
                 rows = [row for row in _rows(path) if row["step"] <= step]
                 _write(path, "".join(json.dumps(row) + "\n" for row in rows))
-            for path in (self.folder / "samples").glob("step_*.png"):
-                if path.stem.removeprefix("step_").isdigit() and int(path.stem[5:]) > step:
-                    path.unlink()
+            pictures = _pictures(self.folder / "samples")
+            for picture_step in [later for later in pictures if later > step]:
+                pictures.pop(picture_step).unlink()
+            for path in self.folder.glob("events.out.tfevents.*"):
+                path.unlink()
         except OSError as error:
             raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
                            "choose another --run-dir") from error
-        self._board = SummaryWriter(str(self.folder), purge_step=step + 1, write_to_disk=True)
+        self._board = SummaryWriter(str(self.folder), flush_secs=10)
+        for row in self.metrics():
+            self._show(**row)
+        for picture_step, path in pictures.items():
+            self._board.add_image("samples", load_png(path), picture_step, dataformats="HWC")
 
     def log(self, step: int, metrics: dict[str, float], digests: dict[str, str]) -> None:
         """Appends a line of metrics, and one of the parameters' digests by leaf.
@@ -138,14 +146,11 @@ class Run:
         _append(self._metrics_path, {"step": step, **metrics})
         _append(self._digests_path, {"step": step} | {
             name: digest[:_SHORT] for name, digest in digests.items()})
+        self._show(step, **metrics)
+
+    def _show(self, step: int, **metrics: float) -> None:
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
-
-    def flush(self) -> None:
-        """Writes what TensorBoard's file has not got yet: a checkpoint must find it there."""
-        if self._board is not None:
-            self._check_room()
-            self._board.flush()
 
     def save_real(self, picture: np.ndarray) -> None:
         """Saves a picture of real samples, uint8 [height, width, 3]."""
@@ -292,6 +297,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             break
         rows.append(row)
     return rows
+
+
+def _pictures(folder: Path) -> dict[int, Path]:
+    """The pictures of samples by step."""
+    return {int(path.stem[5:]): path for path in sorted(folder.glob("step_*.png"))
+            if path.stem[5:].isdecimal()}
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

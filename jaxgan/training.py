@@ -293,7 +293,6 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                     print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr,
                           flush=True)
             if saving:
-                run.flush()
                 checkpoints.save(step, state, metrics, retries=retries)
             if interrupted:
                 checkpoints.wait()

@@ -67,26 +67,18 @@ def result(folder):
 
 
 def events(folder):
-    """What TensorBoard shows: the scalars of its files, (name, step) -> value.
-
-    A file that starts anew at a step takes back what earlier ones say from there on.
-    """
+    """The scalars of TensorBoard's one file, (name, step) -> value."""
     from tensorboardX.proto import event_pb2
 
-    seen = {}
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        data = path.read_bytes()
-        while len(data) > 12:
-            # The record format: length (8 bytes), its checksum (4), the event, its checksum (4).
-            length = int.from_bytes(data[:8], "little")
-            if len(data) < 16 + length:  # cut short by a kill
-                break
-            event = event_pb2.Event.FromString(data[12:12 + length])
-            if event.session_log.status == event_pb2.SessionLog.START:
-                seen = {key: value for key, value in seen.items() if key[1] < event.step}
-            for value in event.summary.value:
-                if value.WhichOneof("value") == "simple_value":
-                    assert (value.tag, event.step) not in seen, "doubled"
-                    seen[value.tag, event.step] = value.simple_value
-            data = data[16 + length:]
+    path, = folder.glob("events.out.tfevents.*")
+    seen, data = {}, path.read_bytes()
+    while data:
+        # The record format: length (8 bytes), its checksum (4), the event, its checksum (4).
+        length = int.from_bytes(data[:8], "little")
+        event = event_pb2.Event.FromString(data[12:12 + length])
+        for value in event.summary.value:
+            if value.WhichOneof("value") == "simple_value":
+                assert (value.tag, event.step) not in seen, "doubled"
+                seen[value.tag, event.step] = value.simple_value
+        data = data[16 + length:]
     return seen

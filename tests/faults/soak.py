@@ -11,6 +11,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from jaxgan.checkpoints import Checkpoints
 from tests.faults import processes
 
@@ -24,7 +26,7 @@ def soak(folder: Path, kills: int, seed: int, report=lambda text: None) -> dict[
     run, lost, resumed_at = folder / "killed", [], []
     flags = (*FLAGS, "--steps", 10**9, "--run-dir", run)
     for killed in range(1, kills + 1):
-        base, opened = max(Checkpoints(run / "checkpoints").steps(), default=0), len(_events(run))
+        base, opened = max(Checkpoints(run / "checkpoints").steps(), default=0), _events(run)
         process = processes.start("digits", *flags)
         if chance.random() < 0.25:  # while it starts, restores, compiles
             time.sleep(chance.uniform(0.0, 4.0))
@@ -50,18 +52,20 @@ def soak(folder: Path, kills: int, seed: int, report=lambda text: None) -> dict[
         assert processes.result(run)[name] == processes.result(whole)[name], name
     for name in ("metrics.jsonl", "digests.jsonl"):
         assert (run / name).read_text() == (whole / name).read_text(), name
-    assert processes.events(run) == processes.events(whole)
+    assert processes.events(run) == processes.events(whole) == {
+        (name, row["step"]): np.float32(value) for row in processes.rows(run)
+        for name, value in row.items() if name != "step"}
     assert not list((run / "checkpoints").glob("unfinished_*"))
     assert not list((run / "checkpoints").glob("damaged_*"))
     return {"kills": kills, "steps": steps, "most_lost": max(lost), "resumed": len(set(resumed_at))}
 
 
-def _went_on(run: Path, opened: int, base: int) -> bool:
-    return len(_events(run)) > opened and processes.last_row(run) > base
+def _went_on(run: Path, opened: set[str], base: int) -> bool:
+    return bool(_events(run) - opened) and processes.last_row(run) > base
 
 
-def _events(run: Path) -> list[Path]:
-    return list(run.glob("events.out.tfevents.*"))
+def _events(run: Path) -> set[str]:
+    return {path.name for path in run.glob("events.out.tfevents.*")}
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ def test_twenty_kills_leave_no_trace(tmp_path):
     assert figures["most_lost"] > 0  # and was not always killed right after a save
 
 
-@pytest.mark.parametrize("phase", ["start", "compile", "step", "save", "evaluation"])
+@pytest.mark.parametrize("phase", ["compile", "step", "save", "evaluation"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path):
     run = tmp_path / "run"
@@ -27,7 +27,6 @@ def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path
     process = processes.start(name, *processes.TINY, *ENDLESS, "--sample-every", every, "--run-dir", run,
                               "--checkpoint-every", 20 if phase == "save" else 10**6)
     begun = {
-        "start": lambda: _imported(process, "optax"),
         "compile": lambda: (run / "samples" / "real.png").exists(),
         "step": lambda: processes.last_row(run) > 0,
         "save": lambda: any((run / "checkpoints").glob("unfinished_*")),
@@ -37,25 +36,11 @@ def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path
     process.send_signal(number)
     sent = time.monotonic()
     last, status = processes.finish(process)
-    assert time.monotonic() - sent < 5 + (10 if phase in ("start", "compile") else 1)
-    assert status == 128 + number or (phase == "start" and status in (-number, 130))
-    if phase != "start":
-        assert "go on with: " in last
-        assert "--resume latest" in last
-        steps = [path.name for path in (run / "checkpoints").iterdir()]
-        assert f"stopped at step {int(max(steps))}" in last
-    processes.finish(processes.start(name, *processes.TINY, "--steps", 10**9, "--resume", "auto",
-                                     "--max-hours", 1e-9, "--run-dir", run, "--sample-every", every,
-                                     "--checkpoint-every", 10**6))
-
-
-def _imported(process, package):
-    """Whether a process has opened a file of a package: it is past its own first lines."""
-    try:
-        return package in open(f"/proc/{process.pid}/maps").read() or "jaxlib" in open(
-            f"/proc/{process.pid}/maps").read()
-    except OSError:
-        return False
+    assert time.monotonic() - sent < 5 + (10 if phase == "compile" else 1)  # one dispatch
+    assert status == 128 + number
+    step = max(int(path.name) for path in (run / "checkpoints").iterdir())
+    assert f"stopped at step {step}; go on with: " in last
+    assert last.endswith("--resume latest")
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):
