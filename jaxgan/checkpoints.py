@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jaxgan.digests import json_digest, leaf_digest, leaf_digests
+from jaxgan.parallel import agreed
 from jaxgan.types import PyTree
 
 _MANIFEST = "manifest.json"
@@ -226,19 +227,35 @@ class Checkpoints:
         """Returns the state of the newest good checkpoint, None if there is none.
 
         Damaged ones that are newer are moved aside, with a warning each; for the run that owns the
-        folder only.
+        folder only, by all its processes together.
 
         Raises:
             CheckpointError: it is of another architecture or configuration.
         """
-        for step in reversed(self.steps()):
+        while True:
+            # One process looks and moves; then all restore, as orbax has them wait for each other.
+            step, = agreed(self._newest_whole() if jax.process_index() == 0 else -1)
+            if step < 0:
+                return None
             try:
                 return self.restore(template, step)
             except DamagedError as error:
-                aside = _unused(self.folder / f"damaged_{_name(step)}")
-                os.replace(self.folder / _name(step), aside)
-                warnings.warn(f"{error}; moved to {aside.name}", UserWarning, stacklevel=2)
-        return None
+                if jax.process_index() == 0:
+                    self._move_aside(step, error)
+
+    def _newest_whole(self) -> int:
+        for step in reversed(self.steps()):
+            try:
+                self._check_files(step, self.manifest(step)["files"])
+                return step
+            except DamagedError as error:
+                self._move_aside(step, error)
+        return -1
+
+    def _move_aside(self, step: int, error: DamagedError) -> None:
+        aside = _unused(self.folder / f"damaged_{_name(step)}")
+        os.replace(self.folder / _name(step), aside)
+        warnings.warn(f"{error}; moved to {aside.name}", UserWarning, stacklevel=3)
 
     def delete(self, step: int) -> None:
         """Deletes the checkpoint of a step."""

@@ -229,13 +229,10 @@ def _start(initial: GANState, checkpoints: Checkpoints, plan: Plan,
 
 def _newest(initial: GANState, checkpoints: Checkpoints) -> tuple[GANState, int]:
     """The state of the newest good checkpoint, the initial one if there is none; and its retries."""
-    state = checkpoints.restore_newest(initial) if jax.process_index() == 0 else None
-    step, = agreed(-1 if state is None else int(state.step))
-    if step < 0:
+    state = checkpoints.restore_newest(initial)
+    if state is None:
         return initial, 0
-    if state is None:  # the first process has moved aside what is damaged
-        state = checkpoints.restore(initial, step)
-    return jax.device_put(state), checkpoints.manifest(step)["retries"]
+    return jax.device_put(state), checkpoints.manifest(int(state.step))["retries"]
 
 
 def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoints, state: GANState,

@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -202,25 +201,6 @@ def test_sample_and_list(digits, tmp_path):
     table = run("list", digits.parent).stdout
     assert "digits" in table
     assert result(digits)["params_sha256"][:12] in table
-
-
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
-    process = subprocess.Popen(
-        command("digits", *TINY, "--steps", 1_000_000, "--run-dir", tmp_path / "run"), cwd=ROOT,
-        env=environment(), stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "metrics.jsonl").exists() or not rows(tmp_path / "run"):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "go on with:" in stderr.splitlines()[-1]
-    assert stderr.splitlines()[-1].endswith("--resume latest")
-    assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -30,7 +30,11 @@ def start(name, *flags, devices=1):
 
 def finish(process, timeout=120):
     """Its last line and its status."""
-    _, errors = process.communicate(timeout=timeout)
+    try:
+        _, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     assert "Traceback" not in errors, errors
     return (errors.splitlines() or [""])[-1], process.returncode
 

@@ -19,8 +19,9 @@ def test_twenty_kills_leave_no_trace(tmp_path):
     assert figures["most_lost"] > 0  # and was not always killed right after a save
 
 
-@pytest.mark.parametrize("phase", ["compile", "step", "save", "evaluation"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("phase", "number"), [
+    ("compile", signal.SIGTERM), ("step", signal.SIGTERM), ("save", signal.SIGTERM),
+    ("evaluation", signal.SIGTERM), ("step", signal.SIGINT)])
 def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path):
     run = tmp_path / "run"
     name, every = ("gaussians", 1) if phase == "evaluation" else ("digits", 10**6)

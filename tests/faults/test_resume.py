@@ -1,0 +1,127 @@
+"""Every experiment comes to the same bits however often it is interrupted, and its rerun says so."""
+
+import importlib
+import json
+import shutil
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import tyro
+from jax.experimental.compilation_cache import compilation_cache
+
+from experiments import cli, reproduce
+from jaxgan.data import Dataset
+from tests.faults import processes
+
+STEPS = 5
+SIZES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "images": (32, 32, 3), "digits": (8, 8, 1)}
+FLAGS = {"images": ("--folder", "any", "--image-size", "32", "--ema-decay", "0.9", "--model", "dcgan"),
+         "cifar10": ("--decay-steps", "10"),
+         "gaussians": ("--loss", "relativistic", "--input-noise", "0.1", "--input-noise-steps", "4")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_programs(tmp_path_factory):
+    """Each run compiles the same programs."""
+    compilation_cache.reset_cache()
+    before = {name: getattr(jax.config, name) for name in (
+        "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")}
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def trained(monkeypatch, capsys):
+    """Runs an experiment in this process, on a few made-up images in place of the downloads."""
+    def train(name, folder, *flags):
+        module = importlib.import_module(f"experiments.{name}")
+        if name in SIZES:
+            made_up = Dataset(name, np.random.default_rng(0).integers(
+                0, 256, (11, *SIZES[name]), dtype=np.uint8), np.zeros(11, np.int32), ("any",))
+            monkeypatch.setattr(module, "load", lambda *_, **__: made_up)
+        config = tyro.cli(module.Config, args=[*map(str, (
+            "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", 1,
+            "--sample-every", 0, "--no-keep-programs", "--run-dir", folder, *FLAGS.get(name, ()),
+            *flags))])
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert cli.guarded(module.main, config) == 0, capsys.readouterr().err
+
+    return train
+
+
+@pytest.mark.parametrize("name", cli.EXPERIMENTS)
+def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
+    trained(name, tmp_path / "whole", "--steps", STEPS)
+    for stop in (1, 4, STEPS):  # one run, stopped at all of them
+        trained(name, tmp_path / "parts", "--steps", stop, "--resume", "auto")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert processes.result(parts)["leaves_sha256"] == processes.result(whole)["leaves_sha256"]
+    for ours, theirs in zip(processes.rows(parts), processes.rows(whole), strict=True):
+        assert theirs.items() <= ours.items()  # a run that ends samples, and logs what it finds
+    assert (parts / "digests.jsonl").read_text() == (whole / "digests.jsonl").read_text()
+    capsys.readouterr()
+    assert reproduce.main(reproduce.Options(str(parts))) == 0
+    assert f"identical: {STEPS} logged steps, up to step {STEPS}" in capsys.readouterr().out
+
+
+def test_a_difference_is_named_by_step_and_leaf(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    trained("gaussians", run, "--steps", 3)
+    config = json.loads((run / "config.json").read_text())
+    config["versions"]["jax"] = "0.1"
+    (run / "config.json").write_text(json.dumps(config))
+    lines = [json.loads(line) for line in (run / "digests.jsonl").read_text().splitlines()]
+    lines[1]["['critic']['Dense_0']['kernel']"] = "0"
+    (run / "digests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    assert reproduce.main(reproduce.Options(str(run))) == 1
+    printed = capsys.readouterr().out
+    assert "different: first at step 2: parameter ['critic']['Dense_0']['kernel']; 1 in all" in printed
+    assert "environment: versions was " in printed
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(trained, tmp_path, capsys):
+    for folder in ("whole", "hurt"):
+        trained("gaussians", tmp_path / folder, "--steps", 4, "--checkpoint-every", 2)
+    latest = tmp_path / "hurt" / "checkpoints" / "00000004"
+    shutil.rmtree(latest / "d")
+    trained("gaussians", tmp_path / "hurt", "--steps", 4, "--checkpoint-every", 2, "--resume", "auto")
+    assert "moved to damaged_00000004" in capsys.readouterr().err
+    assert (processes.result(tmp_path / "hurt")["params_sha256"]
+            == processes.result(tmp_path / "whole")["params_sha256"])
+
+
+def test_rollback_goes_on_with_other_numbers_and_three_times_at_most(trained, tmp_path, monkeypatch,
+                                                                     capsys):
+    from jaxgan import training
+
+    check, failing = training._check_finite, [3, 4, 4]  # as if the loss were not finite there
+
+    def diverges(step, metrics, state):
+        check(step, metrics, state)
+        if failing and step == failing[0]:
+            failing.pop(0)
+            raise training.NotFiniteError("training diverged: critic/loss is not finite")
+
+    monkeypatch.setattr(training, "_check_finite", diverges)
+    flags = ("--steps", 4, "--checkpoint-every", 2)
+    trained("gaussians", tmp_path / "run", *flags, "--on-nan", "rollback")
+    assert processes.result(tmp_path / "run")["retries"] == 3
+    assert [row["step"] for row in processes.rows(tmp_path / "run")] == [1, 2, 3, 4]
+    warned = capsys.readouterr().err
+    assert "going on from step 2 with other random numbers, try 1 of 3" in warned
+    assert "try 3 of 3" in warned
+    trained("gaussians", tmp_path / "calm", *flags, "--on-nan", "rollback")
+    ours, calm = processes.rows(tmp_path / "run"), processes.rows(tmp_path / "calm")
+    assert ours[:2] == calm[:2]
+    assert ours[2] != calm[2]
+    failing += [1, 1, 1, 1]
+    with pytest.raises(AssertionError, match="training diverged"):
+        trained("gaussians", tmp_path / "hopeless", *flags, "--on-nan", "rollback")
