@@ -165,9 +165,11 @@ def train(
     try:
         resuming = _is_resuming(checkpoints, run, resume)
         with _signals() as received:
-            initial = initial_state(gan, plan.seed, example_batch(source, plan.batch_size))
+            begin = partial(initial_state, gan, plan.seed, example_batch(source, plan.batch_size))
+            template = jax.eval_shape(begin)
             run.lock()
-            state, retries = _start(initial, checkpoints, plan, resume) if resuming else (initial, 0)
+            state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming
+                              else (begin(), 0))
             result = read_result(run.folder)
             if result is not None and result["steps"] == int(state.step) == plan.steps:
                 return state, result  # finished already
@@ -184,7 +186,7 @@ def train(
                     if plan.on_nan == "stop" or retries == _RETRIES:
                         raise
                     checkpoints.wait()
-                    state, _ = _newest(initial, checkpoints)
+                    state, _ = _newest(begin, template, checkpoints)
                     retries += 1
                     warnings.warn(f"{error}; going on from step {int(state.step)} with other random "
                                   f"numbers, try {retries} of {_RETRIES}", UserWarning, stacklevel=2)
@@ -208,13 +210,13 @@ def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -
     return bool(steps)
 
 
-def _start(initial: GANState, checkpoints: Checkpoints, plan: Plan,
+def _start(begin: Callable[[], GANState], template: GANState, checkpoints: Checkpoints, plan: Plan,
            resume: str | int) -> tuple[GANState, int]:
     """The state to go on from and how often the run had gone back by then."""
     if resume in ("auto", "latest"):
-        state, retries = _newest(initial, checkpoints)
+        state, retries = _newest(begin, template, checkpoints)
     else:
-        state = checkpoints.restore(initial, int(resume))
+        state = jax.device_put(checkpoints.restore(template, int(resume)))
         retries = checkpoints.manifest(int(resume))["retries"]
     step = int(state.step)
     if step > plan.steps:
@@ -227,11 +229,12 @@ def _start(initial: GANState, checkpoints: Checkpoints, plan: Plan,
     return state, retries
 
 
-def _newest(initial: GANState, checkpoints: Checkpoints) -> tuple[GANState, int]:
+def _newest(begin: Callable[[], GANState], template: GANState,
+            checkpoints: Checkpoints) -> tuple[GANState, int]:
     """The state of the newest good checkpoint, the initial one if there is none; and its retries."""
-    state = checkpoints.restore_newest(initial)
+    state = checkpoints.restore_newest(template)
     if state is None:
-        return initial, 0
+        return begin(), 0
     return jax.device_put(state), checkpoints.manifest(int(state.step))["retries"]
 
 
