@@ -320,20 +320,15 @@ def train(name: str, config: Config, gan: GAN, source: Source, *,
           picture: Callable[[GANState], np.ndarray] | None = None,
           score: Callable[[GANState], dict[str, float]] | None = None) -> None:
     """Trains into the run's folder and prints what came out."""
-    if config.resume and config.resume not in ("auto", "latest") and not config.resume.isdigit():
-        raise ValueError(f"resume must be auto, latest or a step; got {config.resume!r}")
     if config.stream and source.window is None:
         raise ValueError(f"stream is for images; {name} draws its samples where it needs them")
     config = dataclasses.replace(config, run_dir=config.run_dir or f"runs/{name}")
-    plan = training.Plan(**{field.name: getattr(config, field.name) or None
-                            if field.name == "best_metric" else getattr(config, field.name)
-                            for field in dataclasses.fields(training.Plan)})
     settings = {"experiment": name, **dataclasses.asdict(config),
                 "sample_shape": list(source.sample_shape), "value_range": list(source.value_range)}
     run, real = Run(config.run_dir, settings, settings.keys() - _REPORTING), None
     if len(source.sample_shape) == 3:
         picture, real = picture or image_grid(gan, source, config.seed), real_grid(source, config.seed)
-    _, result = training.train(gan, source, run, plan, real=real, picture=picture, score=score,
+    _, result = training.train(gan, source, run, plan(config), real=real, picture=picture, score=score,
                                resume=config.resume or None)
     if jax.process_index() > 0:
         return
@@ -343,6 +338,14 @@ def train(name: str, config: Config, gan: GAN, source: Source, *,
     for metric, value in result["final"].items():
         print(f"  {metric:28} {value:.5g}")
     print(f"  params_sha256                {result['params_sha256']}")
+
+
+def plan(config: Config) -> training.Plan:
+    """How long to train and how often to report."""
+    if config.resume and config.resume not in ("auto", "latest") and not config.resume.isdecimal():
+        raise ValueError(f"resume must be auto, latest or a step; got {config.resume!r}")
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(training.Plan)}
+    return training.Plan(**values | {"best_metric": config.best_metric or None})
 
 
 def image_grid(gan: GAN, source: Source, seed: int,
