@@ -282,26 +282,6 @@ def test_the_families_are_one_command_each(flags, tmp_path, capsys):
     assert result(tmp_path / "run")["steps"] == 2
 
 
-@pytest.mark.parametrize("name", cli.EXPERIMENTS)
-def test_every_experiment_runs_two_steps(name, tmp_path, monkeypatch, capsys):
-    """On small made-up images in place of the downloads, on two devices."""
-    module = importlib.import_module(f"experiments.{name}")
-    size = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "images": (32, 32, 3)}.get(name)
-    if size:
-        random = np.random.default_rng(0)
-        made_up = Dataset(name, random.integers(0, 256, (16, *size), dtype=np.uint8),
-                          np.zeros(16, np.int32), ("any",))
-        monkeypatch.setattr(module, "load", lambda *_, **__: made_up)
-    flags = (*TINY, "--steps", 2, "--devices", 2, "--run-dir", tmp_path / "run",
-             *(("--folder", "any", "--image-size", 32) if name == "images" else ()))
-    assert run_here(name, *flags) == 0, capsys.readouterr().err
-    assert result(tmp_path / "run")["steps"] == 2
-    restored, config, settings = cli.load_run(str(tmp_path / "run"))
-    assert restored is module
-    assert config.width == 8
-    assert None not in settings.values()
-
-
 @pytest.mark.parametrize("name", ["cifar10", "digits", "images", "mnist"])
 def test_images_are_streamed_on_request(name, tmp_path, monkeypatch):
     module = importlib.import_module(f"experiments.{name}")

@@ -46,7 +46,7 @@ def trained(monkeypatch, capsys):
                 0, 256, (11, *SIZES[name]), dtype=np.uint8), np.zeros(11, np.int32), ("any",))
             monkeypatch.setattr(module, "load", lambda *_, **__: made_up)
         config = tyro.cli(module.Config, args=[*map(str, (
-            "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", 1,
+            "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", 2,
             "--sample-every", 0, "--no-keep-programs", "--run-dir", folder, *FLAGS.get(name, ()),
             *flags))])
         with warnings.catch_warnings():
@@ -58,6 +58,7 @@ def trained(monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", cli.EXPERIMENTS)
 def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
+    """On two devices."""
     trained(name, tmp_path / "whole", "--steps", STEPS)
     for stop in (1, 4, STEPS):  # one run, stopped at all of them
         trained(name, tmp_path / "parts", "--steps", stop, "--resume", "auto")
@@ -66,6 +67,9 @@ def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_comp
     for ours, theirs in zip(processes.rows(parts), processes.rows(whole), strict=True):
         assert theirs.items() <= ours.items()  # a run that ends samples, and logs what it finds
     assert (parts / "digests.jsonl").read_text() == (whole / "digests.jsonl").read_text()
+    module, config, recorded = cli.load_run(str(parts))
+    assert (module.__name__, config.width) == (f"experiments.{name}", 8)
+    assert None not in recorded.values()
     capsys.readouterr()
     assert reproduce.main(reproduce.Options(str(parts))) == 0
     assert f"identical: {STEPS} logged steps, up to step {STEPS}" in capsys.readouterr().out
