@@ -15,7 +15,7 @@ ENDLESS = ("--steps", 10**9, "--resume", "auto")
 
 def test_twenty_kills_leave_no_trace(tmp_path):
     figures = soak(tmp_path, kills=20, seed=1)
-    assert figures["resumed"] > 10  # it did go on in between
+    assert figures["resumed"] >= 5  # it did go on in between
     assert figures["most_lost"] > 0  # and was not always killed right after a save
 
 
