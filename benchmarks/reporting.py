@@ -35,9 +35,9 @@ class TimedRun(Run):
         self.segments: list[float] = []
         self.finishing = 0.0
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, float], digests: dict[str, str]) -> None:
         """Logs, and takes the time where one is due."""
-        super().log(step, metrics)
+        super().log(step, metrics, digests)
         if step % self.period == self.period // 2:
             if self.started is not None:
                 self.segments.append(time.perf_counter() - self.started)

@@ -113,3 +113,12 @@ def test_run_writes_its_tables(tmp_path):
     assert "(1) PyTorch was not measured" in text
     assert float(pace[1].split()[0].replace(",", "")) > 0
     assert float(sampling[1].split()[0].replace(",", "")) > 0
+
+
+def test_reporting_is_timed_between_checkpoints():
+    from benchmarks.reporting import Reporting
+
+    measured = Reporting({"width": 8, "batch_size": 8, "n_critic": 1, "checkpoint_every": 4,
+                          "log_every": 2, "sample_every": 0}).measure(2)
+    assert [len(measured["train"]), len(measured["bare"]), measured["period"]] == [2, 2, 4]
+    assert min(measured["train"] + measured["bare"]) > 0
