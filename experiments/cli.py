@@ -1,5 +1,6 @@
 """What every experiment shares: its flags, and the way from a configuration to a finished run."""
 
+import ctypes
 import dataclasses
 import difflib
 import errno
@@ -242,6 +243,7 @@ def _terminable() -> Iterator[None]:
 # frames; so each runs below a parent that has the last word.
 
 _SUPERVISED = "JAXGAN_SUPERVISED"
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 
 
 def _supervise() -> int:
@@ -261,6 +263,8 @@ def _supervise() -> int:
 
 def _join(config: Config) -> None:
     """Joins the other processes."""
+    if sys.platform == "linux":  # who kills the parent means this process
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     known = {}
     if config.coordinator:
         if config.num_processes < 1 or not 0 <= config.process_id < config.num_processes:

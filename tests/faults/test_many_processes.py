@@ -1,10 +1,7 @@
 """Several processes, which find each other on this machine: `jax.distributed` as on a cluster."""
 
-import os
-import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
@@ -46,11 +43,8 @@ def test_a_process_that_is_killed_ends_the_other_soon_and_both_resume_exactly(tw
     run = tmp_path / "run"
     first, second = start_two(run, "--steps", 10**9)
     processes.wait_until(lambda: (run / "checkpoints" / "00000020").exists(), first)
-    child = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()[0]
-    os.kill(int(child), signal.SIGKILL)
+    processes.kill(second)
     killed = time.monotonic()
-    last, status = processes.finish(second)
-    assert (status, "ended by SIGKILL" in last) == (137, True)
     _, errors = first.communicate(timeout=60)
     assert time.monotonic() - killed < 15
     assert first.returncode == 1
