@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -383,11 +383,16 @@ def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:
     if missing:
         raise ValueError(f"{run_dir}/config.json lacks {', '.join(sorted(missing))}")
     known = {field: settings[field] for field in fields if field in settings}
+    hints = get_type_hints(module.Config)
     for field, value in known.items():
         default = fields[field].default
         if default is not None and not isinstance(value, type(default)) and not (
                 isinstance(default, float) and isinstance(value, int)):
             raise ValueError(f"{field} in {run_dir}/config.json must be a {type(default).__name__}; "
+                             f"got {value!r}")
+        choices = get_args(hints[field]) if get_origin(hints[field]) is Literal else (value,)
+        if value not in choices:
+            raise ValueError(f"{field} in {run_dir}/config.json must be one of {', '.join(choices)}; "
                              f"got {value!r}")
     return module, module.Config(**known), settings
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import tyro
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,7 +17,8 @@ from experiments import cli, digits, gaussians, sample
 from jaxgan.data import DataNotFoundError, load
 from jaxgan.runs import RunError
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=150, deadline=None, derandomize=True,
+                suppress_health_check=list(HealthCheck))
 TEXT = st.text(string.printable, max_size=12)
 FIELDS = sorted(field.name for field in dataclasses.fields(gaussians.Config))
 VALUES = st.one_of(st.integers(-10**6, 10**6).map(str), st.floats().map(str), TEXT,
@@ -66,6 +67,8 @@ def test_flags(flags):
 @MANY
 @given(name=st.sampled_from([*sorted(field.name for field in dataclasses.fields(digits.Config)),
                              "experiment", "sample_shape", "value_range"]), value=JSON)
+@example(name="penalty", value="")
+@example(name="loss", value="hinged")
 def test_one_setting_of_a_configuration(run, tmp_path_factory, name, value):
     folder = tmp_path_factory.mktemp("config")
     content = json.loads((run / "config.json").read_text())
