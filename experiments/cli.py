@@ -199,8 +199,7 @@ def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
         print(f"{stop}; go on with: {_command('latest')}", file=sys.stderr)
         return 128 + stop.signal if stop.signal else OUT_OF_TIME
     except _Terminated:
-        print(f"stopped before there was anything to save; go on with: {_command('auto')}",
-              file=sys.stderr)
+        print(f"stopped; go on with: {_command('auto')}", file=sys.stderr)
         return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

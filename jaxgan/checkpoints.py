@@ -66,7 +66,7 @@ class Checkpoints:
         self._saving: Future | None = None
 
     def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None = None, *,
-             retries: int = 0) -> None:
+             retries: int = 0, unscored: bool = False) -> None:
         """Copies `state` and saves it in the background, once the last save is finished.
 
         Args:
@@ -74,6 +74,7 @@ class Checkpoints:
             state: arrays; on several processes the same on all of them, and all call this.
             metrics: numbers to remember with it.
             retries: how often the run had gone back when it got here, to remember with it.
+            unscored: whether the metric to be best in may be missing, as at an interruption.
 
         Raises:
             CheckpointError: the step is there already, the metric to be best in is missing, the disk
@@ -83,7 +84,7 @@ class Checkpoints:
         metrics = dict(metrics or {})
         if step in self.steps():
             raise CheckpointError(f"there is a checkpoint of step {step} in {self.folder} already")
-        if self.best_metric is not None and self.best_metric not in metrics:
+        if self.best_metric is not None and self.best_metric not in metrics and not unscored:
             raise CheckpointError(f"no metric is called {self.best_metric!r}; there are "
                                   f"{', '.join(sorted(metrics))}")
         self._check_room(step, state)

@@ -104,7 +104,8 @@ class Run:
     def start(self, step: int) -> None:
         """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it.
 
-        TensorBoard's file is written anew: what it was to be given when a process was killed is lost.
+        TensorBoard's file is written anew from the metrics and pictures, as its writer's last lines are
+        lost when a process is killed.
 
         Raises:
             RunError: the folder can't be written to.

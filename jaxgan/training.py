@@ -154,8 +154,9 @@ def train(
     Raises:
         ValueError: the batch is larger than the data set, or there is nothing (or too much) to resume.
         CheckpointError: the checkpoint doesn't fit.
-        NotFiniteError: training diverged; the checkpoints are of before.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved first.
+        RunError: another process has the folder, or it can't be written to.
+        NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
+        Interrupted: SIGINT or SIGTERM came or the time was over; a checkpoint was saved first.
     """
     if source.size is not None and plan.batch_size > source.size:
         raise ValueError(f"batch_size {plan.batch_size} is larger than the data set, which has "
@@ -269,7 +270,7 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 chunk = max(1, int(_SECONDS_A_DISPATCH * count / elapsed))
             step += count
             bar.update(count)
-            # On several processes all do what the first one means to do.
+            # Several processes take the largest of each: all do the same, and stop if one was told to.
             chunk, number, late = agreed(chunk, received[-1] if received else 0,
                                          time.monotonic() > deadline)
             interrupted = bool(number or late) and step < plan.steps
@@ -293,7 +294,7 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                     print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr,
                           flush=True)
             if saving:
-                checkpoints.save(step, state, metrics, retries=retries)
+                checkpoints.save(step, state, metrics, retries=retries, unscored=interrupted)
             if interrupted:
                 checkpoints.wait()
                 raise Interrupted(step, number or None)

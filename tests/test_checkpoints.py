@@ -67,6 +67,10 @@ def test_keeps_the_last_and_the_best(checkpoints):
     saved.wait()
     assert saved.steps() == [2, 4, 5]
     assert saved.best_step() == 2
+    saved.save(6, state(6), {}, unscored=True)  # an interruption, where nothing was scored
+    saved.wait()
+    assert saved.steps() == [2, 5, 6]
+    assert saved.best_step() == 2
 
 
 def test_a_full_disk_is_found_before_a_save_starts(checkpoints, monkeypatch):
