@@ -5,10 +5,12 @@ that the two networks don't share are filled in for the model chosen.
 """
 
 import dataclasses
+from functools import partial
 from typing import Literal
 
-from experiments import cli
-from jaxgan.data import Source, load
+from experiments import cli, measuring
+from experiments.measuring import Reference
+from jaxgan.data import Dataset, Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 
@@ -43,8 +45,17 @@ def resolve(config: Config) -> Config:
 
 def make_source(config: Config) -> Source:
     """Opens the data; the ResNet is fed dequantised pixels."""
-    return cli.image_source(config, load("cifar10", data_dir=config.data_dir or None),
-                            dequantize=config.model == "resnet")
+    return cli.image_source(config, open_data(config), dequantize=config.model == "resnet")
+
+
+def open_data(config: Config, split: str = "train") -> Dataset:
+    """Opens a split."""
+    return load("cifar10", split, data_dir=config.data_dir or None)
+
+
+def make_reference(config: Config) -> Reference:
+    """What samples are measured against."""
+    return measuring.of_images(partial(open_data, config))
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
@@ -64,7 +75,7 @@ def main(config: Config) -> None:
     """Trains."""
     config = resolve(config)
     source = make_source(config)
-    cli.train("cifar10", config, make_gan(config, source.sample_shape), source)
+    cli.train("cifar10", config, make_gan(config, source.sample_shape), source, make_reference(config))
 
 
 if __name__ == "__main__":

@@ -27,11 +27,16 @@ import numpy as np
 import optax
 import tyro
 
+from experiments import measuring
+from experiments.measuring import Reference
 from jaxgan import keys, losses, penalties, training
+from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Examples, Source, draw_step, pixels, resident, streaming, windows
-from jaxgan.gan import GAN, GANState, generate
+from jaxgan.evaluation import is_better_higher
+from jaxgan.gan import GAN, GANState, generate, init_state
 from jaxgan.pictures import grid
-from jaxgan.runs import Run, processor, read_config
+from jaxgan.runs import Run, processor, read_config, write_evaluation
+from jaxgan.types import Batch
 
 EXPERIMENTS = ("cifar10", "digits", "gaussians", "images", "mnist")
 
@@ -119,12 +124,23 @@ class Config:
     """Iterations between two log points."""
     sample_every: int = 1000
     """Iterations between two pictures of samples; 0: at the end only."""
+    eval_every: int = 0
+    """Iterations between two evaluations, the last one at the end; 0: none."""
+    eval_metrics: str = ""
+    """What to measure then, of fd,kid,is,pr,dc,mmd,copying,swd,modes; by default what is quick."""
+    protocol: str = "default"
+    """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
+    features: str = ""
+    """The feature network: classifier, inception, raw, random_projection; by default the protocol's,
+    or the experiment's."""
+    inception: str = ""
+    """The file with Inception's weights; by default $JAXGAN_INCEPTION."""
     checkpoint_every: int = 1000
     """Iterations between two checkpoints; 0: at the end only."""
     keep: int = 3
     """How many of the latest checkpoints to keep."""
     best_metric: str = ""
-    """A logged metric: the checkpoint where it was lowest is kept as well."""
+    """A logged metric: the checkpoint where it was best is kept as well."""
     resume: str = ""
     """Go on from a checkpoint: latest, a step, or auto (the latest if there is one, else start)."""
     on_nan: Literal["stop", "rollback"] = "stop"
@@ -148,8 +164,9 @@ class Config:
 
 
 # These don't decide what a run computes, so a folder may be used again with others.
-_REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "on_demand", "log_every",
-                        "sample_every", "checkpoint_every", "keep", "best_metric", "resume",
+REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "on_demand", "log_every",
+                        "sample_every", "eval_every", "eval_metrics", "protocol", "features",
+                        "inception", "checkpoint_every", "keep", "best_metric", "resume",
                         "max_hours", "distributed", "coordinator", "num_processes", "process_id",
                         "keep_programs"})
 
@@ -319,28 +336,47 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
     )
 
 
-def train(name: str, config: Config, gan: GAN, source: Source, *,
-          picture: Callable[[GANState], np.ndarray] | None = None,
-          score: Callable[[GANState], dict[str, float]] | None = None) -> None:
+def train(name: str, config: Config, gan: GAN, source: Source, reference: Reference, *,
+          picture: Callable[[GANState], np.ndarray] | None = None) -> None:
     """Trains into the run's folder and prints what came out."""
     if config.stream and source.window is None:
         raise ValueError(f"stream is for images; {name} draws its samples where it needs them")
     config = dataclasses.replace(config, run_dir=config.run_dir or f"runs/{name}")
     settings = {"experiment": name, **dataclasses.asdict(config),
                 "sample_shape": list(source.sample_shape), "value_range": list(source.value_range)}
-    run, real = Run(config.run_dir, settings, settings.keys() - _REPORTING), None
+    run, real = Run(config.run_dir, settings, settings.keys() - REPORTING), None
     if len(source.sample_shape) == 3:
         picture, real = picture or image_grid(gan, source, config.seed), real_grid(source, config.seed)
-    _, result = training.train(gan, source, run, plan(config), real=real, picture=picture, score=score,
-                               resume=config.resume or None)
+    evaluate, evaluator = None, None
+    if config.eval_every:
+        evaluator = measuring.make_evaluator(
+            reference, measuring.make_protocol(config.protocol, reference, features=config.features),
+            config.eval_metrics or reference.quick, settings, inception=config.inception,
+            devices=local_devices(config))
+        evaluate = measuring.in_training(gan, evaluator, reference, settings, local_devices(config))
+    _, result = training.train(gan, source, run, plan(config), real=real, picture=picture,
+                                   evaluate=evaluate, resume=config.resume or None)
     if jax.process_index() > 0:
         return
     pace = result["iterations_per_second"]
     print(f"{run.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
           + (f" ({pace:.3g} steps/s)" if pace else ""))
+    values = {metric: value for metric, value in result["final"].items()
+              if not metric.startswith(("critic/", "generator/"))}
     for metric, value in result["final"].items():
-        print(f"  {metric:28} {value:.5g}")
-    print(f"  params_sha256                {result['params_sha256']}")
+        if metric not in values:
+            print(f"  {metric:32} {value:.5g}")
+    print(f"  params_sha256                    {result['params_sha256']}")
+    if evaluator is not None:
+        found = measuring.entry(evaluator, values, step=result["steps"],
+                                params_sha256=result["params_sha256"])
+        write_evaluation(run.folder, found)
+        print(measuring.table(found))
+
+
+def local_devices(config: Config) -> list[jax.Device]:
+    """The devices of this process that a run uses."""
+    return jax.local_devices()[:config.devices or None]
 
 
 def plan(config: Config) -> training.Plan:
@@ -378,7 +414,7 @@ def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:
                          f"{', '.join(EXPERIMENTS)}" + (f": did you mean {near[0]}?" if near else ""))
     module = importlib.import_module(f"experiments.{name}")
     fields = {field.name: field for field in dataclasses.fields(module.Config)}
-    missing = fields.keys() - settings.keys() - _REPORTING
+    missing = fields.keys() - settings.keys() - REPORTING
     if missing:
         raise ValueError(f"{run_dir}/config.json lacks {', '.join(sorted(missing))}")
     known = {field: settings[field] for field in fields if field in settings}
@@ -394,6 +430,27 @@ def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:
             raise ValueError(f"{field} in {run_dir}/config.json must be one of {', '.join(choices)}; "
                              f"got {value!r}")
     return module, module.Config(**known), settings
+
+
+def restore(run_dir: str, config: Config, gan: GAN, sample_shape: tuple[int, ...],
+            checkpoint: str) -> GANState:
+    """Reads a run's checkpoint: latest, best or a step."""
+    if checkpoint not in ("latest", "best") and not checkpoint.isdecimal():
+        raise ValueError(f"checkpoint must be latest, best or a step; got {checkpoint!r}")
+    folder = Path(run_dir) / "checkpoints"
+    if not folder.is_dir():
+        raise ValueError(f"there is no checkpoint in {run_dir}")
+    template = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
+                              Batch(jnp.zeros((2, *sample_shape))))
+    checkpoints = Checkpoints(folder, config.keep, config.best_metric or None,
+                              highest=is_better_higher(config.best_metric))
+    try:
+        step = None if checkpoint == "latest" else checkpoint
+        if step == "best" and (step := checkpoints.best_step()) is None:
+            raise ValueError(f"{run_dir} has no best checkpoint: it was trained without --best-metric")
+        return checkpoints.restore(template, None if step is None else int(step))
+    finally:
+        checkpoints.close()
 
 
 def _optimizer(config: Config, updates_a_step: int) -> optax.GradientTransformation:

@@ -1,8 +1,10 @@
 """WGAN-GP on scikit-learn's 8x8 digits: nothing to download, legible in two minutes on two cores."""
 
 import dataclasses
+from functools import partial
 
-from experiments import cli
+from experiments import cli, measuring
+from experiments.measuring import Reference
 from jaxgan.data import Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator
@@ -24,12 +26,19 @@ class Config(cli.Config):
     steps: int = 6000
     log_every: int = 50
     sample_every: int = 500
+    eval_every: int = 2000
+    eval_metrics: str = "fd,kid,is,pr,dc,copying,swd"
     checkpoint_every: int = 2000
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
     return cli.image_source(config, load("digits"), value_range=(0.0, 1.0))
+
+
+def make_reference(config: Config) -> Reference:
+    """What samples are measured against."""
+    return measuring.of_images(partial(load, "digits"))
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
@@ -45,7 +54,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
 def main(config: Config) -> None:
     """Trains."""
     source = make_source(config)
-    cli.train("digits", config, make_gan(config, source.sample_shape), source)
+    cli.train("digits", config, make_gan(config, source.sample_shape), source, make_reference(config))
 
 
 if __name__ == "__main__":

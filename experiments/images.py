@@ -5,10 +5,12 @@ for other sizes the ResNet has as many blocks as the size can be halved down to 
 """
 
 import dataclasses
+from functools import partial
 from typing import Literal
 
-from experiments import cli
-from jaxgan.data import Source, load, open_folder
+from experiments import cli, measuring
+from experiments.measuring import Reference
+from jaxgan.data import Dataset, Source, load, open_folder
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 
@@ -40,9 +42,18 @@ def make_source(config: Config) -> Source:
         raise ValueError("folder is missing: give a folder of PNG or JPEG files with --folder")
     if config.on_demand and not config.stream:
         raise ValueError("on_demand is for images that are streamed: give --stream as well")
-    examples = (open_folder(config.folder, image_size=config.image_size) if config.on_demand
-                else load(f"folder:{config.folder}", image_size=config.image_size))
-    return cli.image_source(config, examples)
+    return cli.image_source(config, open_folder(config.folder, image_size=config.image_size)
+                            if config.on_demand else open_data(config))
+
+
+def open_data(config: Config, split: str = "train") -> Dataset:
+    """Opens a split."""
+    return load(f"folder:{config.folder}", split, image_size=config.image_size)
+
+
+def make_reference(config: Config) -> Reference:
+    """What samples are measured against; `--features classifier` is for images in class folders."""
+    return measuring.of_images(partial(open_data, config), "raw")
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
@@ -67,7 +78,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
 def main(config: Config) -> None:
     """Trains."""
     source = make_source(config)
-    cli.train("images", config, make_gan(config, source.sample_shape), source)
+    cli.train("images", config, make_gan(config, source.sample_shape), source, make_reference(config))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ without normalisation, pixels in [0, 1].
 """
 
 import dataclasses
+from functools import partial
 from typing import Literal
 
-from experiments import cli
-from jaxgan.data import Source, load
+from experiments import cli, measuring
+from experiments.measuring import Reference
+from jaxgan.data import Dataset, Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator
 
@@ -29,8 +31,17 @@ class Config(cli.Config):
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    return cli.image_source(config, load(config.dataset, data_dir=config.data_dir or None),
-                            value_range=(0.0, 1.0))
+    return cli.image_source(config, open_data(config), value_range=(0.0, 1.0))
+
+
+def open_data(config: Config, split: str = "train") -> Dataset:
+    """Opens a split."""
+    return load(config.dataset, split, data_dir=config.data_dir or None)
+
+
+def make_reference(config: Config) -> Reference:
+    """What samples are measured against."""
+    return measuring.of_images(partial(open_data, config))
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
@@ -46,7 +57,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
 def main(config: Config) -> None:
     """Trains."""
     source = make_source(config)
-    cli.train("mnist", config, make_gan(config, source.sample_shape), source)
+    cli.train("mnist", config, make_gan(config, source.sample_shape), source, make_reference(config))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ import tyro
 
 from experiments import cli
 from jaxgan import keys
-from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import pixels
-from jaxgan.gan import draw_latents, generate, init_state
+from jaxgan.gan import draw_latents, generate
 from jaxgan.pictures import grid, save_png
-from jaxgan.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +52,7 @@ def main(options: Options) -> None:
         raise ValueError(f"samples of shape {shape} are no images: save them with --out samples.npy")
     gan = module.make_gan(config, shape)
     key = jax.random.key(options.seed)
-    template = jax.eval_shape(partial(init_state, gan), key, Batch(jnp.zeros((2, *shape))))
-    state = _restore(options, config, template)
+    state = cli.restore(options.run_dir, config, gan, shape, options.checkpoint)
 
     latents = draw_latents(gan, keys.stream(key, "latents"), options.num)
     if options.interpolate:
@@ -83,23 +80,6 @@ def spherical(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
     cosine = jnp.vdot(start, end) / (jnp.linalg.norm(start) * jnp.linalg.norm(end))
     angle = jnp.arccos(jnp.clip(cosine, -0.9999, 0.9999))
     return (jnp.sin((1 - weight) * angle) * start + jnp.sin(weight * angle) * end) / jnp.sin(angle)
-
-
-def _restore(options: Options, config: cli.Config, template):
-    if options.checkpoint not in ("latest", "best") and not options.checkpoint.isdigit():
-        raise ValueError(f"checkpoint must be latest, best or a step; got {options.checkpoint!r}")
-    folder = Path(options.run_dir) / "checkpoints"
-    if not folder.is_dir():
-        raise ValueError(f"there is no checkpoint in {options.run_dir}")
-    checkpoints = Checkpoints(folder, config.keep, config.best_metric or None)
-    try:
-        step = None if options.checkpoint == "latest" else options.checkpoint
-        if step == "best" and (step := checkpoints.best_step()) is None:
-            raise ValueError(f"{options.run_dir} has no best checkpoint: it was trained without "
-                             "--best-metric")
-        return checkpoints.restore(template, None if step is None else int(step))
-    finally:
-        checkpoints.close()
 
 
 if __name__ == "__main__":

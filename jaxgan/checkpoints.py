@@ -52,12 +52,14 @@ class Checkpoints:
         best_metric: None, or the name of a metric: the checkpoint where it was lowest is kept too.
         configuration: what decides what the run computes, JSON values; a checkpoint that was saved with
             another one is refused. None to accept any.
+        highest: whether it is the highest `best_metric` that is best.
     """
 
     folder: Path
     keep: int = 3
     best_metric: str | None = None
     configuration: Mapping[str, Any] | None = None
+    highest: bool = False
 
     def __post_init__(self):
         if self.keep < 1:
@@ -151,7 +153,7 @@ class Checkpoints:
                       and path.name == _name(int(path.name)))
 
     def best_step(self) -> int | None:
-        """The step where `best_metric` was lowest; None if no checkpoint has it."""
+        """The step where `best_metric` was lowest, or `highest`; None if no checkpoint has it."""
         scored = []
         for step in self.steps() if self.best_metric is not None else []:
             try:
@@ -159,7 +161,8 @@ class Checkpoints:
             except DamagedError:
                 continue
             if self.best_metric in metrics:
-                scored.append((metrics[self.best_metric], step))
+                value = metrics[self.best_metric]
+                scored.append((-value if self.highest else value, step))
         return min(scored)[1] if scored else None
 
     def manifest(self, step: int) -> dict[str, Any]:

@@ -77,6 +77,32 @@ def data_parallel(
     return step
 
 
+def map_batches(fn: Callable[[PyTree, PyTree], PyTree], *, devices: Sequence[jax.Device] | None = None
+                ) -> Callable[[PyTree, PyTree], PyTree]:
+    """Maps `(shared, batch) -> outputs` over devices, each taking an equal slice of the batch.
+
+    Args:
+        fn: a pure function; its outputs have the batch's leading axis.
+        devices: which of this process's; all by default.
+
+    Returns:
+        The mapped function, whose outputs come in the batch's order, on the host. The devices have to
+        divide the batch.
+    """
+    devices = list(devices or jax.local_devices())
+    count = len(devices)
+    if count == 1:
+        single = jax.jit(fn)
+        return lambda shared, batch: jax.tree.map(np.asarray, single(shared, batch))
+    mapped = jax.pmap(fn, in_axes=(None, 0), devices=devices)
+
+    def call(shared: PyTree, batch: PyTree) -> PyTree:
+        sliced = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), mapped(shared, sliced))
+
+    return call
+
+
 def agreed(*values: int) -> tuple[int, ...]:
     """Returns the largest of each value over all processes, so that all of them decide alike."""
     if jax.process_count() == 1:

@@ -74,6 +74,35 @@ def save_curves(path: Path, rows: list[dict[str, float]]) -> None:
     os.replace(partial, path)
 
 
+def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, float]]]]],
+               titles: dict[str, str]) -> None:
+    """Plots metrics over the steps, one panel each: per group of runs the mean and standard deviation.
+
+    Args:
+        path: the file.
+        groups: by label, for each run the points (step, value) of each metric.
+        titles: the metrics that have a panel, and what they are called.
+    """
+    import matplotlib.figure
+
+    shown = [name for name in titles if any(run[name] for runs in groups.values() for run in runs)]
+    figure = matplotlib.figure.Figure(figsize=(5 * len(shown), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for label, runs in groups.items():
+            values: dict[int, list[float]] = {}
+            for step, value in (point for run in runs for point in run[name]):
+                values.setdefault(step, []).append(value)
+            steps = sorted(values)
+            means, spreads = (np.array([of(values[step]) for step in steps]) for of in (np.mean, np.std))
+            axes.plot(steps, means, label=label, linewidth=1)
+            axes.fill_between(steps, means - spreads, means + spreads, alpha=0.2)
+        axes.set(xlabel="step", title=titles[name])
+        axes.legend(fontsize="small")
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=100, format="png")
+    os.replace(partial, path)
+
+
 def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,
           view: tuple[float, float]) -> np.ndarray:
     """Draws samples in the plane over the critic's level sets, as in figure 1 of WGAN-GP.

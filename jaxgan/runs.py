@@ -8,6 +8,7 @@
     curves.png                the metrics over the steps
     checkpoints/              the last few states and the best one
     result.json               what came out
+    evaluation.json           numbers by their protocols
     lock                      held by the process that writes here, and free when it dies
 """
 
@@ -239,6 +240,48 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return None
+
+
+def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
+    """Reads a run's evaluations, the newest last; [] if there are none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = Path(folder) / "evaluation.json"
+    try:
+        evaluations = json.loads(path.read_text())["evaluations"]
+        if not all(isinstance(found["protocol"], dict) and isinstance(found["step"], int)
+                   and isinstance(found["metrics"], dict) for found in evaluations):
+            raise ValueError("its evaluations lack protocol, step or metrics")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} can't be read ({error}): delete it and evaluate again") from error
+    return evaluations
+
+
+def write_evaluation(folder: str | Path, evaluation: dict[str, Any]) -> None:
+    """Adds an evaluation to a run's `evaluation.json`.
+
+    Its metrics join those of an earlier one of the same parameters, step and protocol.
+
+    Args:
+        folder: the run's.
+        evaluation: `step`, `params_sha256`, `protocol`, `metrics` and more, JSON values.
+
+    Raises:
+        RunError: the file that is there is damaged.
+        OSError: it can't be written.
+    """
+    def is_same(found: dict[str, Any]) -> bool:
+        return all(found.get(name) == evaluation[name] for name in ("step", "params_sha256", "protocol"))
+
+    found = read_evaluations(folder)
+    metrics = {name: value for old in found if is_same(old) for name, value in old["metrics"].items()}
+    evaluation = evaluation | {"metrics": metrics | evaluation["metrics"]}
+    kept = [old for old in found if not is_same(old)]
+    _write(Path(folder) / "evaluation.json", _json({"evaluations": [*kept, evaluation]}))
 
 
 def read_logs(folder: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

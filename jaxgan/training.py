@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Part, Source, windows
 from jaxgan.digests import leaf_digests, params_digest
+from jaxgan.evaluation import is_better_higher
 from jaxgan.gan import GAN, GANState, init_state
 from jaxgan.parallel import agreed, data_parallel
 from jaxgan.runs import Run, read_result
@@ -47,6 +49,13 @@ class Interrupted(Exception):
         self.signal = number
 
 
+class _Abandoned(Exception):
+    """An evaluation is not to be finished: a signal came (its number), or the time is over (0)."""
+
+
+Evaluate = Callable[[GANState, Callable[[], None]], dict[str, float]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How long to train and how often to report.
@@ -58,9 +67,11 @@ class Plan:
         seed: of everything random.
         log_every: iterations between two log points.
         sample_every: iterations between two pictures; 0 for one at the end only.
+        eval_every: iterations between two evaluations, the last one at the end; 0 for none.
         checkpoint_every: iterations between two checkpoints; 0 for one at the end only.
         keep: how many of the latest checkpoints to keep.
-        best_metric: None, or the metric whose lowest value marks the checkpoint to keep as well.
+        best_metric: None, or the metric whose lowest value (highest, of a score) marks the checkpoint
+            to keep as well; with evaluations there is a checkpoint at each of them.
         devices: how many devices to use; 0 for all. On several processes it is all of theirs.
         fakes_at_once: as for `train_step`.
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
@@ -74,6 +85,7 @@ class Plan:
     seed: int = 0
     log_every: int = 100
     sample_every: int = 1000
+    eval_every: int = 0
     checkpoint_every: int = 1000
     keep: int = 3
     best_metric: str | None = None
@@ -86,7 +98,7 @@ class Plan:
         for name in ("steps", "batch_size", "n_critic", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("sample_every", "checkpoint_every", "devices", "seed", "max_hours"):
+        for name in ("sample_every", "eval_every", "checkpoint_every", "devices", "seed", "max_hours"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
         if self.on_nan not in ("stop", "rollback"):
@@ -103,12 +115,16 @@ class Plan:
 
     def next_stop(self, step: int) -> int:
         """The first step after `step` at which there is something to do."""
-        periods = (self.log_every, self.sample_every, self.checkpoint_every)
+        periods = (self.log_every, self.sample_every, self.eval_every, self.checkpoint_every)
         return min([self.steps, *(step - step % period + period for period in periods if period)])
 
     def is_due(self, period: int, step: int) -> bool:
         """Whether something that happens every `period` steps, and at the end, happens at `step`."""
         return step == self.steps or (period > 0 and step % period == 0)
+
+    def is_evaluating(self, step: int) -> bool:
+        """Whether there is an evaluation at `step`."""
+        return self.eval_every > 0 and self.is_due(self.eval_every, step)
 
 
 def example_batch(source: Source, size: int) -> Batch:
@@ -132,7 +148,7 @@ def train(
     *,
     real: np.ndarray | None = None,
     picture: Callable[[GANState], np.ndarray] | None = None,
-    score: Callable[[GANState], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     resume: str | int | None = None,
 ) -> tuple[GANState, dict]:
     """Trains a GAN and writes the run's folder.
@@ -144,7 +160,8 @@ def train(
         plan: how long, how often.
         real: uint8 [height, width, 3], a picture of real samples.
         picture: state -> uint8 [height, width, 3], a picture of samples.
-        score: state -> numbers about the samples, logged with each picture.
+        evaluate: (state, tick) -> numbers about the state, logged every `plan.eval_every`. It calls
+            `tick` often, which ends an evaluation that is interrupted: the resumed run begins with it.
         resume: None to start anew (in a folder without checkpoints), "latest" or a step to go on from
             there, "auto" for the latest if there is one.
 
@@ -161,7 +178,10 @@ def train(
     if source.size is not None and plan.batch_size > source.size:
         raise ValueError(f"batch_size {plan.batch_size} is larger than the data set, which has "
                          f"{source.size} examples: choose a smaller one")
-    checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity)
+    if plan.eval_every and evaluate is None:
+        raise ValueError(f"eval_every is {plan.eval_every}, but there is nothing to evaluate with")
+    checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity,
+                              highest=is_better_higher(plan.best_metric or ""))
     deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
     try:
         resuming = _is_resuming(checkpoints, run, resume)
@@ -181,7 +201,7 @@ def train(
                     run.save_real(real)
                 try:
                     state, result = _loop(gan, source, run, plan, checkpoints, state, retries, picture,
-                                          score, received, deadline)
+                                          evaluate, _Watch(received, deadline))
                     break
                 except NotFiniteError as error:
                     if plan.on_nan == "stop" or retries == _RETRIES:
@@ -239,9 +259,96 @@ def _newest(begin: Callable[[], GANState], template: GANState,
     return jax.device_put(state), checkpoints.manifest(int(state.step))["retries"]
 
 
+@dataclasses.dataclass
+class _Watch:
+    """Whether the run is to stop: a signal came, or its time is over."""
+
+    received: list[int]
+    deadline: float
+
+    def __call__(self, *values: int) -> tuple[Any, ...]:
+        """Returns the values, and the signal's number, 0 if the time is over, or None to go on.
+
+        Several processes take the largest of each: all do the same, and stop if one was told to.
+        """
+        *values, number, late = agreed(*values, self.received[-1] if self.received else 0,
+                                       time.monotonic() > self.deadline)
+        return *values, number if number or late else None
+
+
+@dataclasses.dataclass
+class _Reporter:
+    """What happens between two dispatches."""
+
+    run: Run
+    plan: Plan
+    checkpoints: Checkpoints
+    retries: int
+    picture: Callable[[GANState], np.ndarray] | None
+    evaluate: Evaluate | None
+    watch: _Watch
+
+    def __call__(self, step: int, state: GANState, metrics: dict[str, float], stop: int | None = None,
+                 *, saved: bool = False) -> dict[str, float]:
+        """Does what is due at a step, and returns the metrics with those of an evaluation.
+
+        Args:
+            step: its number.
+            state: its state.
+            metrics: the last iteration's.
+            stop: None to go on, or the number of a signal, or 0 when the time is over.
+            saved: whether there is a checkpoint of this step, from before its evaluation.
+
+        Raises:
+            Interrupted: the run was to stop, or was told to in the evaluation; it is saved.
+        """
+        evaluating = self.plan.is_evaluating(step)
+        if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
+            self.run.save_picture(step, self.picture(state))
+        if evaluating:
+            try:
+                self._tick(stop)
+                metrics = metrics | self.evaluate(state, self._tick)
+            except _Abandoned as abandoned:
+                stop, = abandoned.args
+        is_scored = evaluating and stop is None
+        if is_scored or (not evaluating and (self.plan.is_due(self.plan.log_every, step)
+                                             or self.plan.is_due(self.plan.sample_every, step))):
+            self.run.log(step, metrics, leaf_digests(_params(state)))
+        is_rated = is_scored and self.plan.best_metric is not None
+        if saved and is_rated:
+            if jax.process_index() == 0:
+                self.checkpoints.delete(step)
+            agreed(0)  # the others go on when it is gone
+        if is_rated or (not saved and (
+                stop is not None or self.plan.is_due(self.plan.checkpoint_every, step))):
+            self.checkpoints.save(step, state, metrics, retries=self.retries, unscored=(
+                not is_scored if self.plan.eval_every else stop is not None))
+        if stop is not None:
+            self.checkpoints.wait()
+            raise Interrupted(step, stop or None)
+        return metrics
+
+    def is_behind(self, step: int) -> bool:
+        """Whether a run that resumes at a step has yet to evaluate it."""
+        logged = [row["step"] for row in self.run.metrics()[-1:]]
+        behind, = agreed(step > 0 and self.plan.is_evaluating(step) and logged != [step])
+        return bool(behind)
+
+    def catch_up(self, step: int, state: GANState) -> dict[str, float]:
+        """Evaluates the step that a run resumes at."""
+        return self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
+
+    def _tick(self, stop: int | None = None) -> None:
+        if stop is None:
+            stop, = self.watch()
+        if stop is not None:
+            raise _Abandoned(stop)
+
+
 def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoints, state: GANState,
-          retries: int, picture: Callable | None, score: Callable | None, received: list[int],
-          deadline: float) -> tuple[GANState, dict]:
+          retries: int, picture: Callable | None, evaluate: Evaluate | None, watch: _Watch
+          ) -> tuple[GANState, dict]:
     advance, put, part = _on_devices(gan, source, plan)
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
@@ -250,7 +357,10 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
         key = jax.random.fold_in(key, retries)
     feed = windows(source, keys.stream(key, "data"), plan.n_critic * plan.batch_size, step, plan.steps,
                    put=put, part=part)
+    report = _Reporter(run, plan, checkpoints, retries, picture, evaluate, watch)
     metrics = {name: value for name, value in (run.metrics() or [{}])[-1].items() if name != "step"}
+    if report.is_behind(step):
+        metrics = report.catch_up(step, state)
     with (closing(feed),
           tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True,
                disable=None if jax.process_index() == 0 else True) as bar):
@@ -258,8 +368,8 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
             before = time.perf_counter()
             if step == end:
                 arrays, end = next(feed)
-            stop = plan.next_stop(step)
-            count = min(stop - step, chunk, end - step)
+            due = plan.next_stop(step)
+            count = min(due - step, chunk, end - step)
             state, device_metrics = jax.block_until_ready(
                 advance(state, arrays, key, jnp.int32(count)))
             elapsed = time.perf_counter() - before
@@ -270,34 +380,20 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 chunk = max(1, int(_SECONDS_A_DISPATCH * count / elapsed))
             step += count
             bar.update(count)
-            # Several processes take the largest of each: all do the same, and stop if one was told to.
-            chunk, number, late = agreed(chunk, received[-1] if received else 0,
-                                         time.monotonic() > deadline)
-            interrupted = bool(number or late) and step < plan.steps
-            if step < stop and not interrupted:
+            chunk, stop = watch(chunk)
+            if step == plan.steps and not plan.is_evaluating(step):
+                stop = None  # all but finished
+            if step < due and stop is None:
                 continue
 
-            saving = plan.is_due(plan.checkpoint_every, step) or interrupted
-            if saving:
+            if stop is not None or plan.is_due(plan.checkpoint_every, step):
                 checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
             _check_finite(step, metrics, state)
             bar.set_postfix_str(_summary(metrics))
-            if plan.is_due(plan.sample_every, step):
-                if picture is not None:
-                    run.save_picture(step, picture(state))
-                if score is not None:
-                    metrics |= score(state)
-            if plan.is_due(plan.log_every, step) or plan.is_due(plan.sample_every, step):
-                run.log(step, metrics, leaf_digests(_params(state)))
-                if bar.disable and jax.process_index() == 0:
-                    print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr,
-                          flush=True)
-            if saving:
-                checkpoints.save(step, state, metrics, retries=retries, unscored=interrupted)
-            if interrupted:
-                checkpoints.wait()
-                raise Interrupted(step, number or None)
+            metrics = report(step, state, metrics, stop)
+            if bar.disable and jax.process_index() == 0:
+                print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr, flush=True)
     return state, {
         "steps": step,
         "final": metrics,

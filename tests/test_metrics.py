@@ -1,10 +1,12 @@
-"""Scores of samples against values counted by hand."""
+"""Coverage against values counted by hand; what all metrics ask of their features."""
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgan import metrics
 from jaxgan.metrics import mode_coverage
 
 CENTRES = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -42,3 +44,33 @@ def test_order_does_not_matter():
 def test_errors(samples, message):
     with pytest.raises(ValueError, match=message):
         mode_coverage(samples, CENTRES, 0.1)
+
+
+TWO_SETS = [
+    (metrics.kernel_distance, "real", "fake"),
+    (metrics.maximum_mean_discrepancy, "x", "y"),
+    (metrics.precision_recall, "real", "fake"),
+    (metrics.density_coverage, "real", "fake"),
+    (metrics.sliced_wasserstein, "x", "y"),
+    (lambda samples, training: metrics.memorisation(samples, training, training), "samples", "held_out"),
+    (lambda one, other: metrics.moments(one) and metrics.moments(other), "features", "features"),
+]
+
+
+@pytest.mark.parametrize(("metric", "first", "second"), TWO_SETS)
+def test_features_are_checked(metric, first, second):
+    good, bad = np.ones((20, 4), np.float32), np.ones((20, 4))
+    bad[7, 1], bad[9] = np.nan, np.inf
+    with pytest.raises(ValueError, match=rf"{first} must be \[samples, dimensions\]; got \(20,\): add"):
+        metric(good[:, 0], good)
+    with pytest.raises(ValueError, match=rf"{second} must be .* got \(20, 2, 2\): flatten each sample"):
+        metric(good, jnp.asarray(good).reshape(20, 2, 2))
+    with pytest.raises(ValueError, match=f"{first} must be finite; 2 of 20 .* the first at index 7"):
+        metric(bad, good)
+    with pytest.raises(ValueError, match=rf"{second} must hold at least \d samples; got 0: add more"):
+        metric(good, good[:0])
+    with pytest.raises(TypeError, match=f"{first} must be real numbers; got complex64"):
+        metric(good + 1j, good)
+    if first != second:
+        with pytest.raises(ValueError, match=f"{first}, {second}.* same dimensions; got 4, 3"):
+            metric(good, good[:, :3])

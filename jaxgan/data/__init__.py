@@ -4,9 +4,19 @@ from jaxgan.data.catalogue import NAMES, load, open_folder
 from jaxgan.data.dataset import DataNotFoundError, Dataset
 from jaxgan.data.order import epoch_and_offset, shuffled_index
 from jaxgan.data.prefetch import windows
-from jaxgan.data.sources import Examples, Part, Source, draw_step, pixels, resident, streaming
+from jaxgan.data.sources import (
+    Examples,
+    Part,
+    Source,
+    draw_step,
+    pixels,
+    quantize,
+    resident,
+    scale,
+    streaming,
+)
 from jaxgan.data.toy import MIXTURES, Mixture, mixture
 
 __all__ = ["MIXTURES", "NAMES", "DataNotFoundError", "Dataset", "Examples", "Mixture", "Part", "Source",
            "draw_step", "epoch_and_offset", "load", "mixture", "open_folder", "pixels",
-           "resident", "shuffled_index", "streaming", "windows"]
+           "quantize", "resident", "scale", "shuffled_index", "streaming", "windows"]

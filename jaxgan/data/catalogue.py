@@ -24,7 +24,7 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
 
     Args:
         name: the name of the set, or "folder:PATH".
-        split: "train" or "test".
+        split: "train" or "test", or of a folder "all".
         data_dir: where TensorFlow Datasets keeps its sets; by default $TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
         image_size: None for the images' own size, or the side to crop and resize them to, about
@@ -34,7 +34,7 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
         DataNotFoundError: the set is known, but its data are not to be had.
         ValueError: the name, the split or the size is not one that exists, or a file is damaged.
     """
-    _check(split, image_size)
+    _check(split, image_size, "all" if name.startswith("folder:") else "train")
     if name.startswith("folder:"):
         return folder.load(name.removeprefix("folder:"), split, image_size=image_size)
     if name == "digits":
@@ -83,8 +83,8 @@ def open_folder(path: str | os.PathLike, split: str = "train", *, image_size: in
     return folder.on_demand(path, split, image_size=image_size)
 
 
-def _check(split: str, image_size: int | None) -> None:
-    if split not in ("train", "test"):
+def _check(split: str, image_size: int | None, whole: str = "train") -> None:
+    if split not in ("train", "test", whole):
         raise ValueError(f"split must be 'train' or 'test'; got {split!r}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1; got {image_size}")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,6 +46,14 @@ class Dataset:
         if low < 0 or high >= len(self.class_names):
             raise ValueError(f"{self.name}: labels must be in [0, {len(self.class_names)}), "
                              f"one per class name; got {low} to {high}")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the images and labels."""
+        digest = hashlib.sha256(f"{self.images.shape}\n".encode())
+        for array in (self.images, self.labels):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
 
     def __len__(self):
         return len(self.images)

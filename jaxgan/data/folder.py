@@ -64,7 +64,7 @@ def load(path: str | os.PathLike, split: str, *, image_size: int | None) -> Data
 
     Args:
         path: the folder; symbolic links in it are followed, each folder is entered once.
-        split: "train" or "test".
+        split: "train", "test" or "all".
         image_size: the side of the images.
 
     Raises:
@@ -95,10 +95,10 @@ def _open(path: str | os.PathLike, split: str, image_size: int | None,
 
     if {file.partition("/")[0] for file in files} == {"train", "test"}:
         inner = {file: file.partition("/")[2] for file in files}
-        chosen = [file for file in files if file.startswith(f"{split}/")]
+        chosen = [file for file in files if split == "all" or file.startswith(f"{split}/")]
     else:
         inner = {file: file for file in files}
-        chosen = [file for file in files if _held_out(file) == (split == "test")]
+        chosen = [file for file in files if split == "all" or _held_out(file) == (split == "test")]
         if not chosen:
             raise DataNotFoundError(f"folder:{path}: none of its {len(files)} images falls into "
                                     f"the split {split!r}: make folders train and test in it")

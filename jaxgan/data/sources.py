@@ -171,20 +171,30 @@ def _images(examples: Examples, arrays: PyTree, locate: Callable[[PyTree, Key, A
 
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
         index = locate(arrays, key, epochs, offsets)
-        samples = arrays["images"][index].astype(jnp.float32)
+        samples = arrays["images"][index]
         if dequantize:
             noise = uniform(position_keys(stream(key, "dequantize"), epochs, offsets),
                             samples.shape[1:])
-            samples = 2 * (samples / 256 - 0.5) + noise / 128
+            samples = 2 * (samples.astype(jnp.float32) / 256 - 0.5) + noise / 128
         else:
-            samples = (samples * (high - low) + 255 * low) / 255  # exact at both ends
+            samples = scale(samples, (low, high))
         return Batch(samples, arrays["labels"][index] if "labels" in arrays else None)
 
     return Source(arrays, draw, len(examples), arrays["images"].shape[1:], (low, high),
                   len(examples.class_names))
 
 
-def pixels(samples: Array, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
+def scale(images: Array, value_range: tuple[float, float]) -> Array:
+    """Returns pixels, uint8, as samples, float32 in `value_range`, exact at both ends.
+
+    Raises:
+        ValueError: the range is neither (-1, 1) nor (0, 1).
+    """
+    low, high = _check_range(value_range)
+    return (images.astype(jnp.float32) * (high - low) + 255 * low) / 255
+
+
+def quantize(samples: Array, value_range: tuple[float, float]) -> Array:
     """Returns samples as pixels, uint8: scaled to 0 to 255, rounded and clipped; NaN is 0.
 
     Args:
@@ -195,8 +205,13 @@ def pixels(samples: Array, value_range: tuple[float, float] = (-1.0, 1.0)) -> np
         ValueError: the range is another one.
     """
     low, high = _check_range(value_range)
-    scaled = (np.asarray(samples, np.float32) - low) * (255 / (high - low))
-    return np.nan_to_num(np.rint(scaled).clip(0, 255)).astype(np.uint8)
+    scaled = (samples.astype(jnp.float32) - low) * (255 / (high - low))
+    return jnp.nan_to_num(jnp.rint(scaled).clip(0, 255)).astype(jnp.uint8)
+
+
+def pixels(samples: Array, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
+    """Returns samples as pixels on the host; see `quantize`."""
+    return np.asarray(quantize(jnp.asarray(samples), value_range))
 
 
 def _check_range(value_range: tuple[float, float]) -> tuple[float, float]:

@@ -1,5 +1,22 @@
 """Distances and scores of samples."""
 
-from jaxgan.metrics.modes import mode_coverage
+from jaxgan.metrics.frechet import Moments, frechet_distance, merge, moments
+from jaxgan.metrics.kernels import KernelDistance, kernel_distance, maximum_mean_discrepancy
+from jaxgan.metrics.modes import class_coverage, mode_coverage
+from jaxgan.metrics.neighbours import (
+    DensityCoverage,
+    Memorisation,
+    PrecisionRecall,
+    density_coverage,
+    memorisation,
+    precision_recall,
+)
+from jaxgan.metrics.scores import InceptionScore, inception_score
+from jaxgan.metrics.sliced import sliced_wasserstein, sliced_wasserstein_images
+from jaxgan.metrics.text import ngram_divergence
 
-__all__ = ["mode_coverage"]
+__all__ = ["DensityCoverage", "InceptionScore", "KernelDistance", "Memorisation", "Moments",
+           "PrecisionRecall", "class_coverage", "density_coverage", "frechet_distance",
+           "inception_score", "kernel_distance", "maximum_mean_discrepancy", "memorisation", "merge",
+           "mode_coverage", "moments", "ngram_divergence", "precision_recall", "sliced_wasserstein",
+           "sliced_wasserstein_images"]

@@ -1,4 +1,4 @@
-"""How well samples cover a mixture whose components are known."""
+"""How well samples cover modes that are known: the components of a mixture, or classes."""
 
 import numpy as np
 
@@ -31,9 +31,42 @@ def mode_coverage(samples: Array, centres: Array, sigma: float) -> dict[str, flo
         raise ValueError("samples must be finite; some are NaN or infinite")
     distances = np.linalg.norm(samples[:, None] - centres[None], axis=-1)  # [count, components]
     share = np.bincount(distances.argmin(axis=1), minlength=len(centres)) / len(samples)
-    reached = share[share > 0]
     return {
         "modes": float((share >= 0.01).sum()),
         "high_quality": float((distances.min(axis=1) <= 3 * sigma).mean()),
-        "modes_kl": float((reached * np.log(reached * len(centres))).sum()),
+        "modes_kl": _divergence_from_uniform(share),
     }
+
+
+def class_coverage(predictions: Array, classes: int) -> dict[str, float]:
+    """Counts the classes that a classifier sees in samples: of Stacked MNIST's 1000, say.
+
+    Metz et al. 2017 (arXiv 1611.02163), appendix; Lin et al. 2018 (arXiv 1712.04086).
+
+    Args:
+        predictions: the class of each sample, integers [count] in [0, classes).
+        classes: how many there are.
+
+    Returns:
+        `modes`: the classes that are predicted at all; `modes_kl`: the Kullback-Leibler divergence,
+        in nats, of the predictions' distribution from the uniform one.
+
+    Raises:
+        TypeError: the predictions aren't integers.
+        ValueError: they have another shape, or are out of range.
+    """
+    predictions = np.asarray(predictions)
+    if not np.issubdtype(predictions.dtype, np.integer):
+        raise TypeError(f"predictions must be integers; got {predictions.dtype}: take the argmax")
+    if predictions.ndim != 1 or not predictions.size:
+        raise ValueError(f"predictions must be [count]; got {predictions.shape}")
+    if predictions.min() < 0 or predictions.max() >= classes:
+        raise ValueError(f"predictions must be in [0, {classes}); they reach from {predictions.min()} "
+                         f"to {predictions.max()}")
+    share = np.bincount(predictions, minlength=classes) / len(predictions)
+    return {"modes": float((share > 0).sum()), "modes_kl": _divergence_from_uniform(share)}
+
+
+def _divergence_from_uniform(share: np.ndarray) -> float:
+    reached = share[share > 0]
+    return float((reached * np.log(reached * len(share))).sum())

@@ -4,9 +4,10 @@ Generators map `(latents [batch, latent_size], condition, train=...)` to samples
 critics map `(samples, condition, train=...)` to scores, [batch]. These ignore the condition.
 """
 
+from jaxgan.models.classifier import Classifier
 from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
 from jaxgan.models.mlp import MLPCritic, MLPGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
 
-__all__ = ["DCGANCritic", "DCGANGenerator", "MLPCritic", "MLPGenerator", "ResidualBlock",
-           "ResNetCritic", "ResNetGenerator"]
+__all__ = ["Classifier", "DCGANCritic", "DCGANGenerator", "MLPCritic", "MLPGenerator",
+           "ResidualBlock", "ResNetCritic", "ResNetGenerator"]

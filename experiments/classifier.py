@@ -1,0 +1,46 @@
+"""Trains the classifier whose features evaluations of a data set use."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments import cli, measuring
+from jaxgan.features import save_classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to train on."""
+
+    dataset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mnist"
+    """The data set: digits, mnist, fashion_mnist, cifar10, another of TFDS, or folder:PATH."""
+    data_dir: str = ""
+    """Where data sets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    image_size: int = 0
+    """The size that images are cropped and resized to; 0: their own (a folder needs one)."""
+    epochs: int = 0
+    """How often to go through the set; 0: about 6000 batches of 128 images, and 40 times at most."""
+    seed: int = 0
+    """Of everything random."""
+    out: str = ""
+    """The file; by default the one where evaluations look for it, below ~/.cache/jaxgan/classifiers."""
+
+
+def main(options: Options) -> None:
+    """Trains, prints the accuracy and saves."""
+    cli.keep_programs()
+    training, test = measuring.open_splits(options.dataset, options.data_dir, options.image_size or None)
+    path = Path(options.out) if options.out else measuring.classifier_path(training)
+    trained = measuring.train_classifier(training, test, seed=options.seed,
+                                         epochs=options.epochs or None)
+    save_classifier(path, trained)
+    print(f"{path}: test accuracy {100 * trained.about['test_accuracy']:.2f} % on {options.dataset} "
+          f"({len(test)} images), {trained.about['epochs']} epochs")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.classifier",
+                                        description=__doc__)))

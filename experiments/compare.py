@@ -1,0 +1,100 @@
+"""Tabulates and plots several runs' evaluations, seeds grouped as mean and standard deviation."""
+
+import dataclasses
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments import cli, measuring
+from jaxgan import evaluation
+from jaxgan.pictures import save_bands
+from jaxgan.runs import read_config, read_evaluations, read_logs
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which runs."""
+
+    run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """The runs' folders."""
+    out: str = "compare.png"
+    """Where to plot what was measured in training, over the steps."""
+
+
+def main(options: Options) -> None:
+    """Prints the table and saves the plot."""
+    if not options.run_dirs:
+        raise ValueError("give the folders of the runs to compare")
+    runs = [_read(folder) for folder in dict.fromkeys(options.run_dirs)]
+    _check_same_protocol(runs)
+    groups = _grouped(runs)
+    names = [name for name in runs[0]["metrics"]
+             if all(name in run["metrics"] for run in runs) and not name.endswith("_std")]
+    rows = [("", "seeds", "step", *map(evaluation.title, names))]
+    for label, members in groups.items():
+        steps = sorted({run["step"] for run in members})
+        rows.append((label, str(len(members)), "-".join(map(str, steps[:1] + steps[1:][-1:])),
+                     *(_mean(run["metrics"][name]["value"] for run in members) for name in names)))
+    floors = [[run["metrics"][name]["floor"] for run in runs] for name in names]
+    rows.append(("held-out reals", "", "", *("" if None in values else _mean(values[:1])
+                                             for values in floors)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(measuring.described(runs[0]))
+    curves = {label: [_curves(run["folder"], names) for run in members]
+              for label, members in groups.items()}
+    if any(points for members in curves.values() for run in members for points in run.values()):
+        save_bands(Path(options.out), curves, {name: evaluation.title(name) for name in names})
+        print(options.out)
+
+
+def _read(folder: str) -> dict[str, Any]:
+    evaluations = read_evaluations(folder)
+    settings = read_config(folder)["settings"]
+    if not evaluations:
+        raise ValueError(f"{folder} has no evaluation.json: run python -m experiments.evaluate {folder}")
+    return {**evaluations[-1], "folder": folder, "settings": settings}
+
+
+def _check_same_protocol(runs: Sequence[Mapping[str, Any]]) -> None:
+    first, *others = ((run["folder"], evaluation.protocol_from_json(run["protocol"])) for run in runs)
+    for folder, protocol in others:
+        if differing := evaluation.differences(first[1], protocol):
+            raise ValueError(
+                f"{first[0]} and {folder} were measured by different protocols "
+                f"({'; '.join(differing)}): numbers of different protocols don't compare; evaluate both "
+                "by the same one")
+
+
+def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The runs by those of their settings that differ between them, but for the seed."""
+    ignored = cli.REPORTING | {"seed"}
+    names = {name for run in runs for name in run["settings"]} - ignored
+    differing = sorted(name for name in names
+                       if len({repr(run["settings"].get(name)) for run in runs}) > 1)
+    groups = {}
+    for run in runs:
+        label = ", ".join(f"{name} {run['settings'].get(name)}" for name in differing)
+        groups.setdefault(label or str(run["settings"].get("experiment")), []).append(run)
+    return groups
+
+
+def _mean(values) -> str:
+    values = list(values)
+    mean = f"{statistics.fmean(values):.4g}"
+    return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.2g}"
+
+
+def _curves(folder: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    rows, _ = read_logs(folder)
+    return {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.compare",
+                                        description=__doc__)))

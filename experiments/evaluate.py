@@ -1,0 +1,110 @@
+"""Measures a trained run's samples, or a folder of images, by a protocol."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments import cli, measuring
+from jaxgan import evaluation
+from jaxgan.data import load
+from jaxgan.digests import params_digest
+from jaxgan.evaluation import Samples
+from jaxgan.runs import write_evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to measure, and how."""
+
+    run_dir: Annotated[str, tyro.conf.Positional] = ""
+    """The run's folder; its evaluation.json gets the numbers."""
+    checkpoint: str = "latest"
+    """The checkpoint: latest, best or a step."""
+    metrics: str = ""
+    """What to measure, of fd,kid,is,pr,dc,mmd,copying,swd,modes; by default what fits the data."""
+    protocol: str = "default"
+    """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
+    features: str = ""
+    """The feature network: classifier, inception, raw, random_projection; by default the protocol's,
+    or the experiment's."""
+    inception: str = ""
+    """The file with Inception's weights; by default $JAXGAN_INCEPTION."""
+    num: int = 0
+    """How many samples, if not the protocol's number."""
+    seed: int = 0
+    """Of the latents and of the metrics' random choices."""
+    as_trained: bool = False
+    """Use the generator as trained though there is an averaged one."""
+    images: str = ""
+    """A folder of PNG or JPEG files to measure instead of a run's samples, another program's say."""
+    dataset: str = ""
+    """With --images and no run: the data set to measure them against, by its name or folder:PATH."""
+    out: str = ""
+    """With --images: a JSON file for the numbers."""
+    data_dir: str = ""
+    """Where data sets are, if not where they were."""
+    batch_size: int = 100
+    """Samples at a time."""
+    devices: int = 0
+    """How many devices to use; 0: all."""
+
+
+def main(options: Options) -> None:
+    """Measures, prints the table and writes it down."""
+    if not options.run_dir and not (options.images and options.dataset):
+        raise ValueError("give a run's folder, or --images FOLDER and --dataset NAME")
+    about, reference, settings, fakes = (_images if options.images else _run)(options)
+    protocol = measuring.make_protocol(
+        options.protocol, reference, features=options.features, seed=options.seed,
+        **({"num_fake": options.num} if options.num else {}), averaged=not options.as_trained)
+    metrics = options.metrics or reference.metrics
+    if not options.metrics and protocol.features in ("raw", "random_projection"):
+        metrics = metrics.replace("is,", "")  # they don't classify
+    evaluator = measuring.make_evaluator(
+        reference, protocol, metrics, settings,
+        inception=options.inception, batch_size=options.batch_size, devices=cli.local_devices(options))
+    samples = fakes(protocol)
+    values = measuring.measure(evaluator, samples)
+    found = measuring.entry(evaluator, values, samples=samples.name, **about)
+    print(measuring.table(found))
+    if not options.images:
+        write_evaluation(options.run_dir, found)
+    elif options.out:
+        Path(options.out).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _run(options: Options):
+    module, config, settings = cli.load_run(options.run_dir)
+    config = dataclasses.replace(config, data_dir=options.data_dir or config.data_dir)
+    shape = tuple(settings["sample_shape"])
+    gan = module.make_gan(config, shape)
+    state = cli.restore(options.run_dir, config, gan, shape, options.checkpoint)
+    about = {"step": int(state.step),
+             "params_sha256": params_digest(state.generator.params, state.critic.params)}
+
+    def fakes(protocol: evaluation.Protocol) -> Samples:
+        return measuring.make_sampler(gan, protocol, settings, cli.local_devices(options))(state)
+
+    return about, module.make_reference(config), settings, fakes
+
+
+def _images(options: Options):
+    if options.run_dir:
+        module, config, settings = cli.load_run(options.run_dir)
+        reference = module.make_reference(dataclasses.replace(
+            config, data_dir=options.data_dir or config.data_dir))
+    else:
+        reference = measuring.of_images(
+            lambda split: load(options.dataset, split, data_dir=options.data_dir or None))
+        settings = {"sample_shape": reference.reals("train").take([0]).shape[1:]}
+    samples = measuring.of_folder(options.images, tuple(settings["sample_shape"]))
+    return {"step": 0}, reference, settings, lambda protocol: samples
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.evaluate",
+                                        description=__doc__)))

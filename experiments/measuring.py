@@ -1,0 +1,287 @@
+"""What experiments, `evaluate` and `compare` measure with: reals, feature networks, tables."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxgan import evaluation, features, keys
+from jaxgan.data import DataNotFoundError, Dataset, Source, load, scale
+from jaxgan.evaluation import Evaluator, Extractor, Protocol, Samples
+from jaxgan.evaluation.evaluator import Modes
+from jaxgan.gan import GAN, GANState
+from jaxgan.types import Batch
+
+FEATURES = ("classifier", "inception", "raw", "random_projection")
+_DIAGNOSED = 256  # samples that the critic is diagnosed on
+
+
+class Reference(NamedTuple):
+    """What an experiment's samples are measured against.
+
+    Attributes:
+        reals: the real samples of a split, "train" or "test"; DataNotFoundError if there are none.
+        features: the feature network, if none is asked for.
+        quick: the metrics for evaluations in training, if none are asked for.
+        metrics: those for afterwards.
+        labelled: None, or the labelled images of a split that the classifier learns from.
+        modes: None, or what gives the function that counts the modes that samples reach.
+    """
+
+    reals: Callable[[str], Samples]
+    features: str
+    quick: str
+    metrics: str
+    labelled: Callable[[str], Dataset] | None = None
+    modes: Callable[[], Modes] | None = None
+
+
+def of_images(open_data: Callable[[str], Dataset], features: str = "classifier") -> Reference:
+    """Images of a data set, opened when they are needed."""
+    labelled = cache(open_data)
+    return Reference(lambda split: evaluation.of_dataset(labelled(split), split), features, "fd",
+                     "fd,kid,is,pr,dc,copying,swd", labelled)
+
+
+def of_source(open_source: Callable[[], Source], name: str, features: str, quick: str, metrics: str,
+              **options: Any) -> Reference:
+    """Samples that a source draws without end; those of the two splits are different ones."""
+    return Reference(cache(lambda split: evaluation.of_source(
+        open_source(), f"{name} {split}", keys.stream(jax.random.key(0), f"reals {split}"))),
+        features, quick, metrics, **options)
+
+
+def of_folder(folder: str, sample_shape: tuple[int, ...]) -> Samples:
+    """The images of a folder, all of them, cropped and resized if they are not of this shape.
+
+    Raises:
+        ValueError: they are in colour, but the shape is of grey ones.
+    """
+    if len(sample_shape) != 3 or sample_shape[0] != sample_shape[1] or sample_shape[2] not in (1, 3):
+        raise ValueError(f"images can't be compared with samples of shape {sample_shape}")
+    images = load(f"folder:{folder}", "all", image_size=sample_shape[0]).images
+    if sample_shape[2] == 1:
+        if (images != images[..., :1]).any():
+            raise ValueError(f"the images in {folder} are in colour, but they are to be compared with "
+                             "grey ones")
+        images = images[..., :1]
+    return Samples(folder, len(images), lambda rows: images[rows])
+
+
+def cache_folder() -> Path:
+    """Where features of reals, and classifiers, are kept between commands."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxgan"
+
+
+def open_splits(dataset: str, data_dir: str = "", image_size: int | None = None
+                ) -> tuple[Dataset, Dataset]:
+    """Opens a data set's training and test images."""
+    return tuple(load(dataset, split, data_dir=data_dir or None, image_size=image_size)
+                 for split in ("train", "test"))
+
+
+def classifier_path(training: Dataset) -> Path:
+    """Where the classifier of a data set is kept."""
+    return cache_folder() / "classifiers" / f"{training.digest[:16]}.npz"
+
+
+def train_classifier(training: Dataset, test: Dataset, **options: Any) -> features.TrainedClassifier:
+    """Trains a classifier, with a progress bar."""
+    epochs = options.get("epochs") or features.default_epochs(training)
+    with tqdm(total=epochs, desc=f"classifier of {training.name}", unit="epoch", leave=False,
+              dynamic_ncols=True, disable=True if jax.process_index() else None) as bar:
+        def progress(epoch: int, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.update()
+
+        return features.train_classifier(training, test, progress=progress, **options)
+
+
+def obtain_classifier(training: Dataset, test: Dataset) -> features.TrainedClassifier:
+    """Returns the classifier that is kept for a data set; trains and keeps one if there is none."""
+    path = classifier_path(training)
+    try:
+        return features.load_classifier(path)
+    except FileNotFoundError:
+        trained = train_classifier(training, test)
+    if jax.process_index() == 0:
+        features.save_classifier(path, trained)
+        print(f"trained the classifier of {training.name}: test accuracy "
+              f"{100 * trained.about['test_accuracy']:.2f} %; kept in {path}", file=sys.stderr)
+    return trained
+
+
+def make_network(name: str, reference: Reference, inception: str,
+                 sample_shape: Sequence[int]) -> features.FeatureNetwork:
+    """Opens a feature network.
+
+    Raises:
+        ValueError: there is none of this name, or it isn't to be had.
+    """
+    if name not in FEATURES:
+        raise ValueError(f"unknown features {name!r}: {evaluation.nearest(name, FEATURES)}")
+    if name == "classifier":
+        if reference.labelled is None:
+            raise ValueError("there is no classifier for this data, which has no classes: choose the "
+                             "features raw or random_projection")
+        return obtain_classifier(*(reference.labelled(split) for split in ("train", "test"))).network
+    if name == "inception":
+        return features.inception(inception or None)
+    return features.raw() if name == "raw" else features.random_projection(tuple(sample_shape))
+
+
+def make_protocol(name: str, reference: Reference, *, features: str = "", **changes: Any) -> Protocol:
+    """Returns a preset with changes, and the feature network that fits the data if none is asked for."""
+    protocol = evaluation.preset(name)
+    features = features or (protocol.features if name != "default" else reference.features)
+    return dataclasses.replace(protocol, features=features, **changes)
+
+
+def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
+                   settings: Mapping[str, Any], *, inception: str = "", batch_size: int = 100,
+                   devices: list[jax.Device] | None = None) -> Evaluator:
+    """Puts data, feature network and protocol together, and observes the reals.
+
+    Raises:
+        ValueError: something that the protocol or a metric needs isn't there.
+    """
+    names = evaluation.chosen(metrics)
+    modes = reference.modes() if "modes" in names and reference.modes else None
+    network = make_network(protocol.features, reference, inception, settings["sample_shape"])
+    real, held_out = reference.reals(protocol.split), _held_out(reference, protocol.held_out)
+    protocol = dataclasses.replace(protocol, dataset=real.name)
+    with _bar("reals") as progress:
+        return evaluation.prepare(
+            protocol, names, Extractor(network, batch_size, devices, cache_folder() / "features"),
+            real, held_out, modes=modes, progress=progress)
+
+
+def _held_out(reference: Reference, split: str) -> Samples | None:
+    try:
+        return reference.reals(split)
+    except DataNotFoundError:  # a small folder may have none
+        return None
+
+
+def measure(evaluator: Evaluator, fakes: Samples, tick: Callable[[], None] = lambda: None
+            ) -> dict[str, float]:
+    """Measures samples, with a progress bar."""
+    with _bar("evaluation", evaluator.protocol.num_fake, tick) as progress:
+        return evaluator(fakes, progress)
+
+
+def in_training(gan: GAN, evaluator: Evaluator, reference: Reference, settings: Mapping[str, Any],
+                devices: list[jax.Device]) -> Callable[[GANState, Callable[[], None]], dict[str, float]]:
+    """Returns the evaluation of a state, with the critic's diagnostics, for the training loop."""
+    draw = make_sampler(gan, evaluator.protocol, settings, devices)
+    diagnose = make_diagnostics(gan, evaluator.protocol, reference, tuple(settings["value_range"]))
+    said = set()
+
+    def evaluate(state: GANState, tick: Callable[[], None]) -> dict[str, float]:
+        values = measure(evaluator, draw(state), tick)
+        for name in sorted({*reached_floor(evaluator, values)} - said):
+            said.add(name)
+            tqdm.write(f"step {int(state.step)}: {evaluation.title(name)} {values[name]:.5g} is down to "
+                       f"that of as many held-out reals, {evaluator.floor[name]:.5g}", sys.stderr)
+        return values | diagnose(state)
+
+    return evaluate
+
+
+def make_sampler(gan: GAN, protocol: Protocol, settings: Mapping[str, Any],
+                 devices: list[jax.Device] | None = None) -> Callable[[GANState], Samples]:
+    """Returns what gives the samples of a state that a protocol means."""
+    return evaluation.sampler(
+        gan, keys.stream(jax.random.key(protocol.seed), "evaluation"), tuple(settings["value_range"]),
+        averaged=protocol.averaged, is_image=len(settings["sample_shape"]) == 3, devices=devices)
+
+
+def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, value_range: tuple[float, float]
+                     ) -> Callable[[GANState], dict[str, float]]:
+    """Returns what compares the critic's scores of training and of held-out reals, if there are such."""
+    training, held_out = reference.reals("train"), _held_out(reference, "test")
+    if held_out is None:
+        return lambda state: {}
+    count = min(_DIAGNOSED, *(samples.count or _DIAGNOSED for samples in (training, held_out)))
+    batches = [Batch(_as_trained(samples.take(np.arange(count)), value_range))
+               for samples in (training, held_out)]
+    key = keys.stream(jax.random.key(protocol.seed), "diagnostics")
+    diagnose = jax.jit(partial(evaluation.critic_diagnostics, gan))
+    return lambda state: {name: float(value) for name, value in
+                          diagnose(state, *batches, key).items()}
+
+
+def _as_trained(samples: np.ndarray, value_range: tuple[float, float]) -> jax.Array:
+    samples = jnp.asarray(samples)
+    return scale(samples, value_range) if samples.dtype == jnp.uint8 else samples
+
+
+def entry(evaluator: Evaluator, values: Mapping[str, float], **about: Any) -> dict[str, Any]:
+    """What is stored of an evaluation: the numbers, and by what they were measured."""
+    floor = evaluator.floor
+    return {**about, "protocol": evaluator.protocol.as_json(),
+            "protocol_sha256": evaluator.protocol.digest,
+            "floor_count": evaluator.other.count if evaluator.other else 0,
+            "metrics": {name: {"value": value, "floor": floor.get(name)}
+                        for name, value in values.items()}}
+
+
+def reached_floor(evaluator: Evaluator, values: Mapping[str, float]) -> list[str]:
+    """The distances that are no larger than those of as many held-out reals."""
+    if not evaluator.other or evaluator.other.count < evaluator.protocol.num_fake:
+        return []
+    return [name for name, value in values.items() if name.endswith(("/fd", "/kd"))
+            and value <= evaluator.floor[name]]
+
+
+def described(found: Mapping[str, Any]) -> str:
+    """By what an evaluation was measured, in a line."""
+    protocol = found["protocol"]
+    return (f"{protocol['num_fake']} samples (held-out reals: {found['floor_count']}) against "
+            f"{protocol['num_real']} reals of {protocol['dataset']}; protocol {protocol['name']}, "
+            f"features {protocol['features']} {protocol['features_digest'][:12]}")
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """An evaluation's numbers beside those of held-out reals, as text."""
+    metrics = found["metrics"]
+    rows = [("", "samples", "held-out reals")]
+    for name in metrics:
+        if not name.endswith("_std"):
+            better = "higher is better" if evaluation.is_better_higher(name) else ""
+            rows.append((evaluation.title(name), *(_number(metrics, name, which)
+                                                   for which in ("value", "floor")), better))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join((
+        described(found),
+        *("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=False)).rstrip()
+          for row in rows)))
+
+
+def _number(metrics: Mapping[str, Mapping[str, float | None]], name: str, which: str) -> str:
+    """A number and, where it is a mean, its standard deviation."""
+    value, deviation = metrics[name][which], metrics.get(f"{name}_std", {}).get(which)
+    if value is None:
+        return ""
+    return f"{value:.5g}" + ("" if deviation is None else f" +- {deviation:.2g}")
+
+
+@contextmanager
+def _bar(what: str, total: int | None = None, tick: Callable[[], None] = lambda: None
+         ) -> Iterator[Callable[[int], None]]:
+    with tqdm(total=total, desc=what, unit="sample", leave=False, dynamic_ncols=True,
+              disable=True if jax.process_index() else None) as bar:
+        def progress(done: int) -> None:
+            bar.update(done)
+            tick()
+
+        yield progress

@@ -1,0 +1,195 @@
+"""Samples by their numbers, wherever they come from, and their features, batch by batch."""
+
+import dataclasses
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxgan import keys
+from jaxgan.data import Dataset, Source, quantize
+from jaxgan.digests import json_digest
+from jaxgan.features import FeatureNetwork, Features
+from jaxgan.gan import GAN, GANState
+from jaxgan.parallel import map_batches
+from jaxgan.types import Array, Key, PyTree
+
+_BLOCK = 1000  # samples whose features are cached in one file
+
+Progress = Callable[[int], None]  # told of each number of samples that is done
+
+
+class Samples(NamedTuple):
+    """Samples that are looked up by their numbers.
+
+    Attributes:
+        name: what they are.
+        count: how many there are; None if they never end.
+        take: numbers [batch] -> images, uint8 [batch, height, width, channels], or other samples,
+            float32 [batch, ...].
+        digest: what their features are cached under; "" if they are not to be.
+    """
+
+    name: str
+    count: int | None
+    take: Callable[[np.ndarray], np.ndarray]
+    digest: str = ""
+
+
+def of_dataset(dataset: Dataset, split: str) -> Samples:
+    """Returns a data set's images in its order."""
+    return Samples(f"{dataset.name} {split}", len(dataset), lambda rows: dataset.images[rows],
+                   dataset.digest)
+
+
+def of_source(source: Source, name: str, key: Key) -> Samples:
+    """Returns an endless source's samples, as pixels if they are images."""
+    is_image = len(source.sample_shape) == 3
+
+    @jax.jit
+    def draw(arrays: PyTree, offsets: Array) -> Array:
+        samples = source.draw(arrays, key, jnp.zeros_like(offsets), offsets).samples
+        return quantize(samples, source.value_range) if is_image else samples
+
+    return Samples(name, None, lambda rows: np.asarray(draw(source.arrays, rows.astype(np.uint32))))
+
+
+def sampler(gan: GAN, key: Key, value_range: tuple[float, float], *, averaged: bool = True,
+            is_image: bool = True, devices: list[jax.Device] | None = None
+            ) -> Callable[[GANState], Samples]:
+    """Returns what gives a state's samples; sample i depends on the state, the key and i alone.
+
+    Args:
+        gan: the specification.
+        key: one typed key; the samples are those of `jaxgan.gan.sample` for it.
+        value_range: that of the generator's samples, which are turned into pixels.
+        averaged: whether to use the averaged generator, if there is one.
+        is_image: False to leave samples as they are.
+        devices: which devices generate; all local ones by default.
+    """
+
+    def generate(variables: PyTree, rows: Array) -> Array:
+        latents = keys.normal(jax.vmap(partial(jax.random.fold_in, key))(rows), (gan.latent_size,))
+        samples = gan.generator.apply(variables, latents, None, train=False)
+        return quantize(samples, value_range) if is_image else samples
+
+    mapped = map_batches(generate, devices=devices)
+
+    def of_state(state: GANState) -> Samples:
+        variables = state.ema if averaged and state.ema is not None else state.generator.variables
+        return Samples(f"step {int(state.step)}", None, lambda rows: mapped(variables, rows))
+
+    return of_state
+
+
+class Observed(NamedTuple):
+    """What metrics see of a set of samples.
+
+    Attributes:
+        features: of all samples, on the host; None if no metric asked for them.
+        samples: the samples themselves; None if no metric asked for them.
+    """
+
+    features: Features | None
+    samples: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extractor:
+    """Computes features batch by batch, on all devices of all processes.
+
+    The last batch is filled up, so that one compiled program serves, and what filled it is dropped.
+
+    Attributes:
+        network: the feature network.
+        batch_size: samples at a time, rounded up to a multiple of the devices.
+        devices: which of this process's devices; all by default.
+        cache: the folder where features of samples that have a digest are kept, in blocks, so that
+            an interrupted evaluation goes on where it was; None for none.
+    """
+
+    network: FeatureNetwork
+    batch_size: int = 100
+    devices: list[jax.Device] | None = None
+    cache: Path | None = None
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
+
+    @cached_property
+    def _apply(self) -> Callable[[PyTree, np.ndarray], Features]:
+        return map_batches(self.network.apply, devices=self.devices)
+
+    @property
+    def _batch(self) -> int:
+        devices = len(self.devices or jax.local_devices())
+        return -(-self.batch_size // devices) * devices
+
+    def observe(self, samples: Samples, count: int, *, features: bool = True, keep: bool = False,
+                progress: Progress = lambda done: None) -> Observed:
+        """Returns the first `count` samples' features, and the samples too if they are to be kept.
+
+        Raises:
+            ValueError: there are fewer samples.
+        """
+        if samples.count is not None and count > samples.count:
+            raise ValueError(f"{count} samples are asked for, but {samples.name} has {samples.count}")
+        if not (self.cache and samples.digest and features):
+            return self._observe(samples, 0, count, features, keep, progress)
+        found = jax.tree.map(lambda *blocks: np.concatenate(blocks), *(
+            self._cached(samples, first, min(first + _BLOCK, count), progress)
+            for first in range(0, count, _BLOCK)))
+        return Observed(found, samples.take(np.arange(count)) if keep else None)
+
+    def _cached(self, samples: Samples, first: int, last: int, progress: Progress) -> Features:
+        key = json_digest({"samples": samples.digest, "features": self.network.digest})
+        path = self.cache / key[:32] / f"{first:08d}_{last:08d}.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                found = Features(arrays["pooled"], arrays.get("logits"))
+            progress(last - first)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or damaged
+            found = self._observe(samples, first, last, True, False, progress).features
+            if jax.process_index() == 0:
+                _save(path, {name: value for name, value in found._asdict().items()
+                             if value is not None})
+        return found
+
+    def _observe(self, samples: Samples, first: int, last: int, features: bool, keep: bool,
+                 progress: Progress) -> Observed:
+        processes, batches = jax.process_count(), []
+        for start in range(first, last, self._batch * processes):  # each process has a batch of these
+            rows = start + self._batch * jax.process_index() + np.arange(self._batch)
+            taken = samples.take(np.minimum(rows, last - 1))
+            seen = Observed(self._apply(self.network.variables, taken) if features else None,
+                            taken if keep else None)
+            if processes > 1:
+                seen = multihost_utils.process_allgather(seen, tiled=True)
+            batches.append(seen)
+            progress(min(self._batch * processes, last - start))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:last - first], *batches)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Saves a block of features whole or not at all; if it can't, evaluations only take longer."""
+    partial_path = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial_path.open("wb") as file:
+                np.savez(file, **arrays)
+            os.replace(partial_path, path)
+        finally:
+            partial_path.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(f"features can't be kept in {path.parent} ({error.strerror}); they are computed "
+                      "again next time", UserWarning, stacklevel=2)

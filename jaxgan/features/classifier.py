@@ -1,0 +1,194 @@
+"""A classifier trained on a labelled data set, as a feature network for it.
+
+The Frechet distance in its features is the "classifier Frechet distance": it compares GANs on one data
+set with one classifier, and is no FID.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxgan import keys
+from jaxgan.data import Dataset, scale
+from jaxgan.digests import json_digest, params_digest
+from jaxgan.features.network import FeatureNetwork, Features
+from jaxgan.models import Classifier
+from jaxgan.types import Array, Key, PyTree
+
+_BATCH = 128
+_RATE = 2e-3
+_BATCHES = 6000  # of training, where `epochs` is left open
+_MOST_EPOCHS = 40
+
+
+class TrainedClassifier(NamedTuple):
+    """A classifier and what is known of it.
+
+    Attributes:
+        network: for features.
+        about: data set, its digest, classes, shape of its images, test accuracy, seed, epochs.
+    """
+
+    network: FeatureNetwork
+    about: dict[str, Any]
+
+
+def train_classifier(training: Dataset, test: Dataset, *, seed: int = 0, epochs: int | None = None,
+                     width: int = 32, progress: Callable[[int, float], None] = lambda epoch, loss: None
+                     ) -> TrainedClassifier:
+    """Trains a classifier by Adam, with a rate that rises and falls to zero (Smith 2018, one cycle).
+
+    Images of at least 28 pixels are shifted by up to a fourteenth of their size, and those in colour
+    flipped from left to right, at random.
+
+    Args:
+        training: what to learn.
+        test: what its accuracy is measured on.
+        seed: of weights, order and shifts.
+        epochs: how often to go through the set; by default about 6000 batches of 128, and 40 at most.
+        width: channels of the first layer.
+        progress: told of each epoch's number, from 1, and mean loss.
+
+    Raises:
+        ValueError: a set of one class, or of fewer than 128 images; epochs below 1.
+    """
+    classes = len(training.class_names)
+    if classes < 2:
+        raise ValueError(f"{training.name} has a single class: a classifier needs two")
+    if len(training) < _BATCH:
+        raise ValueError(f"{training.name} has {len(training)} images: a classifier needs at least "
+                         f"{_BATCH}")
+    batches = len(training) // _BATCH
+    epochs = default_epochs(training) if epochs is None else epochs
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1; got {epochs}")
+    model = Classifier(classes, width)
+    optimizer = optax.adam(optax.cosine_onecycle_schedule(epochs * batches, _RATE))
+    key = jax.random.key(seed)
+    images, labels = jnp.asarray(training.images), jnp.asarray(training.labels)
+    params = jax.jit(model.init)(keys.stream(key, "init"), scale(images[:1], (0, 1)))["params"]
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def run_epoch(params: PyTree, opt_state: PyTree, images: Array, labels: Array, key: Key):
+        order_key, shift_key = jax.random.split(key)
+        order = jax.random.permutation(order_key, len(images))[:batches * _BATCH]
+
+        def update(carry, inputs):
+            params, opt_state = carry
+            rows, key = inputs
+
+            def loss_fn(params):
+                _, logits = model.apply({"params": params}, _augmented(images[rows], key))
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
+
+            loss, gradients = jax.value_and_grad(loss_fn)(params)
+            updates, opt_state = optimizer.update(gradients, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), loss
+
+        carry, losses = jax.lax.scan(update, (params, opt_state),
+                                     (order.reshape(batches, _BATCH),
+                                      jax.random.split(shift_key, batches)))
+        return *carry, losses.mean()
+
+    opt_state = optimizer.init(params)
+    for epoch in range(epochs):
+        params, opt_state, loss = run_epoch(params, opt_state, images, labels,
+                                            jax.random.fold_in(keys.stream(key, "train"), epoch))
+        progress(epoch + 1, float(loss))
+    network = _network(model, jax.tree.map(np.asarray, params))
+    return TrainedClassifier(network, {
+        "dataset": training.name, "dataset_digest": training.digest,
+        "class_names": list(training.class_names), "image_shape": list(training.images.shape[1:]),
+        "test_accuracy": accuracy(network, test), "seed": seed, "epochs": epochs, "width": width})
+
+
+def default_epochs(training: Dataset) -> int:
+    """How often a set is gone through if nothing else is said."""
+    return max(1, min(_MOST_EPOCHS, round(_BATCHES * _BATCH / len(training))))
+
+
+def accuracy(network: FeatureNetwork, dataset: Dataset) -> float:
+    """Returns the fraction of images whose largest logit is that of their label."""
+    apply = jax.jit(network.apply)
+    right = sum(int((np.asarray(apply(network.variables, dataset.images[first:first + 500]).logits)
+                     .argmax(axis=1) == dataset.labels[first:first + 500]).sum())
+                for first in range(0, len(dataset), 500))
+    return right / len(dataset)
+
+
+def save_classifier(path: Path, trained: TrainedClassifier) -> None:
+    """Saves a classifier, whole or not at all, as the arrays of an .npz file.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = flatten_dict(trained.network.variables, sep="/")
+    about = json.dumps({**trained.about, "digest": trained.network.digest})
+    partial_path = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial_path.open("wb") as file:
+            np.savez(file, about=np.array(about), **arrays)
+        os.replace(partial_path, path)
+    finally:
+        partial_path.unlink(missing_ok=True)
+
+
+def load_classifier(path: Path) -> TrainedClassifier:
+    """Loads a classifier.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is damaged or another one.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        about = json.loads(str(found.pop("about")))
+        digest = about.pop("digest")
+        model = Classifier(len(about["class_names"]), about["width"])
+        network = _network(model, unflatten_dict(found, sep="/"))
+        if network.digest != digest:
+            raise ValueError("its numbers are not those that were saved")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no classifier, or damaged ({error}): delete it and train "
+                         "another") from error
+    return TrainedClassifier(network, about)
+
+
+def _network(model: Classifier, params: PyTree) -> FeatureNetwork:
+    def apply(params: PyTree, images: Array) -> Features:
+        return Features(*model.apply({"params": params}, scale(images, (0, 1))))
+
+    digest = json_digest({"name": "classifier", "params": params_digest(params)})
+    return FeatureNetwork("classifier", digest, apply, params)
+
+
+def _augmented(images: Array, key: Key) -> Array:
+    """The images in [0, 1], shifted and flipped at random."""
+    batch, height, width, channels = images.shape
+    images = scale(images, (0, 1))
+    if min(height, width) < 28:
+        return images
+    shift = max(height, width) // 14
+    shift_key, flip_key = jax.random.split(key)
+    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    starts = jax.random.randint(shift_key, (batch, 2), 0, 2 * shift + 1)
+    images = jax.vmap(lambda image, start: jax.lax.dynamic_slice(
+        image, (*start, 0), (height, width, channels)))(padded, starts)
+    if channels == 1:
+        return images
+    flipped = jax.random.bernoulli(flip_key, shape=(batch, 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)

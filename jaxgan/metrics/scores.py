@@ -1,0 +1,49 @@
+"""Scores of what a classifier says about samples."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxgan.metrics import checks
+from jaxgan.types import Array
+
+
+class InceptionScore(NamedTuple):
+    """The mean of the score over the splits, and its standard deviation (ddof 0) over them."""
+
+    mean: float
+    std: float
+
+
+def inception_score(logits: Array, *, splits: int = 10, seed: int | None = None) -> InceptionScore:
+    """Returns exp(E[KL(p(y|x) || p(y))]) over splits of the samples.
+
+    Salimans et al. 2016 (arXiv 1606.03498), section 4; with the logits of Inception.
+
+    Args:
+        logits: [samples, classes].
+        splits: into how many consecutive parts; the first ones are longer by one sample where the
+            division leaves a rest, as in `np.array_split`.
+        seed: of `np.random.RandomState`, which shuffles the samples first; None for no shuffle.
+
+    Returns:
+        Each split's score is in [1, classes].
+
+    Raises:
+        TypeError, ValueError: the logits aren't finite numbers of that shape, or there are fewer
+            samples than splits.
+    """
+    checks.positive(splits=splits)
+    logits = checks.features("logits", logits, at_least=splits)
+    if seed is not None:
+        logits = logits[np.random.RandomState(seed).permutation(len(logits))]
+    values = [_score(part) for part in np.array_split(logits, splits)]
+    return InceptionScore(float(np.mean(values)), float(np.std(values)))
+
+
+def _score(logits: np.ndarray) -> float:
+    from scipy.special import log_softmax, logsumexp
+
+    log_p = log_softmax(logits.astype(np.float64), axis=1)
+    log_marginal = logsumexp(log_p, axis=0) - np.log(len(log_p))
+    return np.exp((np.exp(log_p) * (log_p - log_marginal)).sum(axis=1).mean())

@@ -1,0 +1,260 @@
+"""Samples measured by protocols: the same numbers on any batch size and number of devices."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxgan import evaluation, losses, metrics
+from jaxgan.data import Dataset, mixture
+from jaxgan.evaluation import Extractor, Protocol, Samples
+from jaxgan.features import FeatureNetwork, Features, raw
+from jaxgan.gan import GAN, init_state, sample
+from jaxgan.models import DCGANCritic, DCGANGenerator
+from jaxgan.types import Batch
+from tests.tiny import Linear, points, tiny
+
+RNG = np.random.default_rng(0)
+TRAIN, TEST = (Dataset("made_up", RNG.integers(0, 256, (count, 8, 8, 1), np.uint8),
+                       RNG.integers(0, 3, count).astype(np.int32), ("a", "b", "c"))
+               for count in (57, 23))
+REAL, HELD_OUT = evaluation.of_dataset(TRAIN, "train"), evaluation.of_dataset(TEST, "test")
+
+
+def network():
+    """Its features are an image's mean and spread, its logits its first three pixels."""
+    def apply(variables, images):
+        values = images.reshape(len(images), -1).astype(jnp.float32) * variables["scale"]
+        return Features(jnp.stack([values.mean(1), values.std(1)], 1), values[:, :3])
+
+    return FeatureNetwork("classifier", "digest", apply, {"scale": jnp.float32(1 / 255)})
+
+
+def counted(samples, calls):
+    """The same samples, whose numbers are noted when they are taken."""
+    return samples._replace(take=lambda rows: calls.append(rows) or samples.take(rows))
+
+
+def fakes(count=None):
+    images = np.random.default_rng(1).integers(0, 200, (100, 8, 8, 1), np.uint8)
+    return Samples("fakes", count, lambda rows: images[rows])
+
+
+ALL = ("fd", "kid", "is", "pr", "dc", "mmd", "copying", "swd")
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(57, 1), (10, 1), (10, 4)])
+def test_features_are_the_same_on_any_batch_size_and_number_of_devices(batch_size, devices):
+    expected = network().apply(network().variables, jnp.asarray(TRAIN.images[:51]))
+    extractor = Extractor(network(), batch_size, jax.local_devices()[:devices])
+    seen = extractor.observe(REAL, 51, keep=True)
+    np.testing.assert_allclose(seen.features.pooled, expected.pooled, rtol=1e-6)
+    np.testing.assert_allclose(seen.features.logits, expected.logits, rtol=1e-6)
+    np.testing.assert_array_equal(seen.samples, TRAIN.images[:51])
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("jaxgan.evaluation.samples._BLOCK", 20)
+
+
+def test_features_of_reals_are_kept_in_blocks_and_a_damaged_one_is_made_anew(tmp_path, small_blocks):
+    calls = []
+    extractor = Extractor(network(), 20, jax.local_devices()[:1], tmp_path)
+    first = extractor.observe(counted(REAL, calls), 50).features
+    files = sorted(tmp_path.rglob("*.npz"))
+    assert [file.name for file in files] == [
+        "00000000_00000020.npz", "00000020_00000040.npz", "00000040_00000050.npz"]
+    assert len(calls) == 3
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    again = extractor.observe(counted(REAL, calls), 50).features
+    assert [rows[0] for rows in calls] == [0, 20, 40, 0]  # the cut one again
+    np.testing.assert_array_equal(again.pooled, first.pooled)
+    extractor.observe(HELD_OUT, 20)
+    extractor.observe(fakes(), 20)  # these have no digest
+    assert len({file.parent for file in tmp_path.rglob("*.npz")}) == 2
+
+
+def test_an_interrupted_observation_leaves_what_it_has_done(tmp_path, small_blocks):
+    calls, done = [], []
+    extractor = Extractor(network(), 20, jax.local_devices()[:1], tmp_path)
+
+    def interrupt(count):
+        done.append(count)
+        if len(done) == 2:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        extractor.observe(REAL, 57, progress=interrupt)
+    extractor.observe(counted(REAL, calls), 57)
+    assert [rows[0] for rows in calls] == [20, 40]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    extractor = Extractor(network(), 20, None, tmp_path / "file")
+    with pytest.warns(UserWarning, match="features can't be kept in"):
+        seen = extractor.observe(REAL, 20)
+    assert seen.features.pooled.shape == (20, 2)
+
+
+def test_the_numbers_are_the_metrics_of_the_features():
+    protocol = Protocol(subset_size=15, subsets=3)
+    evaluator = evaluation.prepare(protocol, ALL, Extractor(network()), REAL, HELD_OUT)
+    assert (evaluator.protocol.num_real, evaluator.protocol.num_fake) == (57, 23)
+    assert evaluator.protocol.dataset_digest == TRAIN.digest
+    values = evaluator(fakes())
+    real, fake, other = (np.asarray(network().apply(network().variables, jnp.asarray(images)).pooled)
+                         for images in (TRAIN.images, fakes().take(np.arange(23)), TEST.images))
+    assert values["classifier/fd"] == pytest.approx(
+        metrics.frechet_distance(metrics.moments(real), metrics.moments(fake)), rel=1e-5)
+    assert evaluator.floor["classifier/fd"] == pytest.approx(
+        metrics.frechet_distance(metrics.moments(real), metrics.moments(other)), rel=1e-5)
+    assert values["classifier/precision"] == metrics.precision_recall(real, fake)[0]
+    assert values["swd"] > 0
+    assert values.keys() - evaluator.floor.keys() == {
+        "classifier/copying", "classifier/copying_z", "classifier/nearest_ratio"}
+    assert evaluator.other.count == 23
+
+
+def test_reals_against_themselves_are_perfect():
+    evaluator = evaluation.prepare(Protocol(num_fake=57), ("fd", "pr", "swd"), Extractor(network()),
+                                   REAL)
+    values = evaluator(REAL)
+    assert values["classifier/fd"] == pytest.approx(0, abs=1e-9)
+    assert values["swd"] == 0
+    assert values["classifier/precision"] == values["classifier/recall"] == 1
+    assert evaluator.floor == {}
+
+
+def test_images_of_a_state_are_those_of_sample_on_any_number_of_devices():
+    gan = GAN(DCGANGenerator((8, 8, 1), 4, kernel_size=3), DCGANCritic(4, kernel_size=3), 3,
+              losses.wasserstein(), optax.sgd(0.1), optax.sgd(0.1), ema_decay=0.9)
+    state = jax.jit(functools.partial(init_state, gan))(jax.random.key(0),
+                                                        Batch(jnp.zeros((2, 8, 8, 1))))
+    state = state._replace(ema=jax.tree.map(lambda x: 3 * x, state.ema))
+    key = jax.random.key(5)
+    for averaged in (True, False):
+        expected = np.rint(255 * sample(gan, state, key, 20, use_ema=averaged))
+        for devices in (1, 4):
+            draw = evaluation.sampler(gan, key, (0.0, 1.0), averaged=averaged,
+                                      devices=jax.local_devices()[:devices])
+            found = draw(state).take(np.arange(4, 20))
+            assert found.dtype == np.uint8
+            assert np.abs(found - expected[4:]).max() <= 1
+
+
+def test_points_are_measured_as_they_are():
+    gan = tiny(generator=Linear(2))
+    state = jax.jit(functools.partial(init_state, gan))(jax.random.key(0), points(2))
+    draw = evaluation.sampler(gan, jax.random.key(1), (-1.0, 1.0), is_image=False)
+    samples = draw(state).take(np.arange(8))
+    np.testing.assert_allclose(samples, sample(gan, state, jax.random.key(1), 8), rtol=1e-5, atol=1e-6)
+    source = mixture("8gaussians")
+    reals = [evaluation.of_source(source, "8gaussians", jax.random.key(i)) for i in (0, 1)]
+    evaluator = evaluation.prepare(
+        Protocol(num_real=50, num_fake=40), ("modes", "swd", "mmd"), Extractor(raw()), *reals,
+        modes=lambda found: {"modes": len(found)})
+    assert evaluator(draw(state)).keys() == {"modes", "swd", "raw/mmd"}
+    assert evaluator.floor["modes"] == 40
+    assert evaluator.floor["swd"] < evaluator(draw(state))["swd"]
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    (("modes",), "for sets of known modes"),
+    (("copying",), "needs a held-out split"),
+])
+def test_a_metric_that_lacks_something_is_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.prepare(Protocol(), names, Extractor(raw()), REAL)
+
+
+def test_more_samples_than_there_are_are_refused():
+    with pytest.raises(ValueError, match="60 samples are asked for, but made_up train has 57"):
+        evaluation.prepare(Protocol(num_real=60), ("swd",), Extractor(raw()), REAL)
+    with pytest.raises(ValueError, match="23 samples are asked for, but fakes has 5"):
+        evaluation.prepare(Protocol(), ("swd",), Extractor(raw()), REAL, HELD_OUT)(fakes(5))
+    with pytest.raises(ValueError, match="'is' needs a feature network that classifies"):
+        evaluation.prepare(Protocol(), ("is",), Extractor(raw()), REAL, HELD_OUT)(fakes())
+
+
+def test_names_are_checked():
+    assert evaluation.chosen("fd, kid") == ("fd", "kid")
+    with pytest.raises(ValueError, match=r"unknown metric 'kdi': did you mean kid\?"):
+        evaluation.chosen("kdi")
+    with pytest.raises(ValueError, match="no metric is chosen"):
+        evaluation.chosen(" ,")
+    with pytest.raises(ValueError, match=r"unknown protocol 'mimicri': did you mean mimicry\?"):
+        evaluation.preset("mimicri")
+
+
+def test_only_inceptions_distance_is_called_fid():
+    assert evaluation.title("inception/fd") == "FID"
+    assert evaluation.title("classifier/fd") == "classifier Frechet distance"
+    assert evaluation.title("random_projection/kd") == "random projection kernel distance"
+
+
+def test_a_protocol_is_kept_as_json_and_its_digest_tells_it_from_others():
+    protocol = evaluation.preset("torch_fidelity")
+    stored = json.loads(json.dumps(protocol.as_json()))
+    assert evaluation.protocol_from_json(stored) == protocol
+    for field in dataclasses.fields(protocol):
+        value = getattr(protocol, field.name)
+        other = {"split": "test", "ddof": 0, "averaged": False}.get(
+            field.name, value + ("x" if isinstance(value, str) else 1) if value is not None else 1)
+        changed = dataclasses.replace(protocol, **{field.name: other})
+        assert (changed.digest == protocol.digest) == (field.name == "name")
+        assert len(evaluation.differences(protocol, changed)) == (field.name != "name")
+    with pytest.raises(ValueError, match="not a protocol"):
+        evaluation.protocol_from_json(stored | {"ddof": "1"})
+    with pytest.raises(ValueError, match="not a protocol"):
+        evaluation.protocol_from_json(stored | {"more": 1})
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"ddof": 2}, "ddof must be 0 or 1; got 2"),
+    ({"split": "valid"}, "split must be 'train' or 'test'; got 'valid'"),
+    ({"splits": 0}, "splits must be at least 1; got 0"),
+    ({"num_fake": -1}, "num_fake must not be negative; got -1"),
+    ({"subset_size": 1}, "subset_size must be at least 2; got 1"),
+])
+def test_protocols_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Protocol(**changes)
+
+
+def test_the_published_protocols():
+    """As ../shared/reference.md has them, or the papers."""
+    numbers = {name: (preset.features, preset.split, preset.num_real, preset.num_fake, preset.ddof,
+                      preset.shuffle) for name, preset in evaluation.PRESETS.items()}
+    assert numbers == {
+        "default": ("classifier", "train", 0, 0, 1, None),
+        "mimicry": ("inception", "train", 50_000, 50_000, 1, None),
+        "ttur": ("inception", "train", 0, 50_000, 1, None),
+        "compare_gan": ("inception", "test", 10_000, 10_000, 1, None),
+        "r3gan": ("inception", "train", 0, 50_000, 0, None),
+        "torch_fidelity": ("inception", "train", 0, 50_000, 1, 2020),
+    }
+
+
+def test_diagnostics_of_a_linear_critic():
+    """D(x) = w x + b: scores are linear in the means, and the gradient is w everywhere."""
+    gan = tiny(generator=Linear(2), critic=Linear())
+    state = jax.jit(functools.partial(init_state, gan))(jax.random.key(0), points(2))
+    weights = np.asarray(state.critic.params["Dense_0"]["kernel"])[:, 0]
+    real, held_out = points(32, seed=1), points(32, seed=2)
+    found = evaluation.critic_diagnostics(gan, state, real, held_out, jax.random.key(1))
+    gap = (np.asarray(real.samples).mean(0) - np.asarray(held_out.samples).mean(0)) @ weights
+    assert float(found["critic/overfitting"]) == pytest.approx(gap, abs=1e-5)
+    difference = found["critic/train_wasserstein"] - found["critic/held_out_wasserstein"]
+    assert float(difference) == pytest.approx(gap, abs=1e-5)
+    for name in ("q05", "q50", "q95"):
+        norm = float(found[f"critic/input_gradient_{name}"])
+        assert norm == pytest.approx(np.linalg.norm(weights), rel=1e-5)
+    with pytest.raises(ValueError, match="must have the same shape"):
+        evaluation.critic_diagnostics(gan, state, real, points(3), jax.random.key(1))
