@@ -22,7 +22,7 @@ class Options:
     image_size: int = 0
     """The size that images are cropped and resized to; 0: their own (a folder needs one)."""
     epochs: int = 0
-    """How often to go through the set; 0: about 6000 batches of 128 images, and 40 times at most."""
+    """How often to go through the set; 0: about 3000 batches of 128 images, and 40 times at most."""
     seed: int = 0
     """Of everything random."""
     out: str = ""

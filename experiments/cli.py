@@ -38,7 +38,7 @@ from jaxgan.pictures import grid
 from jaxgan.runs import Run, processor, read_config, write_evaluation
 from jaxgan.types import Batch
 
-EXPERIMENTS = ("cifar10", "digits", "gaussians", "images", "mnist")
+EXPERIMENTS = ("cifar10", "digits", "gaussians", "images", "mnist", "stacked_mnist")
 
 LOSSES = {
     "wasserstein": lambda config: losses.wasserstein(),

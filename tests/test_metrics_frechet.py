@@ -83,9 +83,9 @@ def test_commuting_covariances():
 
 
 def test_ddof_by_hand():
-    real, fake = np.array([[0.0], [2.0]]), np.array([[5.0], [5.0]])  # variances 2 or 1, and 0
-    assert distance(real, fake) == pytest.approx(16 + 2)
-    assert distance(real, fake, ddof=0) == pytest.approx(16 + 1)
+    real, fake = np.array([[0.0], [2.0]]), np.array([[1.0], [9.0]])  # variances 2 and 32, or 1 and 16
+    assert distance(real, fake) == pytest.approx(16 + 18)
+    assert distance(real, fake, ddof=0) == pytest.approx(16 + 9)
 
 
 def test_a_shift_alone():
@@ -114,6 +114,16 @@ def test_singular_covariances_are_exact():
     real, fake = draw(300, 5), draw(300, 5, seed=1)
     basis = scipy.stats.ortho_group.rvs(40, random_state=0)[:5]
     assert distance(real @ basis, fake @ basis) == pytest.approx(distance(real, fake), rel=1e-9)
+
+
+def test_rounding_adds_no_rank():
+    # Of a covariance of rank 5, only the 5x5 block of the other one counts, in the same axes.
+    rotation = scipy.stats.ortho_group.rvs(100, random_state=0)
+    full = np.cov(draw(300, 100).T)
+    root = np.sqrt(np.linalg.eigvalsh(full[:5, :5])).sum()
+    flat = gaussian(np.zeros(100), rotation.T @ np.diag([1] * 5 + [0] * 95) @ rotation)
+    found = frechet_distance(flat, gaussian(np.zeros(100), rotation.T @ full @ rotation))
+    assert found == pytest.approx(5 + np.trace(full) - 2 * root, rel=1e-10)
 
 
 def test_constant_features():

@@ -14,7 +14,7 @@ def normal(count, dimensions=4, shift=0.0, seed=0):
 
 
 def lattice(count, seed):
-    return np.random.default_rng(seed).integers(0, 5, (count, 3)) * 1000.0
+    return np.random.default_rng(seed).integers(0, 3, (count, 6)) * 0.1
 
 
 def far_apart(count, seed):
@@ -31,7 +31,7 @@ PAIRS = {
     "many dimensions": (normal(90, 300), 1.1 * normal(70, 300, seed=1)),
     "a lattice, with ties and repetitions": (lattice(90, 0), lattice(70, 1)),
     "far apart": (far_apart(90, 0), far_apart(70, 1)),
-    "far from 0": (far_apart(90, 0)[::2] + 1e6, far_apart(70, 1)[::2] + 1e6),
+    "far from 0": (normal(90) + np.float64(1e8), normal(70, seed=1) + np.float64(1e8)),
     "repeated": (np.repeat(normal(9), 10, axis=0), np.repeat(normal(9), 8, axis=0)),
 }
 

@@ -15,8 +15,9 @@ from jaxgan.data.sources import (
     scale,
     streaming,
 )
+from jaxgan.data.stacked import stacked
 from jaxgan.data.toy import MIXTURES, Mixture, mixture
 
 __all__ = ["MIXTURES", "NAMES", "DataNotFoundError", "Dataset", "Examples", "Mixture", "Part", "Source",
            "draw_step", "epoch_and_offset", "load", "mixture", "open_folder", "pixels",
-           "quantize", "resident", "scale", "shuffled_index", "streaming", "windows"]
+           "quantize", "resident", "scale", "shuffled_index", "stacked", "streaming", "windows"]

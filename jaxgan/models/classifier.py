@@ -18,7 +18,7 @@ class Classifier(nn.Module):
     """
 
     num_classes: int
-    width: int = 32
+    width: int = 16
     features: int = 128
 
     @nn.compact

@@ -1,0 +1,34 @@
+"""Converts the Inception network's weights from PyTorch's file into one that opens faster."""
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import tyro
+from flax.traverse_util import flatten_dict
+
+from experiments import cli
+from jaxgan.digests import params_digest
+from jaxgan.features import load_inception, save_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to convert."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """The file pt_inception-2015-12-05-6726825d.pth of the project pytorch-fid."""
+    out: Annotated[str, tyro.conf.Positional]
+    """The file to write: .npz or .safetensors."""
+
+
+def main(options: Options) -> None:
+    """Converts the weights."""
+    variables = load_inception(options.source)
+    save_weights(options.out, flatten_dict(variables, sep="/"))
+    print(f"{options.out}: digest {params_digest(variables)}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.convert_inception",
+                                        description=__doc__)))

@@ -1,0 +1,85 @@
+"""WGAN-GP on Stacked MNIST: three digits in the channels of an image, 1000 modes to cover.
+
+Metz et al. 2017 (arXiv 1611.02163) count the modes that samples reach with a classifier of MNIST's
+digits. Networks and settings are those of `experiments.mnist`, for images of three channels.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache, partial
+
+import jax
+import numpy as np
+
+from experiments import cli, measuring
+from experiments.measuring import Reference
+from jaxgan import evaluation, keys
+from jaxgan.data import Dataset, Source, load, stacked
+from jaxgan.features.classifier import predict
+from jaxgan.gan import GAN
+from jaxgan.metrics import class_coverage
+from jaxgan.models import DCGANCritic, DCGANGenerator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(cli.Config):
+    """The settings for MNIST, with a batch of 64."""
+
+    width: int = 64
+    """Channels of the critic's first layer; they double with each halving of the image."""
+    latent_size: int = 128
+    """Latent variables."""
+
+
+def make_source(config: Config) -> Source:
+    """Opens the data."""
+    return stacked(open_data(config))
+
+
+def open_data(config: Config, split: str = "train") -> Dataset:
+    """Opens a split of MNIST."""
+    return load("mnist", split, data_dir=config.data_dir or None)
+
+
+def make_reference(config: Config) -> Reference:
+    """What samples are measured against: stacks of either split's digits."""
+    def reals(split: str) -> evaluation.Samples:
+        return evaluation.of_source(stacked(open_data(config, split)), f"stacked_mnist {split}",
+                                    keys.stream(jax.random.key(0), f"reals {split}"))
+
+    return Reference(cache(reals), "random_projection", "modes", "modes,fd,kid,pr,dc,swd",
+                     modes=partial(make_modes, config))
+
+
+def make_modes(config: Config) -> Callable[[np.ndarray], dict[str, float]]:
+    """Returns what counts the stacks of three digits that MNIST's classifier sees in images."""
+    network = measuring.obtain_classifier(*(open_data(config, split) for split in ("train", "test"))
+                                          ).network
+
+    def modes(images: np.ndarray) -> dict[str, float]:
+        channels = np.moveaxis(images, 3, 1)  # [count, 3, height, width]
+        digits = predict(network, channels.reshape(-1, *channels.shape[2:], 1)).reshape(-1, 3)
+        return class_coverage(digits @ np.array([100, 10, 1]), 1000)
+
+    return modes
+
+
+def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
+    """Specifies the GAN."""
+    return cli.make_gan(
+        config,
+        DCGANGenerator(tuple(sample_shape), config.width),
+        DCGANCritic(config.width, norm=config.critic_norm),
+        config.latent_size,
+    )
+
+
+def main(config: Config) -> None:
+    """Trains."""
+    source = make_source(config)
+    cli.train("stacked_mnist", config, make_gan(config, source.sample_shape), source,
+              make_reference(config))
+
+
+if __name__ == "__main__":
+    cli.main(Config, main)

@@ -1,0 +1,90 @@
+"""Stacked images: what they are made of, how often, and by what they are decided."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxgan.data import Dataset, draw_step, load, stacked
+from jaxgan.types import Batch
+
+KEY = jax.random.key(5)
+
+
+def coded(classes=10, each=3):
+    """A set whose image i has the value i in all its pixels; the class of image i is i % classes."""
+    count = classes * each
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 4, 1))
+    return Dataset("coded", np.ascontiguousarray(images), np.arange(count, dtype=np.int32) % classes,
+                   tuple(map(str, range(classes))))
+
+
+def draw(source, count, key=KEY) -> Batch:
+    return jax.jit(lambda arrays, key: draw_step(source, arrays, key, 0, count, jnp.arange(count)))(
+        source.arrays, key)
+
+
+def test_channels_are_images_of_the_set_and_the_condition_is_their_labels_in_a_row():
+    dataset = load("digits")
+    batch = draw(stacked(dataset, labels=True), 50)
+    assert batch.samples.shape == (50, 8, 8, 3)
+    assert (batch.samples.dtype, batch.condition.dtype) == (jnp.float32, jnp.int32)
+    known = {}
+    for image, label in zip(dataset.images, dataset.labels, strict=True):
+        known.setdefault(image.tobytes(), set()).add(int(label))
+    pixels = np.rint(255 * np.asarray(batch.samples)).astype(np.uint8)
+    for stack, mode in zip(pixels, batch.condition, strict=True):
+        for channel, digit in enumerate(f"{int(mode):03d}"):
+            assert int(digit) in known[stack[..., channel].tobytes()]
+
+
+def test_every_image_and_every_mode_is_as_likely_in_each_channel():
+    source = stacked(coded(), labels=True)
+    batch = draw(source, 60_000)
+    images = np.rint(255 * np.asarray(batch.samples[:, 0, 0])).astype(int)  # [count, 3]
+    for channel in range(3):
+        assert stats.chisquare(np.bincount(images[:, channel], minlength=30)).pvalue > 1e-3
+    modes = np.bincount(batch.condition, minlength=1000)
+    assert len(modes) == source.num_classes == 1000
+    assert stats.chisquare(modes).pvalue > 1e-3  # the channels are independent as well
+    np.testing.assert_array_equal(batch.condition, images % 10 @ [100, 10, 1])
+
+
+def test_modes_of_another_number_of_classes():
+    source = stacked(coded(classes=3), labels=True)
+    batch = draw(source, 40)
+    labels = np.rint(255 * np.asarray(batch.samples[:, 0, 0])).astype(int) % 3
+    assert source.num_classes == 27
+    np.testing.assert_array_equal(batch.condition, labels @ [9, 3, 1])
+
+
+def test_a_stack_depends_on_key_and_position_alone():
+    source, count = stacked(coded()), 24
+    whole = draw(source, count).samples
+    np.testing.assert_array_equal(draw(source, count).samples, whole)
+    assert (draw(source, count, jax.random.key(6)).samples != whole).any()
+
+    def part(rows, step=0, each=count):
+        return draw_step(source, source.arrays, KEY, step, each, jnp.asarray(rows)).samples
+
+    parts = [part(range(first, first + 6)) for first in range(0, count, 6)]  # as four devices would
+    np.testing.assert_array_equal(jnp.concatenate(parts), whole)
+    np.testing.assert_array_equal(part(range(8), step=2, each=8), whole[16:])
+    assert (part(range(count), step=1) != whole).any()
+
+
+def test_ranges_shape_and_no_end():
+    low, high = stacked(coded()), stacked(coded(), value_range=(-1, 1))
+    assert (low.size, low.sample_shape, low.value_range, low.window) == (None, (2, 4, 3), (0, 1), None)
+    assert high.value_range == (-1, 1)
+    np.testing.assert_allclose(draw(high, 9).samples, 2 * draw(low, 9).samples - 1, atol=1e-6)
+    assert draw(low, 9).condition is None
+
+
+def test_errors():
+    colour = Dataset("colour", np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32), ("any",))
+    with pytest.raises(ValueError, match="colour has images of 3 channels: only images of one can be"):
+        stacked(colour)
+    with pytest.raises(ValueError, match=r"value_range must be \(-1, 1\) or \(0, 1\); got \(0, 2\)"):
+        stacked(coded(), value_range=(0, 2))
