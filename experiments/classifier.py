@@ -31,6 +31,8 @@ class Options:
 
 def main(options: Options) -> None:
     """Trains, prints the accuracy and saves."""
+    if options.out and not options.out.endswith(".npz"):
+        raise ValueError(f"out must end in .npz; got {options.out!r}")
     cli.keep_programs()
     training, test = measuring.open_splits(options.dataset, options.data_dir, options.image_size or None)
     path = Path(options.out) if options.out else measuring.classifier_path(training)

@@ -156,7 +156,8 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
     """
     names = evaluation.chosen(metrics)
     modes = reference.modes() if "modes" in names and reference.modes else None
-    network = make_network(protocol.features, reference, inception, settings["sample_shape"])
+    network = (make_network(protocol.features, reference, inception, settings["sample_shape"])
+               if evaluation.needs_features(names) else features.raw())
     real, held_out = reference.reals(protocol.split), _held_out(reference, protocol.held_out)
     protocol = dataclasses.replace(protocol, dataset=real.name)
     with _bar("reals") as progress:
@@ -236,10 +237,10 @@ def entry(evaluator: Evaluator, values: Mapping[str, float], **about: Any) -> di
 
 
 def reached_floor(evaluator: Evaluator, values: Mapping[str, float]) -> list[str]:
-    """The distances that are no larger than those of as many held-out reals."""
+    """The Frechet distances that are no larger than those of as many held-out reals."""
     if not evaluator.other or evaluator.other.count < evaluator.protocol.num_fake:
         return []
-    return [name for name, value in values.items() if name.endswith(("/fd", "/kd"))
+    return [name for name, value in values.items() if name.endswith("/fd")
             and value <= evaluator.floor[name]]
 
 

@@ -34,7 +34,7 @@ def main(options: Options) -> int:
         out = options.out or f"{temporary}/run"
         module.main(dataclasses.replace(
             config, run_dir=out, data_dir=options.data_dir or config.data_dir, resume="",
-            steps=logs[0][-1]["step"], max_hours=0.0, distributed=False, coordinator="",
+            steps=logs[0][-1]["step"], eval_every=0, max_hours=0.0, distributed=False, coordinator="",
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
             checkpoint_every=config.checkpoint_every if config.on_nan == "rollback" else 0))
         difference = _first_difference(logs, read_logs(out))

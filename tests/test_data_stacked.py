@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxgan.data import Dataset, draw_step, load, stacked
+from experiments import measuring, stacked_mnist
+from jaxgan.data import Dataset, draw_step, load, pixels, stacked
+from jaxgan.features import FeatureNetwork, Features, TrainedClassifier
 from jaxgan.types import Batch
 
 KEY = jax.random.key(5)
@@ -33,8 +35,7 @@ def test_channels_are_images_of_the_set_and_the_condition_is_their_labels_in_a_r
     known = {}
     for image, label in zip(dataset.images, dataset.labels, strict=True):
         known.setdefault(image.tobytes(), set()).add(int(label))
-    pixels = np.rint(255 * np.asarray(batch.samples)).astype(np.uint8)
-    for stack, mode in zip(pixels, batch.condition, strict=True):
+    for stack, mode in zip(pixels(batch.samples, (0, 1)), batch.condition, strict=True):
         for channel, digit in enumerate(f"{int(mode):03d}"):
             assert int(digit) in known[stack[..., channel].tobytes()]
 
@@ -42,7 +43,7 @@ def test_channels_are_images_of_the_set_and_the_condition_is_their_labels_in_a_r
 def test_every_image_and_every_mode_is_as_likely_in_each_channel():
     source = stacked(coded(), labels=True)
     batch = draw(source, 60_000)
-    images = np.rint(255 * np.asarray(batch.samples[:, 0, 0])).astype(int)  # [count, 3]
+    images = pixels(batch.samples[:, 0, 0], (0, 1)).astype(int)  # [count, 3]
     for channel in range(3):
         assert stats.chisquare(np.bincount(images[:, channel], minlength=30)).pvalue > 1e-3
     modes = np.bincount(batch.condition, minlength=1000)
@@ -54,7 +55,7 @@ def test_every_image_and_every_mode_is_as_likely_in_each_channel():
 def test_modes_of_another_number_of_classes():
     source = stacked(coded(classes=3), labels=True)
     batch = draw(source, 40)
-    labels = np.rint(255 * np.asarray(batch.samples[:, 0, 0])).astype(int) % 3
+    labels = pixels(batch.samples[:, 0, 0], (0, 1)) % 3
     assert source.num_classes == 27
     np.testing.assert_array_equal(batch.condition, labels @ [9, 3, 1])
 
@@ -88,3 +89,22 @@ def test_errors():
         stacked(colour)
     with pytest.raises(ValueError, match=r"value_range must be \(-1, 1\) or \(0, 1\); got \(0, 2\)"):
         stacked(coded(), value_range=(0, 2))
+
+
+def test_the_experiment_counts_the_modes_that_a_classifier_sees(monkeypatch):
+    """Here one that reads the digit from the pixels."""
+    network = FeatureNetwork("reader", "", lambda variables, images: Features(
+        images, jax.nn.one_hot(images[:, 0, 0, 0] % 10, 10)), {})
+    monkeypatch.setattr(stacked_mnist, "load", lambda *_, **__: coded())
+    monkeypatch.setattr(measuring, "obtain_classifier",
+                        lambda training, test: TrainedClassifier(network, {}))
+    reference = stacked_mnist.make_reference(stacked_mnist.Config())
+    modes = reference.modes()
+    batch = draw(stacked(coded(), labels=True), 700)
+    counts = np.bincount(batch.condition)
+    share = counts[counts > 0] / 700
+    assert modes(pixels(batch.samples, (0, 1))) == {
+        "modes": len(share), "modes_kl": pytest.approx((share * np.log(1000 * share)).sum())}
+    train, test = (reference.reals(split).take(np.arange(20)) for split in ("train", "test"))
+    assert train.shape == (20, 2, 4, 3)
+    assert (train != test).any()

@@ -21,7 +21,8 @@ from experiments import cli
 from jaxgan.data import Dataset, load, prefetch
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "2", "--devices", "1")
+TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "2", "--devices", "1",
+        "--eval-every", "0")
 
 
 _CACHE = tempfile.TemporaryDirectory()  # of compiled programs

@@ -138,6 +138,11 @@ def chosen(names: str) -> tuple[str, ...]:
     return found
 
 
+def needs_features(names: tuple[str, ...]) -> bool:
+    """Whether any of these metrics sees features."""
+    return any(METRICS[name].features for name in names)
+
+
 def is_better_higher(name: str) -> bool:
     """Whether a number, named as an evaluation names it, is better when it is higher."""
     return name.rpartition("/")[2] in _HIGHER_IS_BETTER
@@ -221,10 +226,9 @@ def prepare(protocol: Protocol, names: tuple[str, ...], extractor: Extractor, re
 
 def _observe(extractor: Extractor, names: tuple[str, ...], samples: Samples, count: int,
              progress: Progress) -> _Set:
-    wanted = [METRICS[name] for name in names]
     return _Set(count, extractor.observe(
-        samples, count, features=any(metric.features for metric in wanted),
-        keep=any(metric.samples for metric in wanted), progress=progress))
+        samples, count, features=needs_features(names),
+        keep=any(METRICS[name].samples for name in names), progress=progress))
 
 
 _TITLES = {"fd": "Frechet distance", "kd": "kernel distance", "kd_std": "kernel distance, std",

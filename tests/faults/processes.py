@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "10")
+TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "10",
+        "--eval-every", "0")
 _CACHE = tempfile.TemporaryDirectory()  # of compiled programs, so that a restart takes seconds
 
 

@@ -24,8 +24,10 @@ def test_twenty_kills_leave_no_trace(tmp_path):
     ("evaluation", signal.SIGTERM), ("step", signal.SIGINT)])
 def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path):
     run = tmp_path / "run"
-    name, every = ("gaussians", 1) if phase == "evaluation" else ("digits", 10**6)
-    process = processes.start(name, *processes.TINY, *ENDLESS, "--sample-every", every, "--run-dir", run,
+    evaluating = phase == "evaluation"
+    name, every = ("gaussians", 1) if evaluating else ("digits", 0)
+    process = processes.start(name, *processes.TINY, *ENDLESS, "--sample-every", 10**6, "--eval-every",
+                              every, "--run-dir", run,
                               "--checkpoint-every", 20 if phase == "save" else 10**6)
     begun = {
         "compile": lambda: (run / "samples" / "real.png").exists(),
@@ -42,6 +44,13 @@ def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path
     step = max(int(path.name) for path in (run / "checkpoints").iterdir())
     assert f"stopped at step {step}; go on with: " in last
     assert last.endswith("--resume latest")
+    if evaluating and processes.last_row(run) < step:  # abandoned: the next start begins with it
+        flags = [*processes.TINY, "--steps", step + 1, "--eval-every", 1, "--resume", "latest"]
+        last, status = processes.finish(processes.start(name, *flags, "--run-dir", run))
+        assert status == 0, last
+        rows = processes.rows(run)
+        assert [row["step"] for row in rows] == list(range(1, step + 2))
+        assert "modes" in rows[-2]
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):

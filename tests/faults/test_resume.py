@@ -18,9 +18,11 @@ from tests.faults import processes
 STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "digits": (8, 8, 1)}
-FLAGS = {"images": ("--folder", "any", "--image-size", "32", "--ema-decay", "0.9", "--model", "dcgan"),
+FLAGS = {"digits": ("--eval-every", "2", "--eval-metrics", "swd"),
+         "images": ("--folder", "any", "--image-size", "32", "--ema-decay", "0.9", "--model", "dcgan"),
          "cifar10": ("--decay-steps", "10"),
-         "gaussians": ("--loss", "relativistic", "--input-noise", "0.1", "--input-noise-steps", "4")}
+         "gaussians": ("--loss", "relativistic", "--input-noise", "0.1", "--input-noise-steps", "4",
+                       "--eval-every", "2")}
 
 
 @pytest.fixture(scope="module", autouse=True)
