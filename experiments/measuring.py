@@ -35,6 +35,7 @@ class Reference(NamedTuple):
         metrics: those for afterwards.
         labelled: None, or the labelled images of a split that the classifier learns from.
         modes: None, or what gives the function that counts the modes that samples reach.
+        num_fake: how many samples, where the protocol and the data leave it open; 0 for 10,000.
     """
 
     reals: Callable[[str], Samples]
@@ -43,6 +44,7 @@ class Reference(NamedTuple):
     metrics: str
     labelled: Callable[[str], Dataset] | None = None
     modes: Callable[[], Modes] | None = None
+    num_fake: int = 0
 
 
 def of_images(open_data: Callable[[str], Dataset], features: str = "classifier") -> Reference:
@@ -143,7 +145,8 @@ def make_protocol(name: str, reference: Reference, *, features: str = "", **chan
     """Returns a preset with changes, and the feature network that fits the data if none is asked for."""
     protocol = evaluation.preset(name)
     features = features or (protocol.features if name != "default" else reference.features)
-    return dataclasses.replace(protocol, features=features, **changes)
+    num_fake = protocol.num_fake or reference.num_fake
+    return dataclasses.replace(protocol, **{"features": features, "num_fake": num_fake, **changes})
 
 
 def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,

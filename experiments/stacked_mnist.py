@@ -42,13 +42,16 @@ def open_data(config: Config, split: str = "train") -> Dataset:
 
 
 def make_reference(config: Config) -> Reference:
-    """What samples are measured against: stacks of either split's digits."""
+    """What samples are measured against: stacks of either split's digits.
+
+    26,000 samples are taken, as in Srivastava et al. 2017 (arXiv 1705.07761).
+    """
     def reals(split: str) -> evaluation.Samples:
         return evaluation.of_source(stacked(open_data(config, split)), f"stacked_mnist {split}",
                                     keys.stream(jax.random.key(0), f"reals {split}"))
 
     return Reference(cache(reals), "random_projection", "modes", "modes,fd,kid,pr,dc,swd",
-                     modes=partial(make_modes, config))
+                     modes=partial(make_modes, config), num_fake=26_000)
 
 
 def make_modes(config: Config) -> Callable[[np.ndarray], dict[str, float]]:

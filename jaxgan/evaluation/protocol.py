@@ -30,7 +30,8 @@ class Protocol:
         manifold_neighbours: the k of precision and recall.
         density_neighbours: the k of density and coverage.
         manifold_samples: how many reals and samples these four take at most, the first ones.
-        sliced_images: how many images the sliced Wasserstein distance takes at most.
+        sliced_images: how many reals and samples the sliced Wasserstein distance takes at most.
+        projections: how many random directions it takes.
         seed: of the latents and of the random choices of metrics.
     """
 
@@ -51,12 +52,13 @@ class Protocol:
     manifold_neighbours: int = 3
     density_neighbours: int = 5
     manifold_samples: int = 10_000
-    sliced_images: int = 8192
+    sliced_images: int = 2048
+    projections: int = 128
     seed: int = 0
 
     def __post_init__(self):
         for name in ("splits", "subsets", "manifold_neighbours", "density_neighbours",
-                     "manifold_samples", "sliced_images"):
+                     "manifold_samples", "sliced_images", "projections"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         for name in ("num_real", "num_fake", "seed"):

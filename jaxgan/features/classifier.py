@@ -127,9 +127,10 @@ def predict(network: FeatureNetwork, images: np.ndarray, batch_size: int = 500) 
     Returns:
         Integers, [count].
     """
-    apply = jax.jit(lambda variables, images: network.apply(variables, images).logits.argmax(axis=1))
-    return np.concatenate([np.asarray(apply(network.variables, images[first:first + batch_size]))
-                           for first in range(0, len(images), batch_size)])
+    apply = jax.jit(network.apply)
+    return np.concatenate([
+        np.asarray(apply(network.variables, images[first:first + batch_size]).logits).argmax(axis=1)
+        for first in range(0, len(images), batch_size)])
 
 
 def accuracy(network: FeatureNetwork, dataset: Dataset) -> float:

@@ -118,7 +118,7 @@ def test_rollback_goes_on_with_other_numbers_and_three_times_at_most(trained, tm
             raise training.NotFiniteError("training diverged: critic/loss is not finite")
 
     monkeypatch.setattr(training, "_check_finite", diverges)
-    flags = ("--steps", 4, "--checkpoint-every", 2)
+    flags = ("--steps", 4, "--checkpoint-every", 2, "--eval-every", 0)
     trained("gaussians", tmp_path / "run", *flags, "--on-nan", "rollback")
     assert processes.result(tmp_path / "run")["retries"] == 3
     assert [row["step"] for row in processes.rows(tmp_path / "run")] == [1, 2, 3, 4]

@@ -1,0 +1,199 @@
+"""`evaluate`, `compare` and evaluations in training, as a user meets them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tyro
+from PIL import Image
+
+from experiments import cli, compare, evaluate, measuring
+from jaxgan.data import load
+from jaxgan.pictures import load_png
+from tests.test_training import TINY, result, rows, run_here
+
+QUICK = ("--eval-metrics", "fd,swd", "--features", "raw")
+
+
+def tool(module, *arguments):
+    """Runs a command in this process: the exit status."""
+    options = tyro.cli(module.Options, args=list(map(str, arguments)))
+    return cli.guarded(module.main, options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept(tmp_path_factory):
+    """A cache of features of this module's own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of four steps, evaluated every two."""
+    folder = tmp_path_factory.mktemp("runs") / "seed 0"
+    assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--best-metric", "raw/fd",
+                    "--run-dir", folder) == 0
+    return folder
+
+
+def stored(folder):
+    return json.loads((folder / "evaluation.json").read_text())["evaluations"]
+
+
+def test_evaluations_are_logged_kept_and_mark_the_best_checkpoint(run):
+    names = {"raw/fd", "swd", "swd_8", "critic/overfitting", "critic/held_out_wasserstein",
+             "critic/train_wasserstein", "critic/input_gradient_q05", "critic/input_gradient_q50",
+             "critic/input_gradient_q95"}
+    assert all(names <= row.keys() for row in rows(run))
+    (found,) = stored(run)
+    assert found["step"] == 4
+    assert found["params_sha256"] == result(run)["params_sha256"]
+    assert found["metrics"]["raw/fd"]["value"] == rows(run)[-1]["raw/fd"]
+    protocol = found["protocol"]
+    assert (protocol["num_real"], protocol["num_fake"], found["floor_count"]) == (1438, 359, 359)
+    assert protocol["dataset_digest"] == load("digits").digest
+    # Untrained noise is further from digits than digits are.
+    assert found["metrics"]["raw/fd"]["value"] > 2 * found["metrics"]["raw/fd"]["floor"] > 0
+    steps = {path.name for path in (run / "checkpoints").iterdir()}
+    assert steps == {"00000002", "00000004"}  # one at each evaluation
+
+
+def test_evaluating_does_not_change_what_is_trained(run, tmp_path):
+    assert run_here("digits", *TINY, "--steps", 4, "--run-dir", tmp_path / "run") == 0
+    assert result(tmp_path / "run")["params_sha256"] == result(run)["params_sha256"]
+
+
+@pytest.mark.parametrize("flags", [("--batch-size", 100), ("--batch-size", 333, "--devices", 4)])
+def test_evaluate_gives_the_numbers_of_training_in_any_batches(run, flags, capsys):
+    before = stored(run)[0]["metrics"]
+    assert tool(evaluate, run, "--metrics", "fd,swd", "--features", "raw", *flags) == 0
+    assert "359 samples (held-out reals: 359) against 1438 reals of digits train" in capsys.readouterr().out
+    (after,) = stored(run)  # in place of the one of the same parameters and protocol
+    assert after["metrics"].keys() == before.keys()
+    for name, numbers in after["metrics"].items():
+        assert numbers["value"] == pytest.approx(before[name]["value"], rel=1e-6)
+        assert numbers["floor"] == pytest.approx(before[name]["floor"], rel=1e-6)
+
+
+def test_evaluate_twice_prints_the_same_and_best_is_a_checkpoint(run, capsys):
+    printed = []
+    for _ in range(2):
+        assert tool(evaluate, run, "--checkpoint", "best", "--metrics", "swd") == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != ""
+    best = min(rows(run), key=lambda row: row["raw/fd"])["step"]
+    assert stored(run)[-1]["step"] == best
+
+
+def test_images_of_another_program(run, tmp_path, capsys):
+    """The held-out digits as PNG files are as far from the training set as the floor."""
+    for number, image in enumerate(load("digits", "test").images):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{number}.png")
+    out = tmp_path / "numbers.json"
+    assert tool(evaluate, "--images", tmp_path, "--dataset", "digits", "--metrics", "fd,swd", "--features",
+                "raw", "--out", out) == 0, capsys.readouterr().err
+    found = json.loads(out.read_text())["metrics"]
+    assert found["raw/fd"]["value"] == pytest.approx(found["raw/fd"]["floor"], rel=1e-9)
+    Image.fromarray(np.full((8, 8, 3), (1, 2, 3), np.uint8)).save(tmp_path / "colour.png")
+    assert tool(evaluate, run, "--images", tmp_path, "--metrics", "swd") == 2
+    assert "are in colour, but they are to be compared with grey ones" in capsys.readouterr().err
+
+
+def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys):
+    folders = [run]
+    for seed, loss in ((1, "wasserstein"), (0, "hinge")):
+        folders.append(tmp_path / f"{loss} {seed}")
+        assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--seed", seed, "--loss",
+                        loss, "--run-dir", folders[-1]) == 0
+    assert tool(evaluate, run, "--metrics", "fd,swd", "--features", "raw") == 0  # the newest counts
+    capsys.readouterr()
+    assert tool(compare, *folders, "--out", tmp_path / "compare.png") == 0, capsys.readouterr().err
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == ""
+    wasserstein = next(line for line in lines if line.startswith("loss wasserstein"))
+    values = [stored(folder)[-1]["metrics"]["raw/fd"]["value"] for folder in folders]
+    assert f"{np.mean(values[:2]):.4g} +- {np.std(values[:2], ddof=1):.2g}" in wasserstein
+    hinge = next(line for line in lines if line.startswith("loss hinge"))
+    assert f"{values[2]:.4g}" in hinge
+    assert load_png(tmp_path / "compare.png").shape[0] > 300
+
+    assert tool(evaluate, folders[1], "--metrics", "fd,swd", "--features", "raw", "--seed", 5) == 0
+    assert tool(compare, *folders) == 2
+    message = capsys.readouterr().err
+    assert "were measured by different protocols (seed is 0 and 5)" in message
+    shutil.copytree(run, tmp_path / "bare")
+    (tmp_path / "bare" / "evaluation.json").unlink()
+    assert tool(compare, tmp_path / "bare") == 2
+    assert "has no evaluation.json: run python -m experiments.evaluate" in capsys.readouterr().err
+    (tmp_path / "bare" / "evaluation.json").write_text('{"evaluations": [{}]}')
+    assert tool(compare, tmp_path / "bare") == 2
+    assert "can't be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--metrics", "fid"), "unknown metric 'fid': did you mean"),
+    (("--protocol", "mimicri"), "unknown protocol 'mimicri': did you mean mimicry?"),
+    (("--features", "clasifier"), "unknown features 'clasifier': did you mean classifier?"),
+    (("--metrics", "modes"), "for sets of known modes"),
+    (("--metrics", "is", "--features", "raw"), "needs a feature network that classifies"),
+    (("--protocol", "mimicry", "--features", "raw"), "50000 samples are asked for, but digits"),
+    (("--features", "inception"), "pt_inception-2015-12-05-6726825d.pth"),
+    (("--checkpoint", "7"), "there is no checkpoint of step 7"),
+    (("--checkpoint", "worst"), "checkpoint must be latest, best or a step; got 'worst'"),
+    (("--images", "nowhere"), "there is no such folder"),
+    (("--batch-size", "0"), "batch_size must be at least 1; got 0"),
+])
+def test_bad_flags_get_one_sentence(run, flags, message, monkeypatch, capsys):
+    monkeypatch.delenv("JAXGAN_INCEPTION", raising=False)
+    assert tool(evaluate, run, *flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_neither_run_nor_images_is_refused(capsys):
+    assert tool(evaluate) == 2
+    assert "give a run's folder, or --images FOLDER and --dataset NAME" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_was_abandoned_comes_first_when_the_run_goes_on(run, tmp_path, monkeypatch,
+                                                                           capsys):
+    """As if the signal came while samples were observed."""
+    import os
+    import signal
+
+    flags = (*TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--best-metric", "raw/fd", "--run-dir",
+             tmp_path / "run")
+    whole, seen = measuring.evaluation.Extractor.observe, []
+
+    def interrupted(self, samples, count, **options):
+        seen.append(samples.name)
+        if samples.name == "step 2" and seen.count("step 2") == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, samples, count, **options)
+
+    monkeypatch.setattr(measuring.evaluation.Extractor, "observe", interrupted)
+    assert run_here("digits", *flags) == 128 + signal.SIGTERM
+    assert "stopped at step 2; go on with: " in capsys.readouterr().err
+    assert rows(tmp_path / "run") == []
+    assert run_here("digits", *flags, "--resume", "auto") == 0
+    assert seen.count("step 2") == 2
+    assert rows(tmp_path / "run") == rows(run)
+    saved = [json.loads((folder / "checkpoints" / "00000002" / "manifest.json").read_text())["manifest"]
+             for folder in (tmp_path / "run", run)]
+    assert saved[0]["metrics"] == saved[1]["metrics"]
+
+
+def test_reaching_the_floor_is_said_once(run, monkeypatch, capsys):
+    reals = load("digits", "test").images
+
+    def perfect(*_, **__):
+        return lambda state: measuring.Samples(f"step {int(state.step)}", 359, lambda rows: reals[rows])
+
+    monkeypatch.setattr(measuring, "make_sampler", perfect)
+    folder = run.parent / "perfect"
+    assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--run-dir", folder) == 0
+    message = "raw Frechet distance"
+    assert capsys.readouterr().err.count(f"{message} ") == 1
