@@ -71,7 +71,8 @@ def test_evaluating_does_not_change_what_is_trained(run, tmp_path):
 def test_evaluate_gives_the_numbers_of_training_in_any_batches(run, flags, capsys):
     before = stored(run)[0]["metrics"]
     assert tool(evaluate, run, "--metrics", "fd,swd", "--features", "raw", *flags) == 0
-    assert "359 samples (held-out reals: 359) against 1438 reals of digits train" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "359 samples (held-out reals: 359) against 1438 reals of digits train" in printed
     (after,) = stored(run)  # in place of the one of the same parameters and protocol
     assert after["metrics"].keys() == before.keys()
     for name, numbers in after["metrics"].items():
@@ -94,8 +95,8 @@ def test_images_of_another_program(run, tmp_path, capsys):
     for number, image in enumerate(load("digits", "test").images):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{number}.png")
     out = tmp_path / "numbers.json"
-    assert tool(evaluate, "--images", tmp_path, "--dataset", "digits", "--metrics", "fd,swd", "--features",
-                "raw", "--out", out) == 0, capsys.readouterr().err
+    assert tool(evaluate, "--images", tmp_path, "--dataset", "digits", "--metrics", "fd,swd",
+                "--features", "raw", "--out", out) == 0, capsys.readouterr().err
     found = json.loads(out.read_text())["metrics"]
     assert found["raw/fd"]["value"] == pytest.approx(found["raw/fd"]["floor"], rel=1e-9)
     Image.fromarray(np.full((8, 8, 3), (1, 2, 3), np.uint8)).save(tmp_path / "colour.png")
@@ -107,8 +108,8 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
     folders = [run]
     for seed, loss in ((1, "wasserstein"), (0, "hinge")):
         folders.append(tmp_path / f"{loss} {seed}")
-        assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--seed", seed, "--loss",
-                        loss, "--run-dir", folders[-1]) == 0
+        assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--seed", seed,
+                        "--loss", loss, "--run-dir", folders[-1]) == 0
     assert tool(evaluate, run, "--metrics", "fd,swd", "--features", "raw") == 0  # the newest counts
     capsys.readouterr()
     assert tool(compare, *folders, "--out", tmp_path / "compare.png") == 0, capsys.readouterr().err

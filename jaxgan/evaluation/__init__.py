@@ -20,5 +20,5 @@ from jaxgan.evaluation.protocol import (
 from jaxgan.evaluation.samples import Extractor, Samples, of_dataset, of_source, sampler
 
 __all__ = ["PRESETS", "Evaluator", "Extractor", "Protocol", "Samples", "chosen", "critic_diagnostics",
-           "differences", "is_better_higher", "nearest", "needs_features", "of_dataset", "of_source", "prepare",
-           "preset", "protocol_from_json", "sampler", "title"]
+           "differences", "is_better_higher", "nearest", "needs_features", "of_dataset", "of_source",
+           "prepare", "preset", "protocol_from_json", "sampler", "title"]
