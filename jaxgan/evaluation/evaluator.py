@@ -217,6 +217,7 @@ def prepare(protocol: Protocol, names: tuple[str, ...], extractor: Extractor, re
     num_fake = protocol.num_fake or (held_out.count if held_out else None) or _ENDLESS_COUNT
     protocol = dataclasses.replace(
         protocol, features=extractor.network.name, features_digest=extractor.network.digest,
+        resize=extractor.network.resize,
         dataset_digest=real.digest, num_real=protocol.num_real or real.count or _ENDLESS_COUNT,
         num_fake=num_fake)
     other = held_out and _observe(extractor, names, held_out,

@@ -15,6 +15,7 @@ class Protocol:
         name: what the settings are called; of no consequence.
         features: the feature network: "inception", "classifier", "raw" or "random_projection".
         features_digest: the network's digest, filled in when it is loaded.
+        resize: what it does to the size of images, filled in too.
         dataset: the set that samples are compared with.
         dataset_digest: its digest, filled in when it is loaded.
         split: the part of it that samples are compared with, "train" or "test".
@@ -38,6 +39,7 @@ class Protocol:
     name: str = "default"
     features: str = "classifier"
     features_digest: str = ""
+    resize: str = ""
     dataset: str = ""
     dataset_digest: str = ""
     split: str = "train"

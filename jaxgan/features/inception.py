@@ -56,7 +56,7 @@ def inception(path: str | os.PathLike | None = None) -> FeatureNetwork:
                            f"--inception, or set {VARIABLE} to it")
     variables = load_inception(path)
     return FeatureNetwork("inception", params_digest(variables), _apply,
-                          jax.tree.map(jnp.asarray, variables))
+                          jax.tree.map(jnp.asarray, variables), "TensorFlow 1 bilinear to 299x299")
 
 
 def load_inception(path: str | os.PathLike) -> PyTree:

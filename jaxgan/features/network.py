@@ -35,12 +35,14 @@ class FeatureNetwork:
         apply: (variables, samples [batch, ...]) -> Features, a pure function that can be jitted.
             Images are uint8, [batch, height, width, channels].
         variables: what to pass to `apply` first.
+        resize: what it does to the size of images.
     """
 
     name: str
     digest: str
     apply: Callable[[PyTree, Array], Features]
     variables: PyTree
+    resize: str = "none"
 
 
 def raw() -> FeatureNetwork:

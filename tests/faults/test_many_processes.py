@@ -7,7 +7,8 @@ import pytest
 
 from tests.faults import processes
 
-FLAGS = (*processes.TINY, "--batch-size", 16, "--steps", 40, "--checkpoint-every", 20, "--stream")
+FLAGS = (*processes.TINY, "--batch-size", 16, "--steps", 40, "--checkpoint-every", 20, "--stream",
+         "--eval-every", 20, "--eval-metrics", "fd", "--features", "raw")
 
 
 def start_two(folder, *flags):
@@ -35,6 +36,9 @@ def test_two_processes_of_two_devices_are_as_one_of_four(two, tmp_path):
     one = processes.rows(tmp_path / "one")
     assert [row["step"] for row in one] == [10, 20, 30, 40]
     for there, here in zip(processes.rows(two), one, strict=True):
+        distance, expected = there.pop("raw/fd", None), here.pop("raw/fd", None)
+        assert (distance is None) == (here["step"] % 20 > 0)
+        assert distance == (expected and pytest.approx(expected, rel=1e-3))
         assert there == pytest.approx(here, rel=1e-4, abs=1e-5)
     assert processes.rows(two)[0] == pytest.approx(one[0], rel=1e-5, abs=1e-6)  # before Adam drifts
 
