@@ -62,13 +62,21 @@ def _read(folder: str) -> dict[str, Any]:
 
 
 def _check_same_protocol(runs: Sequence[Mapping[str, Any]]) -> None:
-    first, *others = ((run["folder"], evaluation.protocol_from_json(run["protocol"])) for run in runs)
+    first, *others = ((run["folder"], _protocol(run)) for run in runs)
     for folder, protocol in others:
         if differing := evaluation.differences(first[1], protocol):
             raise ValueError(
                 f"{first[0]} and {folder} were measured by different protocols "
                 f"({'; '.join(differing)}): numbers of different protocols don't compare; evaluate both "
                 "by the same one")
+
+
+def _protocol(run: Mapping[str, Any]) -> evaluation.Protocol:
+    try:
+        return evaluation.protocol_from_json(run["protocol"])
+    except ValueError as error:
+        raise ValueError(f"{run['folder']} was measured by a protocol that this version doesn't know: "
+                         f"run python -m experiments.evaluate {run['folder']} again") from error
 
 
 def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

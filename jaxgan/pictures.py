@@ -97,7 +97,7 @@ def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, floa
             axes.plot(steps, means, label=label, linewidth=1)
             axes.fill_between(steps, means - spreads, means + spreads, alpha=0.2)
         axes.set(xlabel="step", title=titles[name])
-        axes.legend(fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, dpi=100, format="png")
     os.replace(partial, path)

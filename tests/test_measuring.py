@@ -130,6 +130,10 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
     (tmp_path / "bare" / "evaluation.json").unlink()
     assert tool(compare, tmp_path / "bare") == 2
     assert "has no evaluation.json: run python -m experiments.evaluate" in capsys.readouterr().err
+    old = [found | {"protocol": {"name": "old"}} for found in stored(run)]
+    (tmp_path / "bare" / "evaluation.json").write_text(json.dumps({"evaluations": old}))
+    assert tool(compare, run, tmp_path / "bare") == 2
+    assert "by a protocol that this version doesn't know" in capsys.readouterr().err
     (tmp_path / "bare" / "evaluation.json").write_text('{"evaluations": [{}]}')
     assert tool(compare, tmp_path / "bare") == 2
     assert "can't be read" in capsys.readouterr().err

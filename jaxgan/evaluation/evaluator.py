@@ -93,11 +93,11 @@ def _mean_discrepancy(protocol: Protocol, real: _Set, fake: _Set,
 
 
 def _sliced(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> dict[str, float]:
-    ours, theirs = (of.samples[:protocol.sliced_images] for of in (fake, real))
     options = {"projections": protocol.projections, "seed": protocol.seed}
-    if ours.ndim == 2:
-        return {"swd": metrics.sliced_wasserstein(theirs, ours, **options)}
-    levels = metrics.sliced_wasserstein_images(theirs, ours, **options)
+    if fake.samples.ndim == 2:
+        return {"swd": metrics.sliced_wasserstein(real.samples, fake.samples, **options)}
+    levels = metrics.sliced_wasserstein_images(
+        *(of.samples[:protocol.sliced_images] for of in (real, fake)), **options)
     return {"swd" if level == "mean" else f"swd_{level}": value for level, value in levels.items()}
 
 

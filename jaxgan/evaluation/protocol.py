@@ -31,7 +31,7 @@ class Protocol:
         manifold_neighbours: the k of precision and recall.
         density_neighbours: the k of density and coverage.
         manifold_samples: how many reals and samples these four take at most, the first ones.
-        sliced_images: how many reals and samples the sliced Wasserstein distance takes at most.
+        sliced_images: how many images of either kind the sliced Wasserstein distance takes at most.
         projections: how many random directions it takes.
         seed: of the latents and of the random choices of metrics.
     """
