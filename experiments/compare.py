@@ -34,14 +34,16 @@ def main(options: Options) -> None:
     groups = _grouped(runs)
     names = [name for name in runs[0]["metrics"]
              if all(name in run["metrics"] for run in runs) and not name.endswith("_std")]
-    rows = [("", "seeds", "step", *map(evaluation.title, names))]
-    for label, members in groups.items():
-        steps = sorted({run["step"] for run in members})
-        rows.append((label, str(len(members)), "-".join(map(str, steps[:1] + steps[1:][-1:])),
-                     *(_mean(run["metrics"][name]["value"] for run in members) for name in names)))
-    floors = [[run["metrics"][name]["floor"] for run in runs] for name in names]
-    rows.append(("held-out reals", "", "", *("" if None in values else _mean(values[:1])
-                                             for values in floors)))
+    for number, (label, members) in enumerate(groups.items(), 1):
+        steps = ", ".join(map(str, sorted({run["step"] for run in members})))
+        runs_of_it = f"{len(members)} run{'s' * (len(members) > 1)}"
+        print(f"[{number}] {label}: {runs_of_it}, step {steps}")
+    rows = [("", *(f"[{number}]" for number in range(1, len(groups) + 1)), "held-out reals")]
+    for name in names:
+        floor = runs[0]["metrics"][name]["floor"]
+        rows.append((evaluation.title(name), *(
+            _mean([run["metrics"][name]["value"] for run in members]) for members in groups.values()),
+            "" if floor is None else _mean([floor])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -92,8 +94,7 @@ def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
     return groups
 
 
-def _mean(values) -> str:
-    values = list(values)
+def _mean(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.4g}"
     return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.2g}"
 
