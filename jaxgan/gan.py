@@ -11,6 +11,7 @@ import optax
 from jaxgan import keys
 from jaxgan.losses import AdversarialLoss
 from jaxgan.penalties import Penalty
+from jaxgan.tasks import Seen, Task
 from jaxgan.types import Array, Batch, Key, PyTree
 
 
@@ -19,16 +20,18 @@ class GAN:
     """Everything that defines a GAN but its numbers: two networks, a loss, optimisers.
 
     The networks are linen modules, called as `generator(latents, condition, train=...)`, giving
-    samples, and `critic(samples, condition, train=...)`, giving scores [batch]. A module with a field
+    samples, and `critic(samples, condition, train=...)`, giving scores [batch], or where there are tasks
+    `(scores, heads)`, the heads being predictions [batch, ...] by name. A module with a field
     `axis_name` gets the devices' axis there, so that its BatchNorm sees the global batch.
 
     Attributes:
         generator: latents [batch, latent_size] -> samples [batch, ...].
-        critic: samples [batch, ...] -> scores [batch].
+        critic: samples [batch, ...] -> scores [batch], or scores and heads.
         latent_size: the number of latent variables, z ~ N(0, I).
         loss: what both minimise, from `jaxgan.losses`.
         generator_optimizer: any optax transformation; schedules count generator updates.
         critic_optimizer: the same for the critic; schedules count *critic* updates.
+        tasks: terms besides the adversarial ones, from `jaxgan.tasks`.
         penalty: None, or a penalty on the critic's input gradient, from `jaxgan.penalties`.
         input_noise: None, or the standard deviation of Gaussian noise on everything that the critic
             sees, as a function of the iteration (an optax schedule): the article's remedy for high
@@ -45,6 +48,7 @@ class GAN:
     loss: AdversarialLoss
     generator_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
+    tasks: tuple[Task, ...] = ()
     penalty: Penalty | None = None
     input_noise: optax.Schedule | None = None
     ema_decay: float | None = None
@@ -54,6 +58,9 @@ class GAN:
         for name in ("latent_size", "generator_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        names = [task.name for task in self.tasks]
+        if len({*names}) < len(names):
+            raise ValueError(f"tasks must have different names; got {', '.join(names)}")
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}")
 
@@ -120,11 +127,9 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
                          f"{samples.shape[1:]}: give the generator that shape")
 
     critic_variables = gan.critic.init(keys.stream(key, "critic"), samples, condition, train=False)
-    scores = jax.eval_shape(
-        lambda v: gan.critic.apply(v, samples, condition, train=False), critic_variables)
-    if scores.shape != samples.shape[:1]:
-        raise ValueError(f"the critic must return one score per sample, shape {samples.shape[:1]}; "
-                         f"got {scores.shape}: squeeze the last axis")
+    _, heads = jax.eval_shape(lambda v: scores_and_heads(
+        gan.critic.apply(v, samples, condition, train=False), samples), critic_variables)
+    _check_tasks(gan, samples, condition, heads)
     check_penalised(gan, critic_variables)
 
     return GANState(
@@ -182,6 +187,20 @@ def draw_latents(gan: GAN, key: Key, count: int) -> Array:
     return keys.normal(keys.per_example(key, count), (gan.latent_size,))
 
 
+def scores_and_heads(judgement: Array | tuple[Array, dict[str, Array]], samples: Array
+                     ) -> tuple[Array, dict[str, Array]]:
+    """Returns what a critic has returned for samples as scores and heads, {} if it has none.
+
+    Raises:
+        ValueError: the scores aren't one per sample.
+    """
+    scores, heads = judgement if isinstance(judgement, tuple) else (judgement, {})
+    if scores.shape != samples.shape[:1]:
+        raise ValueError(f"the critic must return one score per sample, shape {samples.shape[:1]}; "
+                         f"got {scores.shape}: squeeze the last axis")
+    return scores, heads
+
+
 def has_batch_statistics(variables: PyTree) -> bool:
     """Whether a network normalises over the batch: whether it keeps BatchNorm's running averages."""
     paths = jax.tree_util.tree_flatten_with_path(variables.get("batch_stats", {}))[0]
@@ -194,6 +213,26 @@ def check_penalised(gan: GAN, critic_variables: PyTree) -> None:
         raise ValueError(
             "a gradient penalty is not defined for a critic with batch normalisation, which scores "
             "no sample by itself: use layer or spectral normalisation, or no penalty")
+
+
+def _check_tasks(gan: GAN, samples: Array, condition: PyTree, heads: dict[str, Array]) -> None:
+    """Raises an error for a task that can't be computed from such batches and heads."""
+    seen = Seen(samples, condition, heads)
+    for task in gan.tasks:
+        if missing := [head for head in task.heads if head not in heads]:
+            raise ValueError(
+                f"the task {task.name} reads the critic's head {missing[0]!r}, but the critic returns "
+                f"{', '.join(map(repr, sorted(heads))) or 'scores alone'}: have it return "
+                "(scores, heads)")
+        for term in filter(None, (task.critic, task.generator)):
+            try:
+                value = jax.eval_shape(term, seen, seen)
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                raise ValueError(f"the task {task.name} can't be computed for the condition "
+                                 f"{jax.tree.map(jnp.shape, condition)}: {error}") from error
+            if value.shape != ():
+                raise ValueError(f"the task {task.name} must give a scalar; got shape {value.shape}: "
+                                 "take the mean")
 
 
 def _network_state(variables: PyTree, optimizer: optax.GradientTransformation) -> NetworkState:

@@ -4,11 +4,12 @@
 takes `axis_name`, the mapped axis of the devices that share the global batch; gradients, statistics
 and metrics are averaged over it (`jaxgan.parallel` maps them).
 
-Metrics, float32 scalars: `critic/loss` (penalty included), `critic/penalty`, `critic/wasserstein`
-(`E[D(real)] - E[D(fake)]`, with its sign), `critic/real_score`, `critic/fake_score`,
-`critic/gradient_norm` and `generator/gradient_norm` (of the parameters' gradient),
+Metrics, float32 scalars: `critic/loss` (penalty and tasks included), `critic/penalty`,
+`critic/wasserstein` (`E[D(real)] - E[D(fake)]`, with its sign), `critic/real_score`,
+`critic/fake_score`, `critic/gradient_norm` and `generator/gradient_norm` (of the parameters' gradient),
 `critic/input_gradient_mean` and `critic/input_gradient_std` (of the norms of the critic's gradient at
-its input: at the penalty's points, or at the fakes if there is no penalty), `generator/loss`.
+its input: at the penalty's points, or at the fakes if there is no penalty), `generator/loss`, and
+`critic/NAME` and `generator/NAME` of each task, without its weight.
 """
 
 import jax
@@ -27,8 +28,12 @@ from jaxgan.gan import (
     check_penalised,
     draw_latents,
     has_batch_statistics,
+    scores_and_heads,
 )
+from jaxgan.tasks import Seen
 from jaxgan.types import Array, Batch, Key, Metrics, PyTree
+
+Judgement = tuple[Array, dict[str, Array]]  # a critic's scores and heads
 
 
 def critic_step(
@@ -65,7 +70,8 @@ def _critic_update(
 
     def loss_fn(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
         network = state.critic._replace(params=params)
-        real_scores, fake_scores, stats = _score_both(critic, network, real, fake, batch.condition)
+        (real_scores, real_heads), (fake_scores, fake_heads), stats = _judge_both(
+            critic, network, real, fake, batch.condition)
         loss = gan.loss.critic(*_global_scores(gan, axis_name, real_scores, fake_scores))
         metrics = {
             "critic/wasserstein": real_scores.mean() - fake_scores.mean(),
@@ -73,11 +79,16 @@ def _critic_update(
             "critic/fake_score": fake_scores.mean(),
         }
         if gan.penalty is not None:
-            penalty = gan.penalty(lambda samples: _apply(critic, network, samples, batch.condition)[0],
-                                  real, fake, penalty_keys)
+            penalty = gan.penalty(lambda samples: scores_and_heads(
+                _apply(critic, network, samples, batch.condition)[0], samples)[0],
+                real, fake, penalty_keys)
             loss += penalty.value
             metrics |= {"critic/penalty": penalty.value} | _input_gradient_moments(penalty.norms)
-        return loss, (stats, metrics | {"critic/loss": loss})
+        extra, terms = _task_terms(gan, "critic", Seen(real, batch.condition, real_heads),
+                                   Seen(fake, batch.condition, fake_heads))
+        if terms:
+            loss += extra
+        return loss, (stats, metrics | terms | {"critic/loss": loss})
 
     gradients, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.critic.params)
     network, metrics = _update(gan.critic_optimizer, state.critic, gradients, stats, metrics,
@@ -108,19 +119,26 @@ def generator_step(
         fake, stats = _fakes(gan, state.generator._replace(params=params), batch, key, axis_name)
         return _as_critic_sees(gan, state, fake, key, "fake_noise", axis_name), stats
 
-    def scores(samples: Array) -> Array:
-        return _score(critic, state.critic, samples, batch.condition)[0]
+    def judged(samples: Array) -> Judgement:
+        return _judge(critic, state.critic, samples, batch.condition)[0]
 
-    def loss_fn(fake_scores: Array) -> Array:  # most losses ignore the reals: no code is made for them
-        return gan.loss.generator(*_global_scores(gan, axis_name, scores(real), fake_scores))
+    def loss_fn(judgement: Judgement, fake: Array) -> tuple[Array, Metrics]:
+        real_scores, real_heads = judged(real)  # most losses ignore the reals: no code is made for them
+        loss = gan.loss.generator(*_global_scores(gan, axis_name, real_scores, judgement[0]))
+        extra, terms = _task_terms(gan, "generator", Seen(real, batch.condition, real_heads),
+                                   Seen(fake, batch.condition, judgement[1]))
+        return loss + extra if terms else loss, terms
 
     fake, generator_pullback, stats = jax.vjp(seen_fakes, state.generator.params, has_aux=True)
-    fake_scores, critic_pullback = jax.vjp(scores, fake)
-    loss, score_gradients = jax.value_and_grad(loss_fn)(fake_scores)
-    gradients, = generator_pullback(*critic_pullback(score_gradients))
-    metrics = {"generator/loss": loss}
+    judgement, critic_pullback = jax.vjp(judged, fake)
+    (loss, terms), (by_judgement, by_fake) = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(
+        judgement, fake)
+    by_critic, = critic_pullback(by_judgement)
+    gradients, = generator_pullback(by_critic + by_fake if gan.tasks else by_critic)
+    metrics = {"generator/loss": loss} | terms
     if gan.penalty is None:
-        input_gradients, = critic_pullback(jnp.ones_like(fake_scores))
+        input_gradients, = critic_pullback((jnp.ones_like(judgement[0]),
+                                            jax.tree.map(jnp.zeros_like, judgement[1])))
         metrics |= _input_gradient_moments(jax.vmap(optax.tree.norm)(input_gradients))
     network, metrics = _update(gan.generator_optimizer, state.generator, gradients, stats, metrics,
                                "generator", axis_name)
@@ -285,28 +303,40 @@ def _apply(
                         mutable=list(network.stats))
 
 
-def _score(
+def _judge(
     critic: nn.Module, network: NetworkState, samples: Array, condition: PyTree | None
-) -> tuple[Array, PyTree]:
-    """The samples' scores, in float32 at least, in which losses and metrics average them."""
-    scores, stats = _apply(critic, network, samples, condition)
-    if scores.shape != samples.shape[:1]:
-        raise ValueError(f"the critic must return one score per sample, shape {samples.shape[:1]}; "
-                         f"got {scores.shape}: squeeze the last axis")
-    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), stats
+) -> tuple[Judgement, PyTree]:
+    """The samples' scores, in float32 at least, in which losses and metrics average them, and heads."""
+    judgement, stats = _apply(critic, network, samples, condition)
+    scores, heads = scores_and_heads(judgement, samples)
+    return (scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), heads), stats
 
 
-def _score_both(
+def _judge_both(
     critic: nn.Module, network: NetworkState, real: Array, fake: Array, condition: PyTree | None
-) -> tuple[Array, Array, PyTree]:
-    """Scores reals and fakes, in one call unless batch statistics have to be kept apart."""
+) -> tuple[Judgement, Judgement, PyTree]:
+    """Judges reals and fakes, in one call unless batch statistics have to be kept apart."""
     if has_batch_statistics(network.stats):
-        real_scores, stats = _score(critic, network, real, condition)
-        fake_scores, stats = _score(critic, network._replace(stats=stats), fake, condition)
-        return real_scores, fake_scores, stats
+        of_real, stats = _judge(critic, network, real, condition)
+        of_fake, stats = _judge(critic, network._replace(stats=stats), fake, condition)
+        return of_real, of_fake, stats
     conditions = jax.tree.map(lambda c: jnp.concatenate([c, c]), condition)
-    scores, stats = _score(critic, network, jnp.concatenate([real, fake]), conditions)
-    return *jnp.split(scores, 2), stats
+    judgement, stats = _judge(critic, network, jnp.concatenate([real, fake]), conditions)
+    of_real, of_fake = (jax.tree.map(lambda x, half=half: jnp.split(x, 2)[half], judgement)
+                        for half in (0, 1))
+    return of_real, of_fake, stats
+
+
+def _task_terms(gan: GAN, role: str, real: Seen, fake: Seen) -> tuple[Array | float, Metrics]:
+    """The weighted sum of the tasks' terms for a network, and each by its name."""
+    total, terms = 0.0, {}
+    for task in gan.tasks:
+        term, weight = ((task.critic, task.critic_weight) if role == "critic" else
+                        (task.generator, task.generator_weight))
+        if term is not None:
+            terms[f"{role}/{task.name}"] = value = term(real, fake)
+            total += weight * value
+    return total, terms
 
 
 def _global_scores(gan: GAN, axis_name: str | None, *scores: Array) -> tuple[Array, ...]:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # A module, or a folder of them, imports only what stands before it. A new one has to be placed here.
-ORDER = ("types", "keys", "digests", "losses", "penalties", "nn", "models", "data", "metrics",
+ORDER = ("types", "keys", "digests", "losses", "penalties", "tasks", "nn", "models", "data", "metrics",
          "features", "gan", "steps", "parallel", "evaluation", "checkpoints", "pictures", "runs",
          "training")
 OUTSIDE = {"experiments", "tests", "conftest"}

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxgan import keys
-from jaxgan.gan import GAN, GANState, sample
+from jaxgan.gan import GAN, GANState, sample, scores_and_heads
 from jaxgan.penalties import gradient_norms, interpolate
 from jaxgan.types import Batch, Key, Metrics
 
@@ -38,7 +38,8 @@ def critic_diagnostics(gan: GAN, state: GANState, real: Batch, held_out: Batch, 
                          f"{real.samples.shape} and {held_out.samples.shape}")
 
     def scores(samples, condition):
-        return gan.critic.apply(state.critic.variables, samples, condition, train=False)
+        judgement = gan.critic.apply(state.critic.variables, samples, condition, train=False)
+        return scores_and_heads(judgement, samples)[0]
 
     fake = sample(gan, state, keys.stream(key, "latents"), len(real.samples), real.condition,
                   use_ema=False)

@@ -1,0 +1,241 @@
+"""Auxiliary tasks: terms that are added to the losses of critic and generator.
+
+A critic that has tasks returns `(scores, heads)`, the heads being a dict of predictions by name. A task
+says which heads it reads, and gives a term for either network, or none. Both terms see what the critic
+was shown and what it predicted for it; the condition of the i-th fake is that of the i-th real.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from jaxgan.types import Array, PyTree
+
+
+class Seen(NamedTuple):
+    """Samples, and what the critic predicts for them.
+
+    Attributes:
+        samples: [batch, ...].
+        condition: the batch's.
+        heads: the critic's predictions by name, each [batch, ...].
+    """
+
+    samples: Array
+    condition: PyTree
+    heads: dict[str, Array]
+
+
+TaskLoss = Callable[[Seen, Seen], Array]  # (real, fake) -> scalar
+
+
+class Task(NamedTuple):
+    """A term of the critic's loss, or of the generator's, or one of each.
+
+    Attributes:
+        name: of its metrics, `critic/NAME` and `generator/NAME`, which are without the weights.
+        heads: the critic's predictions that it reads.
+        critic: what the critic minimises besides; None for nothing.
+        generator: what the generator minimises besides; None for nothing.
+        critic_weight: of the critic's term.
+        generator_weight: of the generator's term.
+    """
+
+    name: str
+    heads: tuple[str, ...]
+    critic: TaskLoss | None
+    generator: TaskLoss | None
+    critic_weight: float = 1.0
+    generator_weight: float = 1.0
+
+
+def _whole(condition: PyTree) -> PyTree:
+    return condition
+
+
+def classification(*, head: str = "class", label: Callable[[PyTree], Array] = _whole,
+                   critic_weight: float = 1.0, generator_weight: float = 0.1) -> Task:
+    """AC-GAN: the critic classifies reals, and the generator wants its fakes classified as asked for.
+
+    Cross-entropy of the head's logits, [batch, classes]. Odena et al. 2017 (arXiv 1610.09585), section
+    3; there the critic learns from fakes too. Here it doesn't, and the weights are apart, as in the
+    public code of Gulrajani et al. 2017 (arXiv 1704.00028).
+
+    Args:
+        head: its name.
+        label: condition -> classes, int [batch].
+        critic_weight: of the critic's term.
+        generator_weight: of the generator's.
+    """
+    def loss(seen: Seen) -> Array:
+        return cross_entropy(seen.heads[head], label(seen.condition))
+
+    return _checked(Task(head, (head,), lambda real, fake: loss(real), lambda real, fake: loss(fake),
+                         critic_weight, generator_weight))
+
+
+def localisation(*, head: str = "box", box: Callable[[PyTree], Array] = _whole,
+                 critic_weight: float = 1.0, generator_weight: float = 0.1) -> Task:
+    """The critic locates the object of reals, and the generator wants it found where it was asked for.
+
+    Smooth L1 of the corners plus 1 - GIoU. Girshick 2015 (arXiv 1504.08083), equation 3;
+    Rezatofighi et al. 2019 (arXiv 1902.09630), algorithm 1.
+
+    Args:
+        head: its name; it predicts boxes, [batch, 4]: the corners (top, left, bottom, right).
+        box: condition -> boxes, [batch, 4], in the same units.
+        critic_weight: of the critic's term.
+        generator_weight: of the generator's.
+    """
+    def loss(seen: Seen) -> Array:
+        predicted, wanted = seen.heads[head], box(seen.condition)
+        return smooth_l1(predicted, wanted) + (1 - generalised_iou(predicted, wanted)).mean()
+
+    return _checked(Task(head, (head,), lambda real, fake: loss(real), lambda real, fake: loss(fake),
+                         critic_weight, generator_weight))
+
+
+def reconstruction(*, order: int = 1, mask: Callable[[PyTree], Array] | None = None,
+                   weight: float = 1.0) -> Task:
+    """The i-th fake is to be the i-th real: the mean of |real - fake|, or of its square.
+
+    Pathak et al. 2016 (arXiv 1604.07379), equation 1, for masked images.
+
+    Args:
+        order: 1 or 2.
+        mask: None, or condition -> weights of the pixels, broadcastable to the samples, of which the
+            weighted mean is taken: 1 where the loss is to look.
+        weight: of the generator's term.
+
+    Raises:
+        ValueError: another order.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2; got {order}")
+
+    def loss(real: Seen, fake: Seen) -> Array:
+        errors = jnp.abs(real.samples - fake.samples) ** order
+        if mask is None:
+            return errors.mean()
+        weights = jnp.broadcast_to(mask(real.condition), errors.shape)
+        return (weights * errors).sum() / jnp.maximum(weights.sum(), 1.0)
+
+    return _checked(Task("reconstruction", (), None, loss, 0.0, weight))
+
+
+def feature_matching(*, head: str = "features", weight: float = 1.0) -> Task:
+    """The generator matches the mean of the critic's features: |E f(real) - E f(fake)|^2.
+
+    Salimans et al. 2016 (arXiv 1606.03498), section 3.1.
+
+    Args:
+        head: the features, [batch, ...].
+        weight: of the generator's term.
+    """
+    def loss(real: Seen, fake: Seen) -> Array:
+        return jnp.square(real.heads[head].mean(axis=0) - fake.heads[head].mean(axis=0)).sum()
+
+    return _checked(Task("feature_matching", (head,), None, loss, 0.0, weight))
+
+
+def mutual_information(*, head: str = "code", code: Callable[[PyTree], Array] = _whole,
+                       weight: float = 1.0) -> Task:
+    """InfoGAN: both networks make the code that a fake was drawn for legible to the critic.
+
+    -E log Q(code | fake), up to a constant: the cross-entropy of logits for an integer code, [batch];
+    half the squared error, the Gaussian's of variance 1, for codes of real numbers, [batch, codes].
+    Chen et al. 2016 (arXiv 1606.03657), equation 5.
+
+    Args:
+        head: logits [batch, classes], or means [batch, codes].
+        code: condition -> the code.
+        weight: of both terms.
+    """
+    def loss(real: Seen, fake: Seen) -> Array:
+        wanted, predicted = code(fake.condition), fake.heads[head]
+        if jnp.issubdtype(wanted.dtype, jnp.integer):
+            return cross_entropy(predicted, wanted)
+        _check_same_shape(head, predicted, wanted)
+        return jnp.square(predicted - wanted).sum(axis=-1).mean() / 2
+
+    return _checked(Task(head, (head,), loss, loss, weight, weight))
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Returns the mean of -log softmax(logits)[label].
+
+    Args:
+        logits: [batch, classes].
+        labels: integers [batch]; one out of range makes the loss NaN.
+
+    Raises:
+        ValueError: other shapes.
+        TypeError: labels that aren't integers.
+    """
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers; got {labels.dtype}")
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits must be [batch, classes] and labels [batch]; got {logits.shape} and "
+                         f"{labels.shape}")
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    return jnp.where((labels >= 0) & (labels < logits.shape[1]), losses, jnp.nan).mean()
+
+
+def smooth_l1(predicted: Array, wanted: Array, beta: float = 1.0) -> Array:
+    """Returns the mean of e^2 / (2 beta) where e = |predicted - wanted| < beta, else e - beta / 2.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check_same_shape("boxes", predicted, wanted)
+    errors = jnp.abs(predicted - wanted)
+    return jnp.where(errors < beta, jnp.square(errors) / (2 * beta), errors - beta / 2).mean()
+
+
+def iou(a: Array, b: Array) -> Array:
+    """Returns the area of the intersection of boxes over that of their union, [batch], in [0, 1].
+
+    Args:
+        a: corners (top, left, bottom, right), [batch, 4]; with bottom < top the box is empty.
+        b: likewise.
+    """
+    intersection, union, _ = _areas(a, b)
+    return intersection / jnp.maximum(union, jnp.finfo(union.dtype).tiny)
+
+
+def generalised_iou(a: Array, b: Array) -> Array:
+    """Returns IoU - (hull - union) / hull, [batch], in [-1, 1], the hull being the box around both.
+
+    Rezatofighi et al. 2019 (arXiv 1902.09630), algorithm 1. Arguments as for `iou`.
+    """
+    intersection, union, hull = _areas(a, b)
+    tiny = jnp.finfo(union.dtype).tiny
+    return intersection / jnp.maximum(union, tiny) - (hull - union) / jnp.maximum(hull, tiny)
+
+
+def _areas(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """The areas of the intersection, the union and the hull."""
+    _check_same_shape("boxes", a, b)
+
+    def area(top_left: Array, bottom_right: Array) -> Array:
+        return jnp.maximum(bottom_right - top_left, 0.0).prod(axis=-1)
+
+    (a_first, a_last), (b_first, b_last) = ((box[..., :2], box[..., 2:]) for box in (a, b))
+    intersection = area(jnp.maximum(a_first, b_first), jnp.minimum(a_last, b_last))
+    hull = area(jnp.minimum(a_first, b_first), jnp.maximum(a_last, b_last))
+    return intersection, area(a_first, a_last) + area(b_first, b_last) - intersection, hull
+
+
+def _check_same_shape(name: str, predicted: Array, wanted: Array) -> None:
+    if predicted.shape != wanted.shape:
+        raise ValueError(f"{name}: what is predicted has shape {predicted.shape}, what is wanted "
+                         f"{wanted.shape}: give them the same")
+
+
+def _checked(task: Task) -> Task:
+    for weight in (task.critic_weight, task.generator_weight):
+        if not 0.0 <= weight < jnp.inf:
+            raise ValueError(f"the weight of {task.name} must be a number from 0 on; got {weight}")
+    return task
