@@ -12,7 +12,7 @@ train: $(VENV)/installed
 	$(RUN) -m experiments.digits --run-dir runs/digits --resume auto
 
 test: $(VENV)/installed-test
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 # A minute's part, for another interpreter: make test-fast VENV=.venv-newer PYTHON=python3.13
 test-fast: $(VENV)/installed-test

@@ -36,9 +36,10 @@ from jaxgan.evaluation import is_better_higher
 from jaxgan.gan import GAN, GANState, generate, init_state
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, processor, read_config, write_evaluation
+from jaxgan.tasks import Task
 from jaxgan.types import Batch
 
-EXPERIMENTS = ("cifar10", "digits", "gaussians", "images", "mnist", "stacked_mnist")
+EXPERIMENTS = ("cifar10", "conditional", "digits", "gaussians", "images", "mnist", "stacked_mnist")
 
 LOSSES = {
     "wasserstein": lambda config: losses.wasserstein(),
@@ -301,7 +302,7 @@ def image_source(config: Config, examples: Examples, **options: Any) -> Source:
 
 
 def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_size: int, *,
-             generator_batches: int = 1) -> GAN:
+             generator_batches: int = 1, tasks: tuple[Task, ...] = ()) -> GAN:
     """Puts networks and settings together."""
     for name in ("penalty_weight", "clip", "input_noise", "input_noise_steps", "decay_steps"):
         if not getattr(config, name) >= 0:
@@ -333,6 +334,7 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         critic_optimizer=critic_optimizer,
         ema_decay=config.ema_decay or None,
         generator_batches=generator_batches,
+        tasks=tasks,
     )
 
 
@@ -343,7 +345,8 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
         raise ValueError(f"stream is for images; {name} draws its samples where it needs them")
     config = dataclasses.replace(config, run_dir=config.run_dir or f"runs/{name}")
     settings = {"experiment": name, **dataclasses.asdict(config),
-                "sample_shape": list(source.sample_shape), "value_range": list(source.value_range)}
+                "sample_shape": list(source.sample_shape), "value_range": list(source.value_range),
+                "num_classes": source.num_classes if is_conditional(source) else 0}
     run, real = Run(config.run_dir, settings, settings.keys() - REPORTING), None
     if len(source.sample_shape) == 3:
         picture, real = picture or image_grid(gan, source, config.seed), real_grid(source, config.seed)
@@ -374,6 +377,11 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
         print(measuring.table(found))
 
 
+def is_conditional(source: Source) -> bool:
+    """Whether its batches have labels."""
+    return training.example_batch(source, 1).condition is not None
+
+
 def local_devices(config: Config) -> list[jax.Device]:
     """The devices of this process that a run uses."""
     return jax.local_devices()[:config.devices or None]
@@ -389,10 +397,12 @@ def plan(config: Config) -> training.Plan:
 
 def image_grid(gan: GAN, source: Source, seed: int,
                count: int = 100) -> Callable[[GANState], np.ndarray]:
-    """Returns a picture of samples from the same latents each time."""
+    """Returns a picture of samples from the same latents each time; a column is of a class."""
     latents = jax.random.normal(keys.stream(jax.random.key(seed), "sample"), (count, gan.latent_size))
+    labels = jnp.arange(count) % source.num_classes if is_conditional(source) else None
     draw = jax.jit(partial(generate, gan))
-    return lambda state: grid(pixels(draw(state, latents), source.value_range))
+    return lambda state: grid(pixels(draw(state, latents, labels), source.value_range),
+                              None if labels is None else min(source.num_classes, count))
 
 
 def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
@@ -432,16 +442,17 @@ def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:
     return module, module.Config(**known), settings
 
 
-def restore(run_dir: str, config: Config, gan: GAN, sample_shape: tuple[int, ...],
-            checkpoint: str) -> GANState:
+def restore(run_dir: str, config: Config, gan: GAN, settings: dict[str, Any], checkpoint: str
+            ) -> GANState:
     """Reads a run's checkpoint: latest, best or a step."""
     if checkpoint not in ("latest", "best") and not checkpoint.isdecimal():
         raise ValueError(f"checkpoint must be latest, best or a step; got {checkpoint!r}")
     folder = Path(run_dir) / "checkpoints"
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint in {run_dir}")
+    labels = jnp.zeros(2, jnp.int32) if settings.get("num_classes") else None
     template = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
-                              Batch(jnp.zeros((2, *sample_shape))))
+                              Batch(jnp.zeros((2, *settings["sample_shape"])), labels))
     checkpoints = Checkpoints(folder, config.keep, config.best_metric or None,
                               highest=is_better_higher(config.best_metric))
     try:

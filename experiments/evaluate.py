@@ -82,7 +82,7 @@ def _run(options: Options):
     config = dataclasses.replace(config, data_dir=options.data_dir or config.data_dir)
     shape = tuple(settings["sample_shape"])
     gan = module.make_gan(config, shape)
-    state = cli.restore(options.run_dir, config, gan, shape, options.checkpoint)
+    state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
     about = {"step": int(state.step),
              "params_sha256": params_digest(state.generator.params, state.critic.params)}
 

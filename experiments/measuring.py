@@ -47,11 +47,12 @@ class Reference(NamedTuple):
     num_fake: int = 0
 
 
-def of_images(open_data: Callable[[str], Dataset], features: str = "classifier") -> Reference:
+def of_images(open_data: Callable[[str], Dataset], features: str = "classifier", quick: str = "fd",
+              metrics: str = "fd,kid,is,pr,dc,copying,swd") -> Reference:
     """Images of a data set, opened when they are needed."""
     labelled = cache(open_data)
-    return Reference(lambda split: evaluation.of_dataset(labelled(split), split), features, "fd",
-                     "fd,kid,is,pr,dc,copying,swd", labelled)
+    return Reference(lambda split: evaluation.of_dataset(labelled(split), split), features, quick,
+                     metrics, labelled)
 
 
 def of_source(open_source: Callable[[], Source], name: str, features: str, quick: str, metrics: str,
@@ -187,7 +188,7 @@ def in_training(gan: GAN, evaluator: Evaluator, reference: Reference, settings: 
                 devices: list[jax.Device]) -> Callable[[GANState, Callable[[], None]], dict[str, float]]:
     """Returns the evaluation of a state, with the critic's diagnostics, for the training loop."""
     draw = make_sampler(gan, evaluator.protocol, settings, devices)
-    diagnose = make_diagnostics(gan, evaluator.protocol, reference, tuple(settings["value_range"]))
+    diagnose = make_diagnostics(gan, evaluator.protocol, reference, settings)
     said = set()
 
     def evaluate(state: GANState, tick: Callable[[], None]) -> dict[str, float]:
@@ -206,17 +207,20 @@ def make_sampler(gan: GAN, protocol: Protocol, settings: Mapping[str, Any],
     """Returns what gives the samples of a state that a protocol means."""
     return evaluation.sampler(
         gan, keys.stream(jax.random.key(protocol.seed), "evaluation"), tuple(settings["value_range"]),
-        averaged=protocol.averaged, is_image=len(settings["sample_shape"]) == 3, devices=devices)
+        averaged=protocol.averaged, is_image=len(settings["sample_shape"]) == 3,
+        num_classes=settings.get("num_classes", 0), devices=devices)
 
 
-def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, value_range: tuple[float, float]
+def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any]
                      ) -> Callable[[GANState], dict[str, float]]:
     """Returns what compares the critic's scores of training and of held-out reals, if there are such."""
     training, held_out = reference.reals("train"), _held_out(reference, "test")
     if held_out is None:
         return lambda state: {}
     count = min(_DIAGNOSED, *(samples.count or _DIAGNOSED for samples in (training, held_out)))
-    batches = [Batch(_as_trained(samples.take(np.arange(count)), value_range))
+    rows = np.arange(count)
+    batches = [Batch(_as_trained(samples.take(rows), tuple(settings["value_range"])),
+                     jnp.asarray(samples.labels(rows)) if settings.get("num_classes") else None)
                for samples in (training, held_out)]
     key = keys.stream(jax.random.key(protocol.seed), "diagnostics")
     diagnose = jax.jit(partial(evaluation.critic_diagnostics, gan))

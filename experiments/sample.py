@@ -32,10 +32,14 @@ class Options:
     """The checkpoint: latest, best or a step."""
     seed: int = 0
     """Of the latents."""
+    label: int | None = None
+    """Of a conditional run: the class to draw; by default all in turn."""
+    grid_by_class: bool = False
+    """Of a conditional run: a row for each class, of --columns samples."""
     interpolate: bool = False
     """Rows that go from one sample to another, along the great circle between their latents."""
     columns: int = 10
-    """Samples in a row of an interpolation."""
+    """Samples in a row of an interpolation, or of a class."""
 
 
 def main(options: Options) -> None:
@@ -52,24 +56,42 @@ def main(options: Options) -> None:
         raise ValueError(f"samples of shape {shape} are no images: save them with --out samples.npy")
     gan = module.make_gan(config, shape)
     key = jax.random.key(options.seed)
-    state = cli.restore(options.run_dir, config, gan, shape, options.checkpoint)
+    state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
 
-    latents = draw_latents(gan, keys.stream(key, "latents"), options.num)
+    classes = settings.get("num_classes", 0)
+    _check_classes(options, classes)
+    num = classes * options.columns if options.grid_by_class else options.num
+    latents = draw_latents(gan, keys.stream(key, "latents"), num)
+    labels = np.arange(num) // options.columns if options.grid_by_class else (
+        np.arange(num) % max(classes, 1) if options.label is None else np.full(num, options.label))
     if options.interpolate:
         ends = draw_latents(gan, keys.stream(key, "ends"), options.num)
         weights = jnp.linspace(0.0, 1.0, options.columns)
         latents = jax.vmap(jax.vmap(spherical, (None, None, 0)), (0, 0, None))(latents, ends, weights)
         latents = latents.reshape(-1, gan.latent_size)
+        labels = labels.repeat(options.columns)
     draw = jax.jit(partial(generate, gan))
-    samples = np.concatenate([np.asarray(draw(state, latents[first:first + 100]))
-                              for first in range(0, len(latents), 100)])
+    samples = np.concatenate([
+        np.asarray(draw(state, latents[first:first + 100],
+                        labels[first:first + 100].astype(np.int32) if classes else None))
+        for first in range(0, len(latents), 100)])
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
         np.save(out, samples)
     else:
-        save_png(out, grid(pixels(samples, value_range),
-                           options.columns if options.interpolate else None))
+        in_rows = options.interpolate or options.grid_by_class
+        save_png(out, grid(pixels(samples, value_range), options.columns if in_rows else None))
     print(f"{out}: {len(samples)} samples of step {int(state.step)}")
+
+
+def _check_classes(options: Options, classes: int) -> None:
+    if (options.label is not None or options.grid_by_class) and not classes:
+        raise ValueError(f"{options.run_dir} is no conditional run: leave out --label and "
+                         "--grid-by-class")
+    if options.grid_by_class and (options.interpolate or options.label is not None):
+        raise ValueError("--grid-by-class goes neither with --interpolate nor with --label")
+    if options.label is not None and not 0 <= options.label < classes:
+        raise ValueError(f"label must be in [0, {classes}); got {options.label}")
 
 
 def spherical(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:

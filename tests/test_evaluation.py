@@ -132,6 +132,20 @@ def test_reals_against_themselves_are_perfect():
     assert evaluator.floor == {}
 
 
+def test_accuracy_is_how_often_the_class_asked_for_is_seen():
+    """The logits of the network above are an image's first three pixels."""
+    images = np.zeros((6, 8, 8, 1), np.uint8)
+    images[np.arange(6), 0, [0, 1, 2, 0, 0, 2]] = 255
+    asked = Samples("asked", 6, lambda rows: images[rows], labels=lambda rows: rows % 3)
+    evaluator = evaluation.prepare(Protocol(num_fake=6), ("accuracy",), Extractor(network()), REAL)
+    found = evaluator(asked)
+    assert found == {"classifier/accuracy": pytest.approx(5 / 6), "classifier/accuracy_0": 1.0,
+                     "classifier/accuracy_1": 0.5, "classifier/accuracy_2": 1.0}
+    assert evaluation.is_better_higher("classifier/accuracy_1")
+    with pytest.raises(ValueError, match="for samples that were drawn for labels"):
+        evaluator(fakes())
+
+
 def test_images_of_a_state_are_those_of_sample_on_any_number_of_devices():
     gan = GAN(DCGANGenerator((8, 8, 1), 4, kernel_size=3), DCGANCritic(4, kernel_size=3), 3,
               losses.wasserstein(), optax.sgd(0.1), optax.sgd(0.1), ema_decay=0.9)
@@ -179,7 +193,7 @@ def test_more_samples_than_there_are_are_refused():
         evaluation.prepare(Protocol(num_real=60), ("swd",), Extractor(raw()), REAL)
     with pytest.raises(ValueError, match="23 samples are asked for, but fakes has 5"):
         evaluation.prepare(Protocol(), ("swd",), Extractor(raw()), REAL, HELD_OUT)(fakes(5))
-    with pytest.raises(ValueError, match="'is' needs a feature network that classifies"):
+    with pytest.raises(ValueError, match="need a feature network that classifies"):
         evaluation.prepare(Protocol(), ("is",), Extractor(raw()), REAL, HELD_OUT)(fakes())
 
 

@@ -143,7 +143,7 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
     (("--protocol", "mimicri"), "unknown protocol 'mimicri': did you mean mimicry?"),
     (("--features", "clasifier"), "unknown features 'clasifier': did you mean classifier?"),
     (("--metrics", "modes"), "for sets of known modes"),
-    (("--metrics", "is", "--features", "raw"), "needs a feature network that classifies"),
+    (("--metrics", "is", "--features", "raw"), "need a feature network that classifies"),
     (("--protocol", "mimicry", "--features", "raw"), "50000 samples are asked for, but digits"),
     (("--features", "inception"), "pt_inception-2015-12-05-6726825d.pth"),
     (("--checkpoint", "7"), "there is no checkpoint of step 7"),

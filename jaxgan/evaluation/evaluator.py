@@ -48,8 +48,8 @@ class _Set:
     @property
     def logits(self) -> np.ndarray:
         if self.observed.features.logits is None:
-            raise ValueError("the score 'is' needs a feature network that classifies: choose the "
-                             "features classifier or inception")
+            raise ValueError("the metrics 'is' and 'accuracy' need a feature network that classifies: "
+                             "choose the features classifier or inception")
         return self.observed.features.logits
 
     @cached_property
@@ -109,6 +109,15 @@ def _copying(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> 
     return {"copying": found.probability, "copying_z": found.z_score, "nearest_ratio": found.ratio}
 
 
+def _accuracy(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> dict[str, float]:
+    labels = fake.observed.labels
+    if labels is None:
+        raise ValueError("the metric 'accuracy' is for samples that were drawn for labels: leave it out")
+    right = fake.logits.argmax(axis=1) == labels
+    return {"accuracy": right.mean()} | {f"accuracy_{label}": right[labels == label].mean()
+                                         for label in np.unique(labels)}
+
+
 METRICS: dict[str, Metric] = {
     "fd": Metric(_frechet),
     "kid": Metric(_kernel),
@@ -117,6 +126,7 @@ METRICS: dict[str, Metric] = {
     "dc": Metric(_density_coverage),
     "mmd": Metric(_mean_discrepancy),
     "copying": Metric(_copying),
+    "accuracy": Metric(_accuracy),
     "swd": Metric(_sliced, features=False, samples=True),
     "modes": Metric(lambda *_: {}, features=False, samples=True),  # the evaluator's own
 }
@@ -146,7 +156,8 @@ def needs_features(names: tuple[str, ...]) -> bool:
 
 def is_better_higher(name: str) -> bool:
     """Whether a number, named as an evaluation names it, is better when it is higher."""
-    return name.rpartition("/")[2] in _HIGHER_IS_BETTER
+    metric = name.rpartition("/")[2]
+    return metric in _HIGHER_IS_BETTER or metric.startswith("accuracy")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -36,18 +36,20 @@ class Samples(NamedTuple):
         take: numbers [batch] -> images, uint8 [batch, height, width, channels], or other samples,
             float32 [batch, ...].
         digest: what their features are cached under; "" if they are not to be.
+        labels: None, or numbers [batch] -> classes, int [batch], of reals, or asked for of fakes.
     """
 
     name: str
     count: int | None
     take: Callable[[np.ndarray], np.ndarray]
     digest: str = ""
+    labels: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def of_dataset(dataset: Dataset, split: str) -> Samples:
     """Returns a data set's images in its order."""
     return Samples(f"{dataset.name} {split}", len(dataset), lambda rows: dataset.images[rows],
-                   dataset.digest)
+                   dataset.digest, lambda rows: dataset.labels[rows])
 
 
 def of_source(source: Source, name: str, key: Key) -> Samples:
@@ -63,8 +65,8 @@ def of_source(source: Source, name: str, key: Key) -> Samples:
 
 
 def sampler(gan: GAN, key: Key, value_range: tuple[float, float], *, averaged: bool = True,
-            is_image: bool = True, devices: list[jax.Device] | None = None
-            ) -> Callable[[GANState], Samples]:
+            is_image: bool = True, num_classes: int = 0,
+            devices: list[jax.Device] | None = None) -> Callable[[GANState], Samples]:
     """Returns what gives a state's samples; sample i depends on the state, the key and i alone.
 
     Args:
@@ -73,19 +75,22 @@ def sampler(gan: GAN, key: Key, value_range: tuple[float, float], *, averaged: b
         value_range: that of the generator's samples, which are turned into pixels.
         averaged: whether to use the averaged generator, if there is one.
         is_image: False to leave samples as they are.
+        num_classes: 0, or of how many classes labels are asked for, in turn.
         devices: which devices generate; all local ones by default.
     """
 
     def generate(variables: PyTree, rows: Array) -> Array:
         latents = keys.normal(jax.vmap(partial(jax.random.fold_in, key))(rows), (gan.latent_size,))
-        samples = gan.generator.apply(variables, latents, None, train=False)
+        condition = rows % num_classes if num_classes else None
+        samples = gan.generator.apply(variables, latents, condition, train=False)
         return quantize(samples, value_range) if is_image else samples
 
     mapped = map_batches(generate, devices=devices)
 
     def of_state(state: GANState) -> Samples:
         variables = state.ema if averaged and state.ema is not None else state.generator.variables
-        return Samples(f"step {int(state.step)}", None, lambda rows: mapped(variables, rows))
+        return Samples(f"step {int(state.step)}", None, lambda rows: mapped(variables, rows),
+                       labels=(lambda rows: rows % num_classes) if num_classes else None)
 
     return of_state
 
@@ -96,10 +101,12 @@ class Observed(NamedTuple):
     Attributes:
         features: of all samples, on the host; None if no metric asked for them.
         samples: the samples themselves; None if no metric asked for them.
+        labels: their classes, int [count]; None if they have none.
     """
 
     features: Features | None
     samples: np.ndarray | None
+    labels: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,12 +150,13 @@ class Extractor:
         """
         if samples.count is not None and count > samples.count:
             raise ValueError(f"{count} samples are asked for, but {samples.name} has {samples.count}")
+        labels = None if samples.labels is None else samples.labels(np.arange(count))
         if not (self.cache and samples.digest and features):
-            return self._observe(samples, 0, count, features, keep, progress)
+            return self._observe(samples, 0, count, features, keep, progress)._replace(labels=labels)
         found = jax.tree.map(lambda *blocks: np.concatenate(blocks), *(
             self._cached(samples, first, min(first + _BLOCK, count), progress)
             for first in range(0, count, _BLOCK)))
-        return Observed(found, samples.take(np.arange(count)) if keep else None)
+        return Observed(found, samples.take(np.arange(count)) if keep else None, labels)
 
     def _cached(self, samples: Samples, first: int, last: int, progress: Progress) -> Features:
         key = json_digest({"samples": samples.digest, "features": self.network.digest})

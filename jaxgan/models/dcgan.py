@@ -12,8 +12,17 @@ networks, whose kernels are 5x5 and whose critics have no batch normalisation:
 import math
 
 import flax.linen as nn
+import jax.numpy as jnp
 
-from jaxgan.models.ends import check_image_shape, check_images, check_latents, score, squash
+from jaxgan.models.ends import (
+    check_conditioning,
+    check_image_shape,
+    check_images,
+    check_labels,
+    check_latents,
+    judge,
+    squash,
+)
 from jaxgan.nn import Conv, ConvTranspose, Dense
 from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
@@ -34,6 +43,9 @@ class DCGANGenerator(nn.Module):
         norm: "batch" or "none", after every layer but the last. After the dense layer each of its
             outputs is normalised by itself, not each channel.
         output: "sigmoid" for samples in [0, 1], "tanh" for [-1, 1], "none" for unbounded ones.
+        num_classes: 0, or how many classes the condition's labels, int [batch], name: they go in with
+            the latents, as one more input for each class (Mirza and Osindero 2014, arXiv 1411.1784),
+            and with batch normalisation as scales and biases of each class as well.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
             the common dtype of input and parameters.
@@ -45,14 +57,18 @@ class DCGANGenerator(nn.Module):
     kernel_size: int = 5
     norm: str = "none"
     output: str = "sigmoid"
+    num_classes: int = 0
     axis_name: str | None = None
     dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
         """Maps latents, [batch, latent_size], to images, [batch, *image_shape]."""
-        del condition
+        labels = condition if self.num_classes else None
         check_latents("DCGANGenerator", latents)
+        if self.num_classes:
+            check_labels("DCGANGenerator", labels, latents, self.num_classes)
+            latents = jnp.concatenate([latents, nn.one_hot(labels, self.num_classes)], axis=1)
         check_image_shape("DCGANGenerator", self.image_shape)
         check_norm(self.norm, ("none", "batch"))
         *size, channels = self.image_shape
@@ -61,13 +77,17 @@ class DCGANGenerator(nn.Module):
         widths = [self.width * 2 ** stage for stage in range(stages - 1, -1, -1)]
 
         x = Dense(math.prod(sizes[0]) * widths[0], kernel_init=dense_init(), dtype=self.dtype)(latents)
-        x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+        x = nn.relu(self._normalised(x, labels, train))
         x = x.reshape(-1, *sizes[0], widths[0])
         for (height, width), features in zip(sizes[1:-1], widths[1:], strict=True):
             x = self._double(x, features)[:, :height, :width]
-            x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+            x = nn.relu(self._normalised(x, labels, train))
         height, width = size
         return squash(self.output, self._double(x, channels)[:, :height, :width])
+
+    def _normalised(self, x: Array, labels: Array | None, train: bool) -> Array:
+        return normalise(self.norm, x, train=train, axis_name=self.axis_name, labels=labels,
+                         num_classes=self.num_classes)
 
     def _double(self, x: Array, features: int) -> Array:
         return ConvTranspose(features, (self.kernel_size,) * 2, strides=2,
@@ -83,6 +103,8 @@ class DCGANCritic(nn.Module):
         kernel_size: size of the square kernels.
         norm: "none", "batch", "layer" or "spectral"; activations are normalised after every
             convolution but the first, spectral normalisation is of every layer's weights.
+        conditioning: "none", "projection" or "classes", see `jaxgan.models.ends.judge`.
+        num_classes: how many classes there are; 0 without conditioning.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
@@ -92,15 +114,18 @@ class DCGANCritic(nn.Module):
     stages: int | None = None
     kernel_size: int = 5
     norm: str = "none"
+    conditioning: str = "none"
+    num_classes: int = 0
     axis_name: str | None = None
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
-        """Maps images, [batch, height, width, channels], to scores, [batch]."""
-        del condition
+    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool
+                 ) -> Array | tuple[Array, dict[str, Array]]:
+        """Maps images, [batch, height, width, channels], to scores, [batch], or scores and heads."""
         check_images("DCGANCritic", samples)
         check_norm(self.norm)
+        check_conditioning("DCGANCritic", self.conditioning, self.num_classes, condition, samples)
         x = samples
         for stage in range(_stages("DCGANCritic", x.shape[1:3], self.stages)):
             layer = Conv(self.width * 2 ** stage, (self.kernel_size,) * 2, strides=2,
@@ -109,7 +134,8 @@ class DCGANCritic(nn.Module):
             if stage > 0:
                 x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
             x = nn.leaky_relu(x, 0.2)
-        return score(self.norm, x, train=train)
+        return judge(self.norm, x, condition, conditioning=self.conditioning,
+                     num_classes=self.num_classes, train=train)
 
 
 def _stages(model: str, size: tuple[int, ...], stages: int | None) -> int:

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxgan.nn import Dense
 from jaxgan.nn.initializers import dense_init
 from jaxgan.nn.norms import weight_layer
-from jaxgan.types import Array
+from jaxgan.types import Array, PyTree
 
+CONDITIONINGS = ("none", "projection", "classes")
 OUTPUTS = {"tanh": jnp.tanh, "sigmoid": nn.sigmoid, "none": lambda x: x}
 
 
@@ -39,6 +40,61 @@ def score(norm: str, x: Array, *, train: bool) -> Array:
     """
     x = _widened(x.reshape(x.shape[0], -1))
     return weight_layer(norm, Dense(1, kernel_init=dense_init()), x, train=train).squeeze(-1)
+
+
+def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int) -> None:
+    """Raises an error unless the condition is one class for each input, int [batch]."""
+    if condition is None or not hasattr(condition, "dtype"):
+        raise ValueError(f"{model} of {num_classes} classes takes labels, int [batch], as condition; "
+                         f"got {type(condition).__name__}: give the source labels=True")
+    if not jnp.issubdtype(condition.dtype, jnp.integer):
+        raise TypeError(f"{model}: labels must be integers; got {condition.dtype}")
+    if condition.shape != inputs.shape[:1]:
+        raise ValueError(f"{model}: labels must have shape {inputs.shape[:1]}; got {condition.shape}")
+
+
+def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_classes: int, train: bool
+          ) -> Array | tuple[Array, dict[str, Array]]:
+    """Maps a critic's last activations, [batch, ...], to what it returns.
+
+    - "none": scores, whatever the condition.
+    - "projection": scores plus the inner product of the activations and their class's embedding.
+      Miyato and Koyama 2018 (arXiv 1802.05637), equation 4.
+    - "classes": scores, and the head "class" of logits, [batch, num_classes], for the task
+      `jaxgan.tasks.classification`. Odena et al. 2017 (arXiv 1610.09585).
+
+    Args:
+        norm: the critic's norm, see `jaxgan.nn.norms`.
+        x: activations; all axes but the first are taken together.
+        condition: labels, int [batch], for "projection".
+        conditioning: one of these.
+        num_classes: how many classes there are.
+        train: whether the estimate of spectral normalisation is kept.
+    """
+    scores = score(norm, x, train=train)
+    if conditioning == "none":
+        return scores
+    x = _widened(x.reshape(x.shape[0], -1))
+    if conditioning == "classes":
+        logits = weight_layer(norm, Dense(num_classes, kernel_init=dense_init(), name="class"), x,
+                              train=train)
+        return scores, {"class": logits}
+    one_hot = nn.one_hot(condition, num_classes)
+    embedding = Dense(x.shape[1], use_bias=False, kernel_init=dense_init(), name="embedding")
+    return scores + (weight_layer(norm, embedding, one_hot, train=train) * x).sum(axis=1)
+
+
+def check_conditioning(model: str, conditioning: str, num_classes: int, condition: PyTree,
+                       samples: Array) -> None:
+    """Raises an error for an unknown conditioning, or one that lacks classes or labels."""
+    if conditioning not in CONDITIONINGS:
+        raise ValueError(f"{model}: conditioning must be one of {', '.join(map(repr, CONDITIONINGS))}; "
+                         f"got {conditioning!r}")
+    if (conditioning != "none") != (num_classes > 0):
+        raise ValueError(f"{model}: conditioning {conditioning!r} does not go with {num_classes} "
+                         "classes")
+    if conditioning == "projection":
+        check_labels(model, condition, samples, num_classes)
 
 
 def _widened(x: Array) -> Array:

@@ -16,7 +16,15 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxgan.models.ends import check_image_shape, check_images, check_latents, score, squash
+from jaxgan.models.ends import (
+    check_conditioning,
+    check_image_shape,
+    check_images,
+    check_labels,
+    check_latents,
+    judge,
+    squash,
+)
 from jaxgan.nn import Conv, Dense
 from jaxgan.nn.initializers import conv_init, dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
@@ -33,6 +41,8 @@ class ResNetGenerator(nn.Module):
         norm: "batch" or "none", before every ReLU.
         output: "tanh" for samples in [-1, 1], "sigmoid" for [0, 1], "none" for unbounded ones.
         first_bias: whether a block's first convolution has a bias, which a norm after it undoes.
+        num_classes: 0, or how many classes the condition's labels, int [batch], name: the blocks' batch
+            normalisations have scales and biases of each class then.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
             the common dtype of input and parameters.
@@ -45,6 +55,7 @@ class ResNetGenerator(nn.Module):
     norm: str = "batch"
     output: str = "tanh"
     first_bias: bool = True
+    num_classes: int = 0
     axis_name: str | None = None
     dtype: Dtype | None = None
     remat: bool = False
@@ -52,10 +63,15 @@ class ResNetGenerator(nn.Module):
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
         """Maps latents, [batch, latent_size], to images, [batch, *image_shape]."""
-        del condition
+        labels = condition if self.num_classes else None
         check_latents("ResNetGenerator", latents)
         check_image_shape("ResNetGenerator", self.image_shape)
         check_norm(self.norm, ("none", "batch"))
+        if self.num_classes:
+            if self.norm != "batch":
+                raise ValueError("ResNetGenerator: classes enter by batch normalisation; got norm "
+                                 f"{self.norm!r}")
+            check_labels("ResNetGenerator", labels, latents, self.num_classes)
         height, width, channels = self.image_shape
         factor = _factor("ResNetGenerator", (height, width), len(self.widths) - 1)
         first, *rest = self.widths
@@ -65,7 +81,8 @@ class ResNetGenerator(nn.Module):
         x = x.reshape(-1, height // factor, width // factor, first)
         for index, features in enumerate(rest):
             x = _block(self.remat)(features, "up", self.norm, self.first_bias, self.axis_name,
-                                   self.dtype, name=f"ResidualBlock_{index}")(x, train)
+                                   self.dtype, self.num_classes,
+                                   name=f"ResidualBlock_{index}")(x, train, labels)
         x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
         x = Conv(channels, (3, 3), kernel_init=conv_init(he=False), dtype=self.dtype)(x)
         return squash(self.output, x)
@@ -83,6 +100,8 @@ class ResNetCritic(nn.Module):
         norm: "none", "batch", "layer" or "spectral"; activations are normalised before every ReLU in
             the blocks after the stem, spectral normalisation is of every layer's weights.
         first_bias: whether a block's first convolution has a bias.
+        conditioning: "none", "projection" or "classes", see `jaxgan.models.ends.judge`.
+        num_classes: how many classes there are; 0 without conditioning.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
@@ -95,16 +114,19 @@ class ResNetCritic(nn.Module):
     head: str = "mean"
     norm: str = "none"
     first_bias: bool = True
+    conditioning: str = "none"
+    num_classes: int = 0
     axis_name: str | None = None
     dtype: Dtype | None = None
     remat: bool = False
 
     @nn.compact
-    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
-        """Maps images, [batch, height, width, channels], to scores, [batch]."""
-        del condition
+    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool
+                 ) -> Array | tuple[Array, dict[str, Array]]:
+        """Maps images, [batch, height, width, channels], to scores, [batch], or scores and heads."""
         check_images("ResNetCritic", samples)
         check_norm(self.norm)
+        check_conditioning("ResNetCritic", self.conditioning, self.num_classes, condition, samples)
         self._check_fields()
         _factor("ResNetCritic", samples.shape[1:3], self.down_blocks + (self.stem == "block"))
         first, *rest = self.widths
@@ -119,7 +141,8 @@ class ResNetCritic(nn.Module):
             x = _block(self.remat)(features, resample, self.norm, self.first_bias, self.axis_name,
                                    self.dtype, name=f"ResidualBlock_{index}")(x, train)
         x = nn.relu(x).mean((1, 2)) if self.head == "mean" else x
-        return score(self.norm, x, train=train)
+        return judge(self.norm, x, condition, conditioning=self.conditioning,
+                     num_classes=self.num_classes, train=train)
 
     def _check_fields(self) -> None:
         for name, choices in (("stem", ("block", "conv")), ("head", ("mean", "flatten"))):
@@ -143,6 +166,7 @@ class ResidualBlock(nn.Module):
         first_bias: whether the first convolution has a bias.
         axis_name: the devices' axis for batch normalisation.
         dtype: what the layers compute in; None for the common dtype of input and parameters.
+        num_classes: 0, or the number of classes that batch normalisation has scales and biases for.
     """
 
     features: int
@@ -151,9 +175,10 @@ class ResidualBlock(nn.Module):
     first_bias: bool = True
     axis_name: str | None = None
     dtype: Dtype | None = None
+    num_classes: int = 0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, labels: Array | None = None) -> Array:
         """Maps `x`, [batch, height, width, channels], to [batch, height', width', features]."""
         channels = x.shape[-1]
         hidden = channels if self.resample == "down" else self.features
@@ -163,10 +188,14 @@ class ResidualBlock(nn.Module):
                          dtype=self.dtype)
             return weight_layer(self.norm, layer, x, train=train)
 
-        y = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
+        def normalised(x):
+            return normalise(self.norm, x, train=train, axis_name=self.axis_name, labels=labels,
+                             num_classes=self.num_classes)
+
+        y = nn.relu(normalised(x))
         y = upsample(y) if self.resample == "up" else y
         y = conv(hidden, 3, y, use_bias=self.first_bias)
-        y = nn.relu(normalise(self.norm, y, train=train, axis_name=self.axis_name))
+        y = nn.relu(normalised(y))
         y = conv(self.features, 3, y)
         if self.resample == "none" and channels == self.features:
             return x + y

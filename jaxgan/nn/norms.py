@@ -20,7 +20,8 @@ def check_norm(norm: str, choices: Sequence[str] = NORMS) -> None:
         raise ValueError(f"norm must be one of {', '.join(map(repr, choices))}; got {norm!r}")
 
 
-def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None) -> Array:
+def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
+              labels: Array | None = None, num_classes: int = 0) -> Array:
     """Normalises activations, in their dtype with float32 statistics: by Batch-, LayerNorm or not.
 
     Args:
@@ -28,11 +29,22 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None)
         x: activations, [batch, ..., channels].
         train: whether BatchNorm uses (and updates its averages with) the batch's statistics.
         axis_name: the devices' axis, over which BatchNorm averages its statistics.
+        labels: None, or int [batch]: BatchNorm has a scale and a bias for each class then. Dumoulin et
+            al. 2017 (arXiv 1610.07629), equation 5.
+        num_classes: how many classes there are.
 
     Raises:
         ValueError: an unknown norm.
     """
     check_norm(norm)
+    if norm == "batch" and labels is not None:
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name,
+                         dtype=x.dtype, use_bias=False, use_scale=False)(x)
+        one_hot = nn.one_hot(labels, num_classes, dtype=x.dtype)
+        scale, bias = (nn.Dense(x.shape[-1], use_bias=False, kernel_init=init, dtype=x.dtype)(one_hot)
+                       for init in (nn.initializers.ones, nn.initializers.zeros))
+        over_space = (len(x), *(1,) * (x.ndim - 2), x.shape[-1])
+        return x * scale.reshape(over_space) + bias.reshape(over_space)
     if norm == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5,
                             axis_name=axis_name, dtype=x.dtype)(x)
