@@ -75,7 +75,8 @@ def test_a_projection_is_the_inner_product_with_the_classs_embedding(critic):
     # One-hot embeddings show the features, and the embedding is linear in them.
     count = params["embedding"]["kernel"].shape[1]
     units = [{"kernel": jnp.zeros((3, count)).at[:, i].set(1.0)} for i in range(count)]
-    features = np.stack([scores({**zeroed, "embedding": unit}, labels) - with_zeros for unit in units], 1)
+    features = np.stack([scores({**zeroed, "embedding": unit}, labels) - with_zeros
+                         for unit in units], 1)
     expected = (features * np.asarray(params["embedding"]["kernel"])[labels]).sum(1)
     np.testing.assert_allclose(scores(params, labels) - with_zeros, expected, rtol=1e-3, atol=1e-4)
 
