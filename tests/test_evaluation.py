@@ -243,7 +243,7 @@ def test_protocols_out_of_range(changes, message):
 
 
 def test_the_published_protocols():
-    """As ../shared/reference.md has them, or the papers."""
+    """As the papers and their public code have them."""
     numbers = {name: (preset.features, preset.split, preset.num_real, preset.num_fake, preset.ddof,
                       preset.shuffle) for name, preset in evaluation.PRESETS.items()}
     assert numbers == {
