@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from experiments.measuring import Reference
 from jaxgan import keys, losses, penalties, training
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Examples, Source, draw_step, pixels, resident, streaming, windows
-from jaxgan.evaluation import is_better_higher
+from jaxgan.evaluation import Samples, is_better_higher
 from jaxgan.gan import GAN, GANState, generate, init_state
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, processor, read_config, write_evaluation
@@ -346,10 +346,12 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
     config = dataclasses.replace(config, run_dir=config.run_dir or f"runs/{name}")
     settings = {"experiment": name, **dataclasses.asdict(config),
                 "sample_shape": list(source.sample_shape), "value_range": list(source.value_range),
-                "num_classes": source.num_classes if is_conditional(source) else 0}
+                "num_classes": source.num_classes, "condition": condition_shapes(source)}
     run, real = Run(config.run_dir, settings, settings.keys() - REPORTING), None
     if len(source.sample_shape) == 3:
-        picture, real = picture or image_grid(gan, source, config.seed), real_grid(source, config.seed)
+        picture = picture or image_grid(gan, config.seed, settings,
+                                        measuring.requests(reference, settings))
+        real = real_grid(source, config.seed)
     evaluate, evaluator = None, None
     if config.eval_every:
         evaluator = measuring.make_evaluator(
@@ -371,15 +373,21 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
             print(f"  {metric:32} {value:.5g}")
     print(f"  params_sha256                    {result['params_sha256']}")
     if evaluator is not None:
-        found = measuring.entry(evaluator, values, step=result["steps"],
+        found = measuring.entry(evaluator, reference, values, step=result["steps"],
                                 params_sha256=result["params_sha256"])
         write_evaluation(run.folder, found)
         print(measuring.table(found))
 
 
-def is_conditional(source: Source) -> bool:
-    """Whether its batches have labels."""
-    return training.example_batch(source, 1).condition is not None
+def condition_shapes(source: Source) -> Any:
+    """The shape and dtype of an example's condition, by name if it has several; None without one."""
+    condition = training.example_batch(source, 1).condition
+    return jax.tree.map(lambda x: [list(x.shape[1:]), str(x.dtype)], condition)
+
+
+def is_of_classes(settings: Mapping[str, Any]) -> bool:
+    """Whether the condition of a run's batches is a label."""
+    return isinstance(settings["condition"], list)
 
 
 def local_devices(config: Config) -> list[jax.Device]:
@@ -395,14 +403,15 @@ def plan(config: Config) -> training.Plan:
     return training.Plan(**values | {"best_metric": config.best_metric or None})
 
 
-def image_grid(gan: GAN, source: Source, seed: int,
+def image_grid(gan: GAN, seed: int, settings: Mapping[str, Any], requests: Samples | None = None,
                count: int = 100) -> Callable[[GANState], np.ndarray]:
     """Returns a picture of samples from the same latents each time; a column is of a class."""
     latents = jax.random.normal(keys.stream(jax.random.key(seed), "sample"), (count, gan.latent_size))
-    labels = jnp.arange(count) % source.num_classes if is_conditional(source) else None
+    condition = requests.condition(np.arange(count)) if requests else None
+    columns = min(settings["num_classes"], count) if is_of_classes(settings) else None
     draw = jax.jit(partial(generate, gan))
-    return lambda state: grid(pixels(draw(state, latents, labels), source.value_range),
-                              None if labels is None else min(source.num_classes, count))
+    return lambda state: grid(pixels(draw(state, latents, condition), settings["value_range"]),
+                              columns)
 
 
 def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
@@ -450,9 +459,10 @@ def restore(run_dir: str, config: Config, gan: GAN, settings: dict[str, Any], ch
     folder = Path(run_dir) / "checkpoints"
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint in {run_dir}")
-    labels = jnp.zeros(2, jnp.int32) if settings.get("num_classes") else None
+    condition = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf[0]), leaf[1]), settings["condition"],
+                             is_leaf=lambda leaf: isinstance(leaf, list))
     template = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
-                              Batch(jnp.zeros((2, *settings["sample_shape"])), labels))
+                              Batch(jnp.zeros((2, *settings["sample_shape"])), condition))
     checkpoints = Checkpoints(folder, config.keep, config.best_metric or None,
                               highest=is_better_higher(config.best_metric))
     try:

@@ -57,7 +57,7 @@ def main(options: Options) -> None:
     """Measures, prints the table and writes it down."""
     if not options.run_dir and not (options.images and options.dataset):
         raise ValueError("give a run's folder, or --images FOLDER and --dataset NAME")
-    about, reference, settings, fakes = (_images if options.images else _run)(options)
+    about, reference, settings, fakes, judge = (_images if options.images else _run)(options)
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
         **({"num_fake": options.num} if options.num else {}), averaged=not options.as_trained)
@@ -68,8 +68,8 @@ def main(options: Options) -> None:
         reference, protocol, metrics, settings,
         inception=options.inception, batch_size=options.batch_size, devices=cli.local_devices(options))
     samples = fakes(protocol)
-    values = measuring.measure(evaluator, samples)
-    found = measuring.entry(evaluator, values, samples=samples.name, **about)
+    values = measuring.measure(evaluator, samples) | judge()
+    found = measuring.entry(evaluator, reference, values, samples=samples.name, **about)
     print(measuring.table(found))
     if not options.images:
         write_evaluation(options.run_dir, found)
@@ -83,13 +83,18 @@ def _run(options: Options):
     shape = tuple(settings["sample_shape"])
     gan = module.make_gan(config, shape)
     state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
+    reference = module.make_reference(config)
     about = {"step": int(state.step),
              "params_sha256": params_digest(state.generator.params, state.critic.params)}
 
     def fakes(protocol: evaluation.Protocol) -> Samples:
-        return measuring.make_sampler(gan, protocol, settings, cli.local_devices(options))(state)
+        return measuring.make_sampler(gan, protocol, reference, settings,
+                                      cli.local_devices(options))(state)
 
-    return about, module.make_reference(config), settings, fakes
+    def judge() -> dict[str, float]:
+        return reference.judge(gan)(state) if reference.judge else {}
+
+    return about, reference, settings, fakes, judge
 
 
 def _images(options: Options):
@@ -102,7 +107,7 @@ def _images(options: Options):
             lambda split: load(options.dataset, split, data_dir=options.data_dir or None))
         settings = {"sample_shape": reference.reals("train").take([0]).shape[1:]}
     samples = measuring.of_folder(options.images, tuple(settings["sample_shape"]))
-    return {"step": 0}, reference, settings, lambda protocol: samples
+    return {"step": 0}, reference, settings, lambda protocol: samples, dict
 
 
 if __name__ == "__main__":

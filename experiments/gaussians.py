@@ -74,9 +74,9 @@ def make_reference(config: Config) -> Reference:
     quick, metrics = "swd", "swd,mmd,pr,dc"
     if config.dataset in MIXTURES:
         quick, metrics = "modes,swd", f"modes,{metrics}"
-        known = {"modes": lambda: lambda points: mode_coverage(points, *MIXTURES[config.dataset])}
+        known = {"modes": lambda: lambda found: mode_coverage(found.samples, *MIXTURES[config.dataset])}
     return measuring.of_source(lambda: make_source(config), config.dataset, "raw", quick, metrics,
-                               **known)
+                               own=known)
 
 
 def main(config: Config) -> None:

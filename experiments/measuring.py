@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,7 @@ from tqdm import tqdm
 
 from jaxgan import evaluation, features, keys
 from jaxgan.data import DataNotFoundError, Dataset, Source, load, scale
-from jaxgan.evaluation import Evaluator, Extractor, Protocol, Samples
-from jaxgan.evaluation.evaluator import Modes
+from jaxgan.evaluation import Evaluator, Extractor, Own, Protocol, Samples
 from jaxgan.gan import GAN, GANState
 from jaxgan.types import Batch
 
@@ -34,8 +34,11 @@ class Reference(NamedTuple):
         quick: the metrics for evaluations in training, if none are asked for.
         metrics: those for afterwards.
         labelled: None, or the labelled images of a split that the classifier learns from.
-        modes: None, or what gives the function that counts the modes that samples reach.
+        own: metrics that the experiment brings, by name: what gives the function of observed samples.
         num_fake: how many samples, where the protocol and the data leave it open; 0 for 10,000.
+        requests: None, or what samples are drawn for, by split; "test" for evaluations.
+        judge: None, or gan -> (state -> numbers by name): what else is measured of a state.
+        baselines: what other samples the numbers are to be seen beside, by name.
     """
 
     reals: Callable[[str], Samples]
@@ -43,8 +46,11 @@ class Reference(NamedTuple):
     quick: str
     metrics: str
     labelled: Callable[[str], Dataset] | None = None
-    modes: Callable[[], Modes] | None = None
+    own: Mapping[str, Callable[[], Own]] = MappingProxyType({})
     num_fake: int = 0
+    requests: Callable[[str], Samples] | None = None
+    judge: Callable[[GAN], Callable[[GANState], dict[str, float]]] | None = None
+    baselines: Mapping[str, Callable[[], Samples]] = MappingProxyType({})
 
 
 def of_images(open_data: Callable[[str], Dataset], features: str = "classifier", quick: str = "fd",
@@ -159,7 +165,7 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
         ValueError: something that the protocol or a metric needs isn't there.
     """
     names = evaluation.chosen(metrics)
-    modes = reference.modes() if "modes" in names and reference.modes else None
+    own = {name: make() for name, make in reference.own.items() if name in names}
     network = (make_network(protocol.features, reference, inception, settings["sample_shape"])
                if evaluation.needs_features(names) else features.raw())
     real, held_out = reference.reals(protocol.split), _held_out(reference, protocol.held_out)
@@ -167,7 +173,7 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
     with _bar("reals") as progress:
         return evaluation.prepare(
             protocol, names, Extractor(network, batch_size, devices, cache_folder() / "features"),
-            real, held_out, modes=modes, progress=progress)
+            real, held_out, own=own, progress=progress)
 
 
 def _held_out(reference: Reference, split: str) -> Samples | None:
@@ -187,8 +193,8 @@ def measure(evaluator: Evaluator, fakes: Samples, tick: Callable[[], None] = lam
 def in_training(gan: GAN, evaluator: Evaluator, reference: Reference, settings: Mapping[str, Any],
                 devices: list[jax.Device]) -> Callable[[GANState, Callable[[], None]], dict[str, float]]:
     """Returns the evaluation of a state, with the critic's diagnostics, for the training loop."""
-    draw = make_sampler(gan, evaluator.protocol, settings, devices)
-    diagnose = make_diagnostics(gan, evaluator.protocol, reference, settings)
+    draw = make_sampler(gan, evaluator.protocol, reference, settings, devices)
+    judge = make_judge(gan, evaluator.protocol, reference, settings)
     said = set()
 
     def evaluate(state: GANState, tick: Callable[[], None]) -> dict[str, float]:
@@ -197,30 +203,49 @@ def in_training(gan: GAN, evaluator: Evaluator, reference: Reference, settings: 
             said.add(name)
             tqdm.write(f"step {int(state.step)}: {evaluation.title(name)} {values[name]:.5g} is down to "
                        f"that of as many held-out reals, {evaluator.floor[name]:.5g}", sys.stderr)
-        return values | diagnose(state)
+        return values | judge(state)
 
     return evaluate
 
 
-def make_sampler(gan: GAN, protocol: Protocol, settings: Mapping[str, Any],
+def make_sampler(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any],
                  devices: list[jax.Device] | None = None) -> Callable[[GANState], Samples]:
     """Returns what gives the samples of a state that a protocol means."""
     return evaluation.sampler(
-        gan, keys.stream(jax.random.key(protocol.seed), "evaluation"), tuple(settings["value_range"]),
-        averaged=protocol.averaged, is_image=len(settings["sample_shape"]) == 3,
-        num_classes=settings.get("num_classes", 0), devices=devices)
+        gan, keys.stream(jax.random.key(protocol.seed), "evaluation"),
+        evaluation.presented(tuple(settings["sample_shape"]), tuple(settings["value_range"])),
+        averaged=protocol.averaged, requests=requests(reference, settings), devices=devices)
+
+
+def requests(reference: Reference, settings: Mapping[str, Any]) -> Samples | None:
+    """What samples of a run are drawn for: the experiment's held-out requests, or classes in turn."""
+    if reference.requests:
+        return reference.requests("test")
+    return evaluation.of_classes(settings["num_classes"]) if settings["condition"] else None
+
+
+def make_judge(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any]
+               ) -> Callable[[GANState], dict[str, float]]:
+    """Returns what is measured of a state besides its samples."""
+    judges = [make_diagnostics(gan, protocol, reference, settings)]
+    if reference.judge:
+        judges.append(reference.judge(gan))
+    return lambda state: {name: value for judge in judges for name, value in judge(state).items()}
 
 
 def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any]
                      ) -> Callable[[GANState], dict[str, float]]:
     """Returns what compares the critic's scores of training and of held-out reals, if there are such."""
-    training, held_out = reference.reals("train"), _held_out(reference, "test")
+    training, held_out = ((reference.requests("train"), reference.requests("test"))
+                          if reference.requests else
+                          (reference.reals("train"), _held_out(reference, "test")))
     if held_out is None:
         return lambda state: {}
     count = min(_DIAGNOSED, *(samples.count or _DIAGNOSED for samples in (training, held_out)))
     rows = np.arange(count)
     batches = [Batch(_as_trained(samples.take(rows), tuple(settings["value_range"])),
-                     jnp.asarray(samples.labels(rows)) if settings.get("num_classes") else None)
+                     jax.tree.map(jnp.asarray, samples.condition(rows)) if settings["condition"]
+                     else None)
                for samples in (training, held_out)]
     key = keys.stream(jax.random.key(protocol.seed), "diagnostics")
     diagnose = jax.jit(partial(evaluation.critic_diagnostics, gan))
@@ -233,13 +258,16 @@ def _as_trained(samples: np.ndarray, value_range: tuple[float, float]) -> jax.Ar
     return scale(samples, value_range) if samples.dtype == jnp.uint8 else samples
 
 
-def entry(evaluator: Evaluator, values: Mapping[str, float], **about: Any) -> dict[str, Any]:
-    """What is stored of an evaluation: the numbers, and by what they were measured."""
-    floor = evaluator.floor
+def entry(evaluator: Evaluator, reference: Reference, values: Mapping[str, float], **about: Any
+          ) -> dict[str, Any]:
+    """What is stored of an evaluation: the numbers, beside which, and by what they were measured."""
+    beside = {"floor": evaluator.floor} | {name: measure(evaluator, samples())
+                                           for name, samples in reference.baselines.items()}
     return {**about, "protocol": evaluator.protocol.as_json(),
             "protocol_sha256": evaluator.protocol.digest,
             "floor_count": evaluator.other.count if evaluator.other else 0,
-            "metrics": {name: {"value": value, "floor": floor.get(name)}
+            "metrics": {name: {"value": value} | {other: numbers.get(name)
+                                                  for other, numbers in beside.items()}
                         for name, value in values.items()}}
 
 
@@ -262,13 +290,15 @@ def described(found: Mapping[str, Any]) -> str:
 def table(found: Mapping[str, Any]) -> str:
     """An evaluation's numbers beside those of held-out reals, as text."""
     metrics = found["metrics"]
-    rows = [("", "samples", "held-out reals")]
+    columns = {"value": "samples", "floor": "held-out reals"} | {
+        name: name for numbers in metrics.values() for name in numbers if name not in ("value", "floor")}
+    rows = [("", *columns.values())]
     for name in metrics:
         if not name.endswith("_std"):
             better = "higher is better" if evaluation.is_better_higher(name) else ""
             rows.append((evaluation.title(name), *(_number(metrics, name, which)
-                                                   for which in ("value", "floor")), better))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+                                                   for which in columns), better))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
     return "\n".join((
         described(found),
         *("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=False)).rstrip()

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import cli
+from experiments import cli, measuring
 from jaxgan import keys
 from jaxgan.data import pixels
+from jaxgan.evaluation import Samples
 from jaxgan.gan import draw_latents, generate
 from jaxgan.pictures import grid, save_png
+from jaxgan.types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Options:
     seed: int = 0
     """Of the latents."""
     label: int | None = None
-    """Of a conditional run: the class to draw; by default all in turn."""
+    """Of a run for classes: the class to draw; by default all in turn."""
     grid_by_class: bool = False
-    """Of a conditional run: a row for each class, of --columns samples."""
+    """Of a run for classes: a row for each of them, of --columns samples."""
     interpolate: bool = False
     """Rows that go from one sample to another, along the great circle between their latents."""
     columns: int = 10
@@ -58,22 +60,22 @@ def main(options: Options) -> None:
     key = jax.random.key(options.seed)
     state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
 
-    classes = settings.get("num_classes", 0)
+    classes = settings["num_classes"] if cli.is_of_classes(settings) else 0
     _check_classes(options, classes)
     num = classes * options.columns if options.grid_by_class else options.num
     latents = draw_latents(gan, keys.stream(key, "latents"), num)
-    labels = np.arange(num) // options.columns if options.grid_by_class else (
-        np.arange(num) % max(classes, 1) if options.label is None else np.full(num, options.label))
+    condition = _condition(options, classes, num, measuring.requests(module.make_reference(config),
+                                                                     settings))
     if options.interpolate:
         ends = draw_latents(gan, keys.stream(key, "ends"), options.num)
         weights = jnp.linspace(0.0, 1.0, options.columns)
         latents = jax.vmap(jax.vmap(spherical, (None, None, 0)), (0, 0, None))(latents, ends, weights)
         latents = latents.reshape(-1, gan.latent_size)
-        labels = labels.repeat(options.columns)
+        condition = jax.tree.map(lambda x: x.repeat(options.columns, axis=0), condition)
     draw = jax.jit(partial(generate, gan))
     samples = np.concatenate([
         np.asarray(draw(state, latents[first:first + 100],
-                        labels[first:first + 100].astype(np.int32) if classes else None))
+                        jax.tree.map(lambda x, first=first: x[first:first + 100], condition)))
         for first in range(0, len(latents), 100)])
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
@@ -84,9 +86,18 @@ def main(options: Options) -> None:
     print(f"{out}: {len(samples)} samples of step {int(state.step)}")
 
 
+def _condition(options: Options, classes: int, num: int, requests: Samples | None) -> PyTree:
+    """What the samples are drawn for."""
+    if classes and options.grid_by_class:
+        return (np.arange(num) // options.columns).astype(np.int32)
+    if classes and options.label is not None:
+        return np.full(num, options.label, np.int32)
+    return requests.condition(np.arange(num)) if requests else None
+
+
 def _check_classes(options: Options, classes: int) -> None:
     if (options.label is not None or options.grid_by_class) and not classes:
-        raise ValueError(f"{options.run_dir} is no conditional run: leave out --label and "
+        raise ValueError(f"{options.run_dir} is no run for classes: leave out --label and "
                          "--grid-by-class")
     if options.grid_by_class and (options.interpolate or options.label is not None):
         raise ValueError("--grid-by-class goes neither with --interpolate nor with --label")

@@ -5,7 +5,6 @@ digits. Networks and settings are those of `experiments.mnist`, for images of th
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import cache, partial
 
 import jax
@@ -15,6 +14,7 @@ from experiments import cli, measuring
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys
 from jaxgan.data import Dataset, Source, load, stacked
+from jaxgan.evaluation import Observed, Own
 from jaxgan.features.classifier import predict
 from jaxgan.gan import GAN
 from jaxgan.metrics import class_coverage
@@ -51,16 +51,16 @@ def make_reference(config: Config) -> Reference:
                                     keys.stream(jax.random.key(0), f"reals {split}"))
 
     return Reference(cache(reals), "random_projection", "modes", "modes,fd,kid,pr,dc,swd",
-                     modes=partial(make_modes, config), num_fake=26_000)
+                     own={"modes": partial(make_modes, config)}, num_fake=26_000)
 
 
-def make_modes(config: Config) -> Callable[[np.ndarray], dict[str, float]]:
+def make_modes(config: Config) -> Own:
     """Returns what counts the stacks of three digits that MNIST's classifier sees in images."""
     network = measuring.obtain_classifier(*(open_data(config, split) for split in ("train", "test"))
                                           ).network
 
-    def modes(images: np.ndarray) -> dict[str, float]:
-        channels = np.moveaxis(images, 3, 1)  # [count, 3, height, width]
+    def modes(found: Observed) -> dict[str, float]:
+        channels = np.moveaxis(found.samples, 3, 1)  # [count, 3, height, width]
         digits = predict(network, channels.reshape(-1, *channels.shape[2:], 1)).reshape(-1, 3)
         return class_coverage(digits @ np.array([100, 10, 1]), 1000)
 

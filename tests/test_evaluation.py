@@ -136,13 +136,13 @@ def test_accuracy_is_how_often_the_class_asked_for_is_seen():
     """The logits of the network above are an image's first three pixels."""
     images = np.zeros((6, 8, 8, 1), np.uint8)
     images[np.arange(6), 0, [0, 1, 2, 0, 0, 2]] = 255
-    asked = Samples("asked", 6, lambda rows: images[rows], labels=lambda rows: rows % 3)
+    asked = Samples("asked", 6, lambda rows: images[rows], targets=lambda rows: {"label": rows % 3})
     evaluator = evaluation.prepare(Protocol(num_fake=6), ("accuracy",), Extractor(network()), REAL)
     found = evaluator(asked)
     assert found == {"classifier/accuracy": pytest.approx(5 / 6), "classifier/accuracy_0": 1.0,
                      "classifier/accuracy_1": 0.5, "classifier/accuracy_2": 1.0}
     assert evaluation.is_better_higher("classifier/accuracy_1")
-    with pytest.raises(ValueError, match="for samples that were drawn for labels"):
+    with pytest.raises(ValueError, match="for samples that were drawn for a label"):
         evaluator(fakes())
 
 
@@ -156,7 +156,8 @@ def test_images_of_a_state_are_those_of_sample_on_any_number_of_devices():
     for averaged in (True, False):
         expected = np.rint(255 * sample(gan, state, key, 20, use_ema=averaged))
         for devices in (1, 4):
-            draw = evaluation.sampler(gan, key, (0.0, 1.0), averaged=averaged,
+            draw = evaluation.sampler(gan, key, evaluation.presented((8, 8, 1), (0.0, 1.0)),
+                                      averaged=averaged,
                                       devices=jax.local_devices()[:devices])
             found = draw(state).take(np.arange(4, 20))
             assert found.dtype == np.uint8
@@ -166,14 +167,14 @@ def test_images_of_a_state_are_those_of_sample_on_any_number_of_devices():
 def test_points_are_measured_as_they_are():
     gan = tiny(generator=Linear(2))
     state = jax.jit(functools.partial(init_state, gan))(jax.random.key(0), points(2))
-    draw = evaluation.sampler(gan, jax.random.key(1), (-1.0, 1.0), is_image=False)
+    draw = evaluation.sampler(gan, jax.random.key(1), lambda x: x)
     samples = draw(state).take(np.arange(8))
     np.testing.assert_allclose(samples, sample(gan, state, jax.random.key(1), 8), rtol=1e-5, atol=1e-6)
     source = mixture("8gaussians")
     reals = [evaluation.of_source(source, "8gaussians", jax.random.key(i)) for i in (0, 1)]
     evaluator = evaluation.prepare(
         Protocol(num_real=50, num_fake=40), ("modes", "swd", "mmd"), Extractor(raw()), *reals,
-        modes=lambda found: {"modes": len(found)})
+        own={"modes": lambda found: {"modes": len(found.samples)}})
     assert evaluator(draw(state)).keys() == {"modes", "swd", "raw/mmd"}
     assert evaluator.floor["modes"] == 40
     assert evaluator.floor["swd"] < evaluator(draw(state))["swd"]

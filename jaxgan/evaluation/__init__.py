@@ -3,6 +3,7 @@
 from jaxgan.evaluation.critic import critic_diagnostics
 from jaxgan.evaluation.evaluator import (
     Evaluator,
+    Own,
     chosen,
     is_better_higher,
     needs_features,
@@ -17,8 +18,18 @@ from jaxgan.evaluation.protocol import (
     preset,
     protocol_from_json,
 )
-from jaxgan.evaluation.samples import Extractor, Samples, of_dataset, of_source, sampler
+from jaxgan.evaluation.samples import (
+    Extractor,
+    Observed,
+    Samples,
+    of_classes,
+    of_dataset,
+    of_source,
+    presented,
+    sampler,
+)
 
-__all__ = ["PRESETS", "Evaluator", "Extractor", "Protocol", "Samples", "chosen", "critic_diagnostics",
-           "differences", "is_better_higher", "nearest", "needs_features", "of_dataset", "of_source",
-           "prepare", "preset", "protocol_from_json", "sampler", "title"]
+__all__ = ["PRESETS", "Evaluator", "Extractor", "Observed", "Own", "Protocol", "Samples", "chosen",
+           "critic_diagnostics", "differences", "is_better_higher", "nearest", "needs_features",
+           "of_classes", "of_dataset", "of_source", "prepare", "presented", "preset",
+           "protocol_from_json", "sampler", "title"]

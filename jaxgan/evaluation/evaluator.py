@@ -1,8 +1,9 @@
 """The chosen metrics of samples by a protocol, beside those of reals that were held out."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxgan.evaluation.samples import Extractor, Observed, Progress, Samples
 
 _ENDLESS_COUNT = 10_000  # reals, or samples, where a set has no end and the protocol leaves it open
 
-Modes = Callable[[np.ndarray], dict[str, float]]
+Own = Callable[[Observed], dict[str, float]]  # a metric that an experiment brings
 
 
 class Metric(NamedTuple):
@@ -110,12 +111,19 @@ def _copying(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> 
 
 
 def _accuracy(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> dict[str, float]:
-    labels = fake.observed.labels
-    if labels is None:
-        raise ValueError("the metric 'accuracy' is for samples that were drawn for labels: leave it out")
+    labels, = _targets("accuracy", fake, "label")
     right = fake.logits.argmax(axis=1) == labels
     return {"accuracy": right.mean()} | {f"accuracy_{label}": right[labels == label].mean()
                                          for label in np.unique(labels)}
+
+
+def _targets(metric: str, fake: _Set, *names: str) -> list[np.ndarray]:
+    """What the samples are to be, by these names."""
+    targets = fake.observed.targets or {}
+    if missing := [name for name in names if name not in targets]:
+        raise ValueError(f"the metric {metric!r} is for samples that were drawn for a {missing[0]}: "
+                         "leave it out")
+    return [targets[name] for name in names]
 
 
 METRICS: dict[str, Metric] = {
@@ -128,8 +136,9 @@ METRICS: dict[str, Metric] = {
     "copying": Metric(_copying),
     "accuracy": Metric(_accuracy),
     "swd": Metric(_sliced, features=False, samples=True),
-    "modes": Metric(lambda *_: {}, features=False, samples=True),  # the evaluator's own
 }
+# Metrics that an experiment brings, and what they are for.
+OWN = {"modes": "sets of known modes (Gaussian mixtures, stacked MNIST)"}
 _HIGHER_IS_BETTER = frozenset({"score", "precision", "recall", "density", "coverage", "modes",
                               "high_quality"})
 
@@ -142,16 +151,16 @@ def chosen(names: str) -> tuple[str, ...]:
     """
     found = tuple(name.strip() for name in names.split(",") if name.strip())
     if not found:
-        raise ValueError(f"no metric is chosen: choose from {', '.join(METRICS)}")
+        raise ValueError(f"no metric is chosen: choose from {', '.join((*METRICS, *OWN))}")
     for name in found:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}: {nearest(name, METRICS)}")
+        if name not in (*METRICS, *OWN):
+            raise ValueError(f"unknown metric {name!r}: {nearest(name, (*METRICS, *OWN))}")
     return found
 
 
 def needs_features(names: tuple[str, ...]) -> bool:
     """Whether any of these metrics sees features."""
-    return any(METRICS[name].features for name in names)
+    return any(name in METRICS and METRICS[name].features for name in names)
 
 
 def is_better_higher(name: str) -> bool:
@@ -166,11 +175,11 @@ class Evaluator:
 
     Attributes:
         protocol: resolved.
-        names: the metrics, of `METRICS`.
+        names: the metrics, of `METRICS` and `own`.
         extractor: what computes features.
         real: the reals that samples are compared with.
         other: other reals, whose numbers are the floor; None if there are none.
-        modes: None, or what counts the modes of samples, for the metric "modes".
+        own: the metrics of `OWN` that there are, by name.
         floor: the metrics of the other reals in the samples' place; {} if there are none.
     """
 
@@ -179,7 +188,7 @@ class Evaluator:
     extractor: Extractor
     real: _Set
     other: _Set | None
-    modes: Modes | None
+    own: Mapping[str, Own]
 
     def __call__(self, fakes: Samples, progress: Progress = lambda done: None) -> dict[str, float]:
         """Returns the metrics of samples by name: "classifier/fd", say, or "modes"."""
@@ -194,34 +203,36 @@ class Evaluator:
     def _measure(self, fake: _Set) -> dict[str, float]:
         found = {}
         for name in self.names:
-            metric = METRICS[name]
-            values = (self.modes(fake.samples) if name == "modes" else
-                      metric.measure(self.protocol, self.real, fake, self.other))
-            prefix = f"{self.protocol.features}/" if metric.features else ""
+            if name in OWN:
+                values, prefix = self.own[name](fake.observed), ""
+            else:
+                metric = METRICS[name]
+                values = metric.measure(self.protocol, self.real, fake, self.other)
+                prefix = f"{self.protocol.features}/" if metric.features else ""
             found |= {f"{prefix}{key}": float(value) for key, value in values.items()}
         return found
 
 
 def prepare(protocol: Protocol, names: tuple[str, ...], extractor: Extractor, real: Samples,
-            held_out: Samples | None = None, *, modes: Modes | None = None,
+            held_out: Samples | None = None, *, own: Mapping[str, Own] = MappingProxyType({}),
             progress: Progress = lambda done: None) -> Evaluator:
     """Observes the reals, and fills in what the protocol leaves to them and to the feature network.
 
     Args:
         protocol: by which to measure.
-        names: the metrics, of `METRICS`.
+        names: the metrics, of `METRICS` and `own`.
         extractor: what computes features.
         real: the reals that samples are compared with.
         held_out: other reals; None if there are none.
-        modes: samples -> numbers about the modes they reach, for the metric "modes".
+        own: by name, of `OWN`: observed samples -> numbers by name.
         progress: told of each number of reals that is done.
 
     Raises:
         ValueError: a metric needs what isn't there, or the reals are fewer than the protocol's.
     """
-    if "modes" in names and modes is None:
-        raise ValueError("the metric 'modes' is for sets of known modes (Gaussian mixtures, stacked "
-                         "MNIST): leave it out")
+    for name in names:
+        if name in OWN and name not in own:
+            raise ValueError(f"the metric {name!r} is for {OWN[name]}: leave it out")
     if "copying" in names and held_out is None:
         raise ValueError("the metric 'copying' needs a held-out split, which this set doesn't have: "
                          "leave it out")
@@ -234,14 +245,14 @@ def prepare(protocol: Protocol, names: tuple[str, ...], extractor: Extractor, re
     other = held_out and _observe(extractor, names, held_out,
                                   min(num_fake, held_out.count or num_fake), progress)
     return Evaluator(protocol, names, extractor,
-                     _observe(extractor, names, real, protocol.num_real, progress), other, modes)
+                     _observe(extractor, names, real, protocol.num_real, progress), other, own)
 
 
 def _observe(extractor: Extractor, names: tuple[str, ...], samples: Samples, count: int,
              progress: Progress) -> _Set:
     return _Set(count, extractor.observe(
         samples, count, features=needs_features(names),
-        keep=any(METRICS[name].samples for name in names), progress=progress))
+        keep=any(name in OWN or METRICS[name].samples for name in names), progress=progress))
 
 
 _TITLES = {"fd": "Frechet distance", "kd": "kernel distance", "kd_std": "kernel distance, std",

@@ -20,11 +20,12 @@ from jaxgan.digests import json_digest
 from jaxgan.features import FeatureNetwork, Features
 from jaxgan.gan import GAN, GANState
 from jaxgan.parallel import map_batches
-from jaxgan.types import Array, Key, PyTree
+from jaxgan.types import Array, Batch, Key, PyTree
 
 _BLOCK = 1000  # samples whose features are cached in one file
 
 Progress = Callable[[int], None]  # told of each number of samples that is done
+Present = Callable[[Array], Array]  # a generator's samples -> what is measured of them, and shown
 
 
 class Samples(NamedTuple):
@@ -36,61 +37,95 @@ class Samples(NamedTuple):
         take: numbers [batch] -> images, uint8 [batch, height, width, channels], or other samples,
             float32 [batch, ...].
         digest: what their features are cached under; "" if they are not to be.
-        labels: None, or numbers [batch] -> classes, int [batch], of reals, or asked for of fakes.
+        condition: None, or numbers [batch] -> what conditional GANs are given: of reals theirs, of
+            fakes what they were drawn for.
+        targets: None, or numbers [batch] -> what metrics compare the samples with, by name: "label",
+            int [batch]; "box", float [batch, 4]; "image", as the samples; "mask", [batch, height,
+            width, 1].
     """
 
     name: str
     count: int | None
     take: Callable[[np.ndarray], np.ndarray]
     digest: str = ""
-    labels: Callable[[np.ndarray], np.ndarray] | None = None
+    condition: Callable[[np.ndarray], PyTree] | None = None
+    targets: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
 
 
 def of_dataset(dataset: Dataset, split: str) -> Samples:
-    """Returns a data set's images in its order."""
+    """Returns a data set's images in its order; their labels are condition and target."""
     return Samples(f"{dataset.name} {split}", len(dataset), lambda rows: dataset.images[rows],
-                   dataset.digest, lambda rows: dataset.labels[rows])
+                   dataset.digest, lambda rows: dataset.labels[rows],
+                   lambda rows: {"label": dataset.labels[rows]})
 
 
-def of_source(source: Source, name: str, key: Key) -> Samples:
-    """Returns an endless source's samples, as pixels if they are images."""
-    is_image = len(source.sample_shape) == 3
+def of_source(source: Source, name: str, key: Key, *, present: Present | None = None,
+              targets: Callable[[Batch], dict[str, Array]] | None = None) -> Samples:
+    """Returns a source's samples, those of its first epoch, in the order in which it draws them.
+
+    Args:
+        source: where from.
+        name: what they are.
+        key: one typed key.
+        present: as for `sampler`; images are turned into pixels by default.
+        targets: a batch -> what metrics compare its samples with.
+    """
+    present = present or presented(source.sample_shape, source.value_range)
 
     @jax.jit
-    def draw(arrays: PyTree, offsets: Array) -> Array:
-        samples = source.draw(arrays, key, jnp.zeros_like(offsets), offsets).samples
-        return quantize(samples, source.value_range) if is_image else samples
+    def draw(arrays: PyTree, offsets: Array) -> Batch:
+        return source.draw(arrays, key, jnp.zeros_like(offsets), offsets)
 
-    return Samples(name, None, lambda rows: np.asarray(draw(source.arrays, rows.astype(np.uint32))))
+    def take(rows: np.ndarray) -> Batch:
+        return draw(source.arrays, rows.astype(np.uint32))
+
+    def on_host(tree: PyTree) -> PyTree:
+        return jax.tree.map(np.asarray, tree)
+
+    return Samples(name, source.size, lambda rows: np.asarray(present(take(rows).samples)),
+                   condition=lambda rows: on_host(take(rows).condition),
+                   targets=targets and (lambda rows: on_host(targets(take(rows)))))
 
 
-def sampler(gan: GAN, key: Key, value_range: tuple[float, float], *, averaged: bool = True,
-            is_image: bool = True, num_classes: int = 0,
+def presented(sample_shape: tuple[int, ...], value_range: tuple[float, float]) -> Present:
+    """Returns how samples are measured and shown: images as pixels, others as they are."""
+    return partial(quantize, value_range=value_range) if len(sample_shape) == 3 else lambda x: x
+
+
+def of_classes(num_classes: int) -> Samples:
+    """Returns requests for so many classes in turn."""
+    return Samples("classes", None, np.asarray, "", lambda rows: (rows % num_classes).astype(np.int32),
+                   lambda rows: {"label": rows % num_classes})
+
+
+def sampler(gan: GAN, key: Key, present: Present, *, averaged: bool = True,
+            requests: Samples | None = None,
             devices: list[jax.Device] | None = None) -> Callable[[GANState], Samples]:
     """Returns what gives a state's samples; sample i depends on the state, the key and i alone.
 
     Args:
         gan: the specification.
         key: one typed key; the samples are those of `jaxgan.gan.sample` for it.
-        value_range: that of the generator's samples, which are turned into pixels.
+        present: how the generator's samples are to be measured, see `presented`.
         averaged: whether to use the averaged generator, if there is one.
-        is_image: False to leave samples as they are.
-        num_classes: 0, or of how many classes labels are asked for, in turn.
+        requests: None, or samples whose conditions the generator is given: sample i is drawn for the
+            condition, and is to meet the targets, of the i-th of them.
         devices: which devices generate; all local ones by default.
     """
 
-    def generate(variables: PyTree, rows: Array) -> Array:
+    def generate(variables: PyTree, asked: tuple[Array, PyTree]) -> Array:
+        rows, condition = asked
         latents = keys.normal(jax.vmap(partial(jax.random.fold_in, key))(rows), (gan.latent_size,))
-        condition = rows % num_classes if num_classes else None
-        samples = gan.generator.apply(variables, latents, condition, train=False)
-        return quantize(samples, value_range) if is_image else samples
+        return present(gan.generator.apply(variables, latents, condition, train=False))
 
-    mapped = map_batches(generate, devices=devices)
+    mapped, requests = map_batches(generate, devices=devices), requests or Samples("", None, np.asarray)
 
     def of_state(state: GANState) -> Samples:
         variables = state.ema if averaged and state.ema is not None else state.generator.variables
-        return Samples(f"step {int(state.step)}", None, lambda rows: mapped(variables, rows),
-                       labels=(lambda rows: rows % num_classes) if num_classes else None)
+        asked = requests.condition or (lambda rows: None)
+        return Samples(f"step {int(state.step)}", requests.count,
+                       lambda rows: mapped(variables, (rows, asked(rows))), "", requests.condition,
+                       requests.targets)
 
     return of_state
 
@@ -101,12 +136,12 @@ class Observed(NamedTuple):
     Attributes:
         features: of all samples, on the host; None if no metric asked for them.
         samples: the samples themselves; None if no metric asked for them.
-        labels: their classes, int [count]; None if they have none.
+        targets: what they are compared with, by name, each [count, ...]; None for nothing.
     """
 
     features: Features | None
     samples: np.ndarray | None
-    labels: np.ndarray | None = None
+    targets: dict[str, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,13 +185,13 @@ class Extractor:
         """
         if samples.count is not None and count > samples.count:
             raise ValueError(f"{count} samples are asked for, but {samples.name} has {samples.count}")
-        labels = None if samples.labels is None else samples.labels(np.arange(count))
+        targets = samples.targets(np.arange(count)) if samples.targets else None
         if not (self.cache and samples.digest and features):
-            return self._observe(samples, 0, count, features, keep, progress)._replace(labels=labels)
+            return self._observe(samples, 0, count, features, keep, progress)._replace(targets=targets)
         found = jax.tree.map(lambda *blocks: np.concatenate(blocks), *(
             self._cached(samples, first, min(first + _BLOCK, count), progress)
             for first in range(0, count, _BLOCK)))
-        return Observed(found, samples.take(np.arange(count)) if keep else None, labels)
+        return Observed(found, samples.take(np.arange(count)) if keep else None, targets)
 
     def _cached(self, samples: Samples, first: int, last: int, progress: Progress) -> Features:
         key = json_digest({"samples": samples.digest, "features": self.network.digest})

@@ -1,13 +1,14 @@
 """Generators and critics, one family per file.
 
 Generators map `(latents [batch, latent_size], condition, train=...)` to samples, [batch, ...];
-critics map `(samples, condition, train=...)` to scores, [batch]. These ignore the condition.
+critics map `(samples, condition, train=...)` to scores, [batch], or to scores and heads.
 """
 
 from jaxgan.models.classifier import Classifier
+from jaxgan.models.context import ContextGenerator
 from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
 from jaxgan.models.mlp import MLPCritic, MLPGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
 
-__all__ = ["Classifier", "DCGANCritic", "DCGANGenerator", "MLPCritic", "MLPGenerator",
-           "ResidualBlock", "ResNetCritic", "ResNetGenerator"]
+__all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "MLPCritic",
+           "MLPGenerator", "ResidualBlock", "ResNetCritic", "ResNetGenerator"]

@@ -23,6 +23,7 @@ from jaxgan.models.ends import (
     judge,
     squash,
 )
+from jaxgan.models.planes import Planes, beside
 from jaxgan.nn import Conv, ConvTranspose, Dense
 from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
@@ -72,7 +73,7 @@ class DCGANGenerator(nn.Module):
         check_image_shape("DCGANGenerator", self.image_shape)
         check_norm(self.norm, ("none", "batch"))
         *size, channels = self.image_shape
-        stages = _stages("DCGANGenerator", size, self.stages)
+        stages = halvings("DCGANGenerator", size, self.stages)
         sizes = [[-(-n // 2 ** stage) for n in size] for stage in range(stages, -1, -1)]
         widths = [self.width * 2 ** stage for stage in range(stages - 1, -1, -1)]
 
@@ -105,6 +106,8 @@ class DCGANCritic(nn.Module):
             convolution but the first, spectral normalisation is of every layer's weights.
         conditioning: "none", "projection" or "classes", see `jaxgan.models.ends.judge`.
         num_classes: how many classes there are; 0 without conditioning.
+        heads: names and sizes of further predictions, see there too.
+        planes: None, or condition -> what the critic sees beside the image, from `jaxgan.models.planes`.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
@@ -116,6 +119,8 @@ class DCGANCritic(nn.Module):
     norm: str = "none"
     conditioning: str = "none"
     num_classes: int = 0
+    heads: tuple[tuple[str, int], ...] = ()
+    planes: Planes | None = None
     axis_name: str | None = None
     dtype: Dtype | None = None
 
@@ -127,7 +132,9 @@ class DCGANCritic(nn.Module):
         check_norm(self.norm)
         check_conditioning("DCGANCritic", self.conditioning, self.num_classes, condition, samples)
         x = samples
-        for stage in range(_stages("DCGANCritic", x.shape[1:3], self.stages)):
+        if self.planes is not None:
+            x = jnp.concatenate([x, beside("DCGANCritic", self.planes, condition, x)], axis=-1)
+        for stage in range(halvings("DCGANCritic", x.shape[1:3], self.stages)):
             layer = Conv(self.width * 2 ** stage, (self.kernel_size,) * 2, strides=2,
                          kernel_init=conv_init(2), dtype=self.dtype)
             x = weight_layer(self.norm, layer, x, train=train)
@@ -135,10 +142,10 @@ class DCGANCritic(nn.Module):
                 x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
             x = nn.leaky_relu(x, 0.2)
         return judge(self.norm, x, condition, conditioning=self.conditioning,
-                     num_classes=self.num_classes, train=train)
+                     num_classes=self.num_classes, heads=self.heads, train=train)
 
 
-def _stages(model: str, size: tuple[int, ...], stages: int | None) -> int:
+def halvings(model: str, size: tuple[int, ...], stages: int | None) -> int:
     """The number of doublings or halvings, checked to leave at least 2 of height and width."""
     height, width = size
     if stages is None:

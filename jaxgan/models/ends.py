@@ -1,6 +1,9 @@
 """What the models share at their ends: the range of samples, the score, and what they refuse."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxgan.nn import Dense
@@ -43,7 +46,7 @@ def score(norm: str, x: Array, *, train: bool) -> Array:
 
 
 def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int) -> None:
-    """Raises an error unless the condition is one class for each input, int [batch]."""
+    """Raises an error unless the condition is labels, int [batch], in range where they are known."""
     if condition is None or not hasattr(condition, "dtype"):
         raise ValueError(f"{model} of {num_classes} classes takes labels, int [batch], as condition; "
                          f"got {type(condition).__name__}: give the source labels=True")
@@ -51,9 +54,15 @@ def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int)
         raise TypeError(f"{model}: labels must be integers; got {condition.dtype}")
     if condition.shape != inputs.shape[:1]:
         raise ValueError(f"{model}: labels must have shape {inputs.shape[:1]}; got {condition.shape}")
+    if isinstance(condition, jax.core.Tracer):
+        return
+    if condition.size and not (0 <= condition.min() and condition.max() < num_classes):
+        raise ValueError(f"{model}: labels must be in [0, {num_classes}); got {condition.min()} to "
+                         f"{condition.max()}")
 
 
-def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_classes: int, train: bool
+def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_classes: int,
+          heads: Sequence[tuple[str, int]] = (), train: bool
           ) -> Array | tuple[Array, dict[str, Array]]:
     """Maps a critic's last activations, [batch, ...], to what it returns.
 
@@ -69,19 +78,21 @@ def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_clas
         condition: labels, int [batch], for "projection".
         conditioning: one of these.
         num_classes: how many classes there are.
+        heads: names and sizes of further predictions, each a dense layer's, [batch, size].
         train: whether the estimate of spectral normalisation is kept.
     """
+    def dense(name: str, size: int, x: Array, **options) -> Array:
+        return weight_layer(norm, Dense(size, kernel_init=dense_init(), name=name, **options), x,
+                            train=train)
+
     scores = score(norm, x, train=train)
-    if conditioning == "none":
-        return scores
     x = _widened(x.reshape(x.shape[0], -1))
+    if conditioning == "projection":
+        embedded = dense("embedding", x.shape[1], nn.one_hot(condition, num_classes), use_bias=False)
+        scores += (embedded * x).sum(axis=1)
     if conditioning == "classes":
-        logits = weight_layer(norm, Dense(num_classes, kernel_init=dense_init(), name="class"), x,
-                              train=train)
-        return scores, {"class": logits}
-    one_hot = nn.one_hot(condition, num_classes)
-    embedding = Dense(x.shape[1], use_bias=False, kernel_init=dense_init(), name="embedding")
-    return scores + (weight_layer(norm, embedding, one_hot, train=train) * x).sum(axis=1)
+        heads = (("class", num_classes), *heads)
+    return (scores, {name: dense(name, size, x) for name, size in heads}) if heads else scores
 
 
 def check_conditioning(model: str, conditioning: str, num_classes: int, condition: PyTree,
