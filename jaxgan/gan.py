@@ -1,6 +1,7 @@
 """The specification of a GAN, its state, and what needs no training step: `init_state`, `sample`."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from jaxgan.losses import AdversarialLoss
 from jaxgan.penalties import Penalty
 from jaxgan.tasks import Seen, Task
 from jaxgan.types import Array, Batch, Key, PyTree
+from jaxgan.weighting import ADVERSARIAL, Weighting, fixed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,12 @@ class GAN:
         generator_optimizer: any optax transformation; schedules count generator updates.
         critic_optimizer: the same for the critic; schedules count *critic* updates.
         tasks: terms besides the adversarial ones, from `jaxgan.tasks`.
+        adversarial_weight: of either network's adversarial loss, the penalty included, beside these; 0
+            for the tasks alone.
+        weighting: how these weights and those of the tasks change in training, from `jaxgan.weighting`.
+        generator_condition: None, or (keys [batch], the batch's condition) -> the condition that the
+            generator's update draws its fakes for, by a key each, instead of the batch's, for example
+            `uniform_labels`. The critic always compares reals and fakes of one condition.
         penalty: None, or a penalty on the critic's input gradient, from `jaxgan.penalties`.
         input_noise: None, or the standard deviation of Gaussian noise on everything that the critic
             sees, as a function of the iteration (an optax schedule): the article's remedy for high
@@ -49,6 +57,9 @@ class GAN:
     generator_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
     tasks: tuple[Task, ...] = ()
+    adversarial_weight: float = 1.0
+    weighting: Weighting = dataclasses.field(default_factory=fixed)
+    generator_condition: Callable[[Key, PyTree], PyTree] | None = None
     penalty: Penalty | None = None
     input_noise: optax.Schedule | None = None
     ema_decay: float | None = None
@@ -59,10 +70,22 @@ class GAN:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         names = [task.name for task in self.tasks]
-        if len({*names}) < len(names):
-            raise ValueError(f"tasks must have different names; got {', '.join(names)}")
+        if len({*names}) < len(names) or ADVERSARIAL in names:
+            raise ValueError(f"tasks must have different names, none of them {ADVERSARIAL}; got "
+                             f"{', '.join(names)}")
+        if not 0.0 <= self.adversarial_weight < jnp.inf:
+            raise ValueError("adversarial_weight must be a number from 0 on; got "
+                             f"{self.adversarial_weight}")
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}")
+
+
+def uniform_labels(num_classes: int) -> Callable[[Key, PyTree], Array]:
+    """Returns a `GAN.generator_condition` of labels, int32 [batch], each class being as likely."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1; got {num_classes}")
+    return lambda keys, condition: jax.vmap(
+        lambda key: jax.random.randint(key, (), 0, num_classes))(keys)
 
 
 class NetworkState(NamedTuple):
@@ -72,11 +95,13 @@ class NetworkState(NamedTuple):
         params: the trained parameters.
         stats: every other collection (BatchNorm's averages, spectral norm's iterates).
         opt_state: the optimiser's state.
+        weighting: that of the weights of its loss's terms, see `jaxgan.weighting`.
     """
 
     params: PyTree
     stats: PyTree
     opt_state: optax.OptState
+    weighting: PyTree = ()
 
     @property
     def variables(self) -> PyTree:
@@ -134,8 +159,8 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
 
     return GANState(
         step=jnp.zeros((), jnp.int32),
-        generator=_network_state(generator_variables, gan.generator_optimizer),
-        critic=_network_state(critic_variables, gan.critic_optimizer),
+        generator=_network_state(gan, "generator", generator_variables, gan.generator_optimizer),
+        critic=_network_state(gan, "critic", critic_variables, gan.critic_optimizer),
         ema=None if gan.ema_decay is None else jax.tree.map(jnp.copy, generator_variables),
     )
 
@@ -201,6 +226,18 @@ def scores_and_heads(judgement: Array | tuple[Array, dict[str, Array]], samples:
     return scores, heads
 
 
+def base_weights(gan: GAN, role: str) -> dict[str, float]:
+    """Returns the weights that the terms of a network's loss start with, but for those of weight 0.
+
+    Args:
+        gan: the specification.
+        role: "critic" or "generator".
+    """
+    weights = {ADVERSARIAL: gan.adversarial_weight} | {
+        task.name: getattr(task, f"{role}_weight") for task in gan.tasks if getattr(task, role)}
+    return {name: weight for name, weight in weights.items() if weight > 0}
+
+
 def has_batch_statistics(variables: PyTree) -> bool:
     """Whether a network normalises over the batch: whether it keeps BatchNorm's running averages."""
     paths = jax.tree_util.tree_flatten_with_path(variables.get("batch_stats", {}))[0]
@@ -235,6 +272,13 @@ def _check_tasks(gan: GAN, samples: Array, condition: PyTree, heads: dict[str, A
                                  "take the mean")
 
 
-def _network_state(variables: PyTree, optimizer: optax.GradientTransformation) -> NetworkState:
+def _network_state(gan: GAN, role: str, variables: PyTree, optimizer: optax.GradientTransformation
+                   ) -> NetworkState:
     stats = {name: values for name, values in variables.items() if name != "params"}
-    return NetworkState(variables["params"], stats, optimizer.init(variables["params"]))
+    return NetworkState(variables["params"], stats, optimizer.init(variables["params"]),
+                        _weighting_state(gan, role))
+
+
+def _weighting_state(gan: GAN, role: str) -> PyTree:
+    base = base_weights(gan, role)
+    return gan.weighting.init(base) if len(base) > 1 else ()

@@ -9,8 +9,11 @@ Metrics, float32 scalars: `critic/loss` (penalty and tasks included), `critic/pe
 `critic/fake_score`, `critic/gradient_norm` and `generator/gradient_norm` (of the parameters' gradient),
 `critic/input_gradient_mean` and `critic/input_gradient_std` (of the norms of the critic's gradient at
 its input: at the penalty's points, or at the fakes if there is no penalty), `generator/loss`, and
-`critic/NAME` and `generator/NAME` of each task, without its weight.
+where there are tasks, `critic/NAME`, `critic/NAME_weight` and the generator's likewise of each task and
+of `adversarial`: a term of the loss, and the weight that it has in it.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,7 @@ from jaxgan.gan import (
     GAN,
     GANState,
     NetworkState,
+    base_weights,
     check_penalised,
     draw_latents,
     has_batch_statistics,
@@ -32,6 +36,7 @@ from jaxgan.gan import (
 )
 from jaxgan.tasks import Seen
 from jaxgan.types import Array, Batch, Key, Metrics, PyTree
+from jaxgan.weighting import ADVERSARIAL, fixed, shared_norms
 
 Judgement = tuple[Array, dict[str, Array]]  # a critic's scores and heads
 
@@ -68,7 +73,7 @@ def _critic_update(
     penalty_keys = keys.example_keys(keys.stream(key, "penalty"), len(fake), axis_name)
     critic = _on_axis(gan.critic, axis_name)
 
-    def loss_fn(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
+    def terms_fn(params: PyTree) -> tuple[Metrics, tuple[PyTree, Metrics]]:
         network = state.critic._replace(params=params)
         (real_scores, real_heads), (fake_scores, fake_heads), stats = _judge_both(
             critic, network, real, fake, batch.condition)
@@ -84,15 +89,13 @@ def _critic_update(
                 real, fake, penalty_keys)
             loss += penalty.value
             metrics |= {"critic/penalty": penalty.value} | _input_gradient_moments(penalty.norms)
-        extra, terms = _task_terms(gan, "critic", Seen(real, batch.condition, real_heads),
-                                   Seen(fake, batch.condition, fake_heads))
-        if terms:
-            loss += extra
-        return loss, (stats, metrics | terms | {"critic/loss": loss})
+        terms = _task_terms(gan, "critic", Seen(real, batch.condition, real_heads),
+                            Seen(fake, batch.condition, fake_heads))
+        return {ADVERSARIAL: loss} | terms, (stats, metrics)
 
-    gradients, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.critic.params)
-    network, metrics = _update(gan.critic_optimizer, state.critic, gradients, stats, metrics,
-                               "critic", axis_name)
+    terms, pullback, (stats, metrics) = jax.vjp(terms_fn, state.critic.params, has_aux=True)
+    network, metrics = _update(gan, "critic", state.critic, terms, lambda weights: pullback(weights)[0],
+                               stats, metrics, axis_name)
     return state._replace(critic=network), metrics
 
 
@@ -104,8 +107,8 @@ def generator_step(
     Args:
         gan: the specification.
         state: its state.
-        batch: as for `critic_step`; its condition is what the fakes are drawn for, its samples are
-            scored only by losses that compare with reals.
+        batch: as for `critic_step`; its condition is what the fakes are drawn for, unless the GAN has
+            a `generator_condition`; its samples are scored only by losses that compare with reals.
         key: one typed key, the same on every device, not used for anything else.
         axis_name: the devices' axis; None on a single device.
 
@@ -114,34 +117,42 @@ def generator_step(
     """
     critic = _on_axis(gan.critic, axis_name)
     real = _as_critic_sees(gan, state, batch.samples, key, "real_noise", axis_name)
+    asked = batch
+    if gan.generator_condition is not None:
+        condition_keys = keys.example_keys(keys.stream(key, "condition"), len(real), axis_name)
+        asked = batch._replace(condition=gan.generator_condition(condition_keys, batch.condition))
 
     def seen_fakes(params: PyTree) -> tuple[Array, PyTree]:
-        fake, stats = _fakes(gan, state.generator._replace(params=params), batch, key, axis_name)
+        fake, stats = _fakes(gan, state.generator._replace(params=params), asked, key, axis_name)
         return _as_critic_sees(gan, state, fake, key, "fake_noise", axis_name), stats
 
-    def judged(samples: Array) -> Judgement:
-        return _judge(critic, state.critic, samples, batch.condition)[0]
+    def judged(samples: Array, condition: PyTree) -> Judgement:
+        return _judge(critic, state.critic, samples, condition)[0]
 
-    def loss_fn(judgement: Judgement, fake: Array) -> tuple[Array, Metrics]:
-        real_scores, real_heads = judged(real)  # most losses ignore the reals: no code is made for them
+    def terms_fn(judgement: Judgement, fake: Array) -> Metrics:
+        # Most losses ignore the reals: no code is made for them.
+        real_scores, real_heads = judged(real, batch.condition)
         loss = gan.loss.generator(*_global_scores(gan, axis_name, real_scores, judgement[0]))
-        extra, terms = _task_terms(gan, "generator", Seen(real, batch.condition, real_heads),
-                                   Seen(fake, batch.condition, judgement[1]))
-        return loss + extra if terms else loss, terms
+        return {ADVERSARIAL: loss} | _task_terms(
+            gan, "generator", Seen(real, batch.condition, real_heads),
+            Seen(fake, asked.condition, judgement[1]))
 
     fake, generator_pullback, stats = jax.vjp(seen_fakes, state.generator.params, has_aux=True)
-    judgement, critic_pullback = jax.vjp(judged, fake)
-    (loss, terms), (by_judgement, by_fake) = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(
-        judgement, fake)
-    by_critic, = critic_pullback(by_judgement)
-    gradients, = generator_pullback(by_critic + by_fake if gan.tasks else by_critic)
-    metrics = {"generator/loss": loss} | terms
+    judgement, critic_pullback = jax.vjp(lambda samples: judged(samples, asked.condition), fake)
+    terms, terms_pullback = jax.vjp(terms_fn, judgement, fake)
+
+    def pullback(weights: Metrics) -> PyTree:
+        by_judgement, by_fake = terms_pullback(weights)
+        by_critic, = critic_pullback(by_judgement)
+        return generator_pullback(by_critic + by_fake if gan.tasks else by_critic)[0]
+
+    metrics = {}
     if gan.penalty is None:
         input_gradients, = critic_pullback((jnp.ones_like(judgement[0]),
                                             jax.tree.map(jnp.zeros_like, judgement[1])))
         metrics |= _input_gradient_moments(jax.vmap(optax.tree.norm)(input_gradients))
-    network, metrics = _update(gan.generator_optimizer, state.generator, gradients, stats, metrics,
-                               "generator", axis_name)
+    network, metrics = _update(gan, "generator", state.generator, terms, pullback, stats, metrics,
+                               axis_name)
     state = state._replace(step=state.step + 1, generator=network)
     return state._replace(ema=_averaged(gan, state)), metrics
 
@@ -327,16 +338,9 @@ def _judge_both(
     return of_real, of_fake, stats
 
 
-def _task_terms(gan: GAN, role: str, real: Seen, fake: Seen) -> tuple[Array | float, Metrics]:
-    """The weighted sum of the tasks' terms for a network, and each by its name."""
-    total, terms = 0.0, {}
-    for task in gan.tasks:
-        term, weight = ((task.critic, task.critic_weight) if role == "critic" else
-                        (task.generator, task.generator_weight))
-        if term is not None:
-            terms[f"{role}/{task.name}"] = value = term(real, fake)
-            total += weight * value
-    return total, terms
+def _task_terms(gan: GAN, role: str, real: Seen, fake: Seen) -> Metrics:
+    """The tasks' terms for a network, by their names."""
+    return {task.name: getattr(task, role)(real, fake) for task in gan.tasks if getattr(task, role)}
 
 
 def _global_scores(gan: GAN, axis_name: str | None, *scores: Array) -> tuple[Array, ...]:
@@ -347,14 +351,35 @@ def _global_scores(gan: GAN, axis_name: str | None, *scores: Array) -> tuple[Arr
 
 
 def _update(
-    optimizer: optax.GradientTransformation, network: NetworkState, gradients: PyTree, stats: PyTree,
-    metrics: Metrics, role: str, axis_name: str | None,
+    gan: GAN, role: str, network: NetworkState, terms: Metrics, pullback: Callable[[Metrics], PyTree],
+    stats: PyTree, metrics: Metrics, axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
-    """Averages over the devices, in one collective, and applies the optimiser."""
+    """Weights the terms, averages over the devices, in one collective, and applies the optimiser."""
+    optimizer = gan.critic_optimizer if role == "critic" else gan.generator_optimizer
+    base = base_weights(gan, role)
+    scheme = gan.weighting if len(base) > 1 else fixed()
+    weights = scheme.weights(network.weighting, base)
+    weights = {name: jnp.asarray(weights.get(name, 0.0), term.dtype) for name, term in terms.items()}
+    if scheme.by_gradient:  # in a loop, which is compiled once
+        ones = dict(zip(base, jnp.eye(len(base)), strict=True))
+        gradients = lax.map(pullback, {name: ones.get(name, jnp.zeros(len(base))).astype(term.dtype)
+                                       for name, term in terms.items()})
+    else:
+        gradients = pullback(weights)
     if axis_name is not None:
         # As one array: XLA makes several collectives of a tree whose leaves it treats differently.
-        flat, unravel = ravel_pytree((gradients, stats, metrics))
-        gradients, stats, metrics = unravel(lax.pmean(flat, axis_name))
+        flat, unravel = ravel_pytree((gradients, stats, terms, metrics))
+        gradients, stats, terms, metrics = unravel(lax.pmean(flat, axis_name))
+    norms = {}
+    if scheme.by_gradient:
+        norms = dict(zip(base, shared_norms(gradients), strict=True))
+        mixture = jnp.stack([weights[name] for name in base])
+        gradients = jax.tree.map(lambda each: jnp.tensordot(mixture, each, 1), gradients)
+    weighting = scheme.update(network.weighting, terms, norms)
+    metrics[f"{role}/loss"] = sum(weights[name] * term for name, term in terms.items())
+    if gan.tasks:
+        metrics |= {f"{role}/{name}": term for name, term in terms.items()}
+        metrics |= {f"{role}/{name}_weight": weight for name, weight in weights.items()}
     if "critic/input_gradient_mean" in metrics:  # from the moments to the standard deviation
         variance = (metrics.pop("critic/input_gradient_square")
                     - jnp.square(metrics["critic/input_gradient_mean"] - 1.0))
@@ -362,7 +387,7 @@ def _update(
     metrics[f"{role}/gradient_norm"] = optax.tree.norm(gradients)
     updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
     params = optax.apply_updates(network.params, updates)
-    return NetworkState(params, stats, opt_state), metrics
+    return NetworkState(params, stats, opt_state, weighting), metrics
 
 
 def _input_gradient_moments(norms: Array) -> Metrics:

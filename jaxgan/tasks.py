@@ -2,7 +2,8 @@
 
 A critic that has tasks returns `(scores, heads)`, the heads being a dict of predictions by name. A task
 says which heads it reads, and gives a term for either network, or none. Both terms see what the critic
-was shown and what it predicted for it; the condition of the i-th fake is that of the i-th real.
+was shown and what it predicted for it; the condition of the i-th fake is that of the i-th real, unless
+the GAN has a `generator_condition`.
 """
 
 from collections.abc import Callable
