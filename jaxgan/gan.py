@@ -254,7 +254,9 @@ def check_penalised(gan: GAN, critic_variables: PyTree) -> None:
 
 def _check_tasks(gan: GAN, samples: Array, condition: PyTree, heads: dict[str, Array]) -> None:
     """Raises an error for a task that can't be computed from such batches and heads."""
-    seen = Seen(samples, condition, heads)
+    def see(heads: dict[str, Array]) -> Seen:  # what is known of the condition stays known
+        return Seen(samples, condition, heads)
+
     for task in gan.tasks:
         if missing := [head for head in task.heads if head not in heads]:
             raise ValueError(
@@ -263,7 +265,7 @@ def _check_tasks(gan: GAN, samples: Array, condition: PyTree, heads: dict[str, A
                 "(scores, heads)")
         for term in filter(None, (task.critic, task.generator)):
             try:
-                value = jax.eval_shape(term, seen, seen)
+                value = jax.eval_shape(lambda heads, term=term: term(see(heads), see(heads)), heads)
             except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
                 raise ValueError(f"the task {task.name} can't be computed for the condition "
                                  f"{jax.tree.map(jnp.shape, condition)}: {error}") from error
@@ -275,8 +277,8 @@ def _check_tasks(gan: GAN, samples: Array, condition: PyTree, heads: dict[str, A
 def _network_state(gan: GAN, role: str, variables: PyTree, optimizer: optax.GradientTransformation
                    ) -> NetworkState:
     stats = {name: values for name, values in variables.items() if name != "params"}
-    return NetworkState(variables["params"], stats, optimizer.init(variables["params"]),
-                        _weighting_state(gan, role))
+    params = variables.get("params", {})
+    return NetworkState(params, stats, optimizer.init(params), _weighting_state(gan, role))
 
 
 def _weighting_state(gan: GAN, role: str) -> PyTree:

@@ -41,8 +41,10 @@ def test_classification_by_hand():
 def test_cross_entropy_at_the_edges():
     assert float(tasks.cross_entropy(jnp.array([[200.0, -200.0]]), jnp.array([0]))) == 0.0
     assert float(tasks.cross_entropy(jnp.array([[200.0, -200.0]]), jnp.array([1]))) == 400.0
-    assert np.isnan(tasks.cross_entropy(jnp.zeros((1, 3)), jnp.array([3])))
-    assert np.isnan(tasks.cross_entropy(jnp.zeros((1, 3)), jnp.array([-1])))
+    for label in (3, -1):
+        assert np.isnan(jax.jit(tasks.cross_entropy)(jnp.zeros((1, 3)), jnp.array([label])))
+        with pytest.raises(ValueError, match=rf"labels must be in \[0, 3\); got {label} to {label}"):
+            tasks.cross_entropy(jnp.zeros((1, 3)), jnp.array([label]))
     with pytest.raises(ValueError, match=r"logits must be \[batch, classes\]"):
         tasks.cross_entropy(jnp.zeros((2, 3)), jnp.array([1]))
     with pytest.raises(TypeError, match="labels must be integers; got float32"):
@@ -230,6 +232,11 @@ class Bare(nn.Module):
 def test_a_task_that_does_not_fit_is_refused_at_the_door(changes, message):
     with pytest.raises(ValueError, match=message):
         begin(tiny(**{**GAN.__dict__, **changes}))
+
+
+def test_labels_out_of_range_are_refused_at_the_door():
+    with pytest.raises(ValueError, match=r"the task class can't .*labels must be in \[0, 3\); got 0 to 3"):
+        init_state(GAN, KEY, BATCH._replace(condition=LABELS.at[0].set(3)))
 
 
 def test_names_and_weights_are_checked():
