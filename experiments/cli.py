@@ -29,7 +29,7 @@ import tyro
 
 from experiments import measuring
 from experiments.measuring import Reference
-from jaxgan import keys, losses, penalties, training
+from jaxgan import keys, losses, penalties, training, weighting
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Examples, Source, draw_step, pixels, resident, streaming, windows
 from jaxgan.evaluation import Samples, is_better_higher
@@ -37,9 +37,10 @@ from jaxgan.gan import GAN, GANState, generate, init_state
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, processor, read_config, write_evaluation
 from jaxgan.tasks import Task
-from jaxgan.types import Batch
+from jaxgan.types import Batch, PyTree
 
-EXPERIMENTS = ("cifar10", "conditional", "digits", "gaussians", "images", "mnist", "stacked_mnist")
+EXPERIMENTS = ("cifar10", "conditional", "detection", "digits", "gaussians", "images", "inpainting",
+               "mnist", "stacked_mnist", "text")
 
 LOSSES = {
     "wasserstein": lambda config: losses.wasserstein(),
@@ -61,7 +62,11 @@ PENALTIES = {
     "dragan": penalties.dragan,
 }
 
+WEIGHTINGS = {"fixed": weighting.fixed, "uncertainty": weighting.uncertainty,
+              "gradnorm": weighting.gradnorm, "ratio": weighting.ratio}
+
 ConfigT = TypeVar("ConfigT", bound="Config")
+AsLines = Callable[[np.ndarray], list[str]]  # samples of text -> a line each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,11 @@ class Config:
     """Standard deviation of Gaussian noise on the critic's input; 0: none."""
     input_noise_steps: int = 0
     """Iterations over which the input noise falls to zero; 0: it stays."""
+    adversarial_weight: float = 1.0
+    """The weight of the adversarial losses and the penalty beside the tasks; 0: the tasks alone."""
+    weighting: Literal["fixed", "uncertainty", "gradnorm", "ratio"] = "fixed"
+    """How the weights of tasks change in training: not, by learned uncertainty, by GradNorm, or by the
+    ratio of the adversarial gradient to theirs."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the networks' layers compute in; parameters, losses and penalties stay in float32."""
     remat: bool = False
@@ -124,11 +134,12 @@ class Config:
     log_every: int = 100
     """Iterations between two log points."""
     sample_every: int = 1000
-    """Iterations between two pictures of samples; 0: at the end only."""
+    """Iterations between two looks at samples; 0: at the end only."""
     eval_every: int = 0
     """Iterations between two evaluations, the last one at the end; 0: none."""
     eval_metrics: str = ""
-    """What to measure then, of fd,kid,is,pr,dc,mmd,copying,swd,modes; by default what is quick."""
+    """What to measure then, of fd,kid,is,pr,dc,mmd,copying,swd,modes,ngrams; by default what is
+    quick."""
     protocol: str = "default"
     """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
     features: str = ""
@@ -169,10 +180,11 @@ REPORTING = frozenset({"steps", "devices", "run_dir", "data_dir", "stream", "on_
                         "sample_every", "eval_every", "eval_metrics", "protocol", "features",
                         "inception", "checkpoint_every", "keep", "best_metric", "resume",
                         "max_hours", "distributed", "coordinator", "num_processes", "process_id",
-                        "keep_programs"})
+                        "keep_programs", "text_file"})
 
 OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
 _DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_autotune_level=0")
+_SHOWN = 5  # samples of text that are printed at the end of a run
 _HEARTBEAT_SECONDS = 8  # silent for so long, a process counts as lost
 
 
@@ -302,8 +314,11 @@ def image_source(config: Config, examples: Examples, **options: Any) -> Source:
 
 
 def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_size: int, *,
-             generator_batches: int = 1, tasks: tuple[Task, ...] = ()) -> GAN:
-    """Puts networks and settings together."""
+             generator_batches: int = 1, tasks: tuple[Task, ...] = (), **options: Any) -> GAN:
+    """Puts networks and settings together; options are fields of `GAN`."""
+    if not tasks and (config.adversarial_weight != 1 or config.weighting != "fixed"):
+        raise ValueError("adversarial_weight and weighting are for experiments with tasks: leave them "
+                         "out")
     for name in ("penalty_weight", "clip", "input_noise", "input_noise_steps", "decay_steps"):
         if not getattr(config, name) >= 0:
             raise ValueError(f"{name} must not be negative; got {getattr(config, name)}")
@@ -335,20 +350,28 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         ema_decay=config.ema_decay or None,
         generator_batches=generator_batches,
         tasks=tasks,
+        adversarial_weight=config.adversarial_weight,
+        weighting=WEIGHTINGS[config.weighting](),
+        **options,
     )
 
 
 def train(name: str, config: Config, gan: GAN, source: Source, reference: Reference, *,
-          picture: Callable[[GANState], np.ndarray] | None = None) -> None:
-    """Trains into the run's folder and prints what came out."""
+          picture: training.Picture | None = None,
+          make_text: Callable[[Mapping[str, Any]], AsLines] | None = None) -> None:
+    """Trains into the run's folder and prints what came out; `make_text` is for samples of text."""
     if config.stream and source.window is None:
         raise ValueError(f"stream is for images; {name} draws its samples where it needs them")
     config = dataclasses.replace(config, run_dir=config.run_dir or f"runs/{name}")
     settings = {"experiment": name, **dataclasses.asdict(config),
                 "sample_shape": list(source.sample_shape), "value_range": list(source.value_range),
-                "num_classes": source.num_classes, "condition": condition_shapes(source)}
+                "num_classes": source.num_classes, "condition": condition_shapes(source),
+                **reference.about()}
     run, real = Run(config.run_dir, settings, settings.keys() - REPORTING), None
-    if len(source.sample_shape) == 3:
+    if make_text:
+        as_lines = make_text(settings)
+        picture, real = sample_text(gan, config.seed, as_lines), real_text(source, config.seed, as_lines)
+    elif len(source.sample_shape) == 3:
         picture = picture or image_grid(gan, config.seed, settings,
                                         measuring.requests(reference, settings))
         real = real_grid(source, config.seed)
@@ -359,7 +382,7 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
             config.eval_metrics or reference.quick, settings, inception=config.inception,
             devices=local_devices(config))
         evaluate = measuring.in_training(gan, evaluator, reference, settings, local_devices(config))
-    _, result = training.train(gan, source, run, plan(config), real=real, picture=picture,
+    state, result = training.train(gan, source, run, plan(config), real=real, picture=picture,
                                    evaluate=evaluate, resume=config.resume or None)
     if jax.process_index() > 0:
         return
@@ -377,6 +400,8 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
                                 params_sha256=result["params_sha256"])
         write_evaluation(run.folder, found)
         print(measuring.table(found))
+    if make_text:
+        print("samples:", *picture(state).splitlines()[:_SHOWN], sep="\n  ")
 
 
 def condition_shapes(source: Source) -> Any:
@@ -406,21 +431,40 @@ def plan(config: Config) -> training.Plan:
 def image_grid(gan: GAN, seed: int, settings: Mapping[str, Any], requests: Samples | None = None,
                count: int = 100) -> Callable[[GANState], np.ndarray]:
     """Returns a picture of samples from the same latents each time; a column is of a class."""
-    latents = jax.random.normal(keys.stream(jax.random.key(seed), "sample"), (count, gan.latent_size))
     condition = requests.condition(np.arange(count)) if requests else None
     columns = min(settings["num_classes"], count) if is_of_classes(settings) else None
-    draw = jax.jit(partial(generate, gan))
-    return lambda state: grid(pixels(draw(state, latents, condition), settings["value_range"]),
-                              columns)
+    draw = _same_samples(gan, seed, condition, count)
+    return lambda state: grid(pixels(draw(state), settings["value_range"]), columns)
 
 
 def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
     """A picture of real samples."""
+    return grid(pixels(_real_samples(source, seed, count), source.value_range))
+
+
+def sample_text(gan: GAN, seed: int, as_lines: AsLines, count: int = 100) -> Callable[[GANState], str]:
+    """Returns the text of samples from the same latents each time, one a line."""
+    draw = _same_samples(gan, seed, None, count)
+    return lambda state: "\n".join(as_lines(draw(state))) + "\n"
+
+
+def real_text(source: Source, seed: int, as_lines: AsLines, count: int = 100) -> str:
+    """Real samples of text, one a line."""
+    return "\n".join(as_lines(_real_samples(source, seed, count))) + "\n"
+
+
+def _same_samples(gan: GAN, seed: int, condition: PyTree, count: int) -> Callable[[GANState], jax.Array]:
+    latents = jax.random.normal(keys.stream(jax.random.key(seed), "sample"), (count, gan.latent_size))
+    draw = jax.jit(partial(generate, gan))
+    return lambda state: draw(state, latents, condition)
+
+
+def _real_samples(source: Source, seed: int, count: int) -> jax.Array:
     count = min(count, source.size or count)
     key = keys.stream(jax.random.key(seed), "real")
     (arrays, _), = windows(source, key, count, 0, 1)
-    batch = jax.jit(lambda arrays: draw_step(source, arrays, key, 0, count, jnp.arange(count)))(arrays)
-    return grid(pixels(batch.samples, source.value_range))
+    return jax.jit(lambda arrays: draw_step(source, arrays, key, 0, count, jnp.arange(count)).samples
+                   )(arrays)
 
 
 def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:

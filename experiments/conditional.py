@@ -9,18 +9,18 @@ import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import cli, measuring
+from experiments import cli, digits, measuring
 from experiments.measuring import Reference
 from jaxgan import tasks
 from jaxgan.data import Dataset, Source, load
-from jaxgan.gan import GAN
+from jaxgan.gan import GAN, uniform_labels
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 
 CLASSES = 10  # of every set here
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
+class Config(digits.Config):
     """Those of `experiments.digits`, which train in minutes on two cores."""
 
     dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10"] = "digits"
@@ -31,17 +31,11 @@ class Config(cli.Config):
     """AC-GAN: the weight of the critic's classification of reals."""
     generator_class_weight: float = 0.1
     """AC-GAN: the weight of that of fakes, which the generator sees."""
+    generator_labels: Literal["batch", "uniform"] = "batch"
+    """What the generator's updates draw fakes for: the batch's labels, or all classes alike."""
     width: int = 48
     """Channels: of the DCGAN critic's first layer, of all the ResNet's."""
-    latent_size: int = 32
-    """Latent variables."""
-    learning_rate: float = 1e-3
-    beta1: float = 0.0
-    decay_steps: int = 6000
-    n_critic: int = 3
-    ema_decay: float = 0.999
-    steps: int = 6000
-    eval_every: int = 2000
+    eval_metrics: str = ""
 
 
 def make_source(config: Config) -> Source:
@@ -75,7 +69,9 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     terms = (tasks.classification(critic_weight=config.critic_class_weight,
                                   generator_weight=config.generator_class_weight),
              ) if config.conditioning == "classes" else ()
-    return cli.make_gan(config, *networks, config.latent_size, tasks=terms)
+    return cli.make_gan(
+        config, *networks, config.latent_size, tasks=terms,
+        generator_condition=uniform_labels(CLASSES) if config.generator_labels == "uniform" else None)
 
 
 def main(config: Config) -> None:

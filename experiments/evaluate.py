@@ -25,7 +25,8 @@ class Options:
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     metrics: str = ""
-    """What to measure, of fd,kid,is,pr,dc,mmd,copying,swd,modes; by default what fits the data."""
+    """What to measure, of fd,kid,is,pr,dc,mmd,copying,swd,modes,ngrams; by default what fits the
+    data."""
     protocol: str = "default"
     """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
     features: str = ""

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jaxgan import evaluation, features, keys
 from jaxgan.data import DataNotFoundError, Dataset, Source, load, scale
-from jaxgan.evaluation import Evaluator, Extractor, Own, Protocol, Samples
+from jaxgan.evaluation import Evaluator, Extractor, Own, Present, Protocol, Samples
 from jaxgan.gan import GAN, GANState
 from jaxgan.types import Batch
 
@@ -39,6 +39,9 @@ class Reference(NamedTuple):
         requests: None, or what samples are drawn for, by split; "test" for evaluations.
         judge: None, or gan -> (state -> numbers by name): what else is measured of a state.
         baselines: what other samples the numbers are to be seen beside, by name.
+        present: None for what `evaluation.presented` gives, or how a run's samples are measured, of data
+            that `metrics` alone are for.
+        about: what a run's settings hold of the data; samples are only measured against the same.
     """
 
     reals: Callable[[str], Samples]
@@ -51,6 +54,8 @@ class Reference(NamedTuple):
     requests: Callable[[str], Samples] | None = None
     judge: Callable[[GAN], Callable[[GANState], dict[str, float]]] | None = None
     baselines: Mapping[str, Callable[[], Samples]] = MappingProxyType({})
+    present: Present | None = None
+    about: Callable[[], Mapping[str, Any]] = dict
 
 
 def of_images(open_data: Callable[[str], Dataset], features: str = "classifier", quick: str = "fd",
@@ -165,6 +170,7 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
         ValueError: something that the protocol or a metric needs isn't there.
     """
     names = evaluation.chosen(metrics)
+    _check_fit(reference, names, settings)
     own = {name: make() for name, make in reference.own.items() if name in names}
     network = (make_network(protocol.features, reference, inception, settings["sample_shape"])
                if evaluation.needs_features(names) else features.raw())
@@ -174,6 +180,17 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
         return evaluation.prepare(
             protocol, names, Extractor(network, batch_size, devices, cache_folder() / "features"),
             real, held_out, own=own, progress=progress)
+
+
+def _check_fit(reference: Reference, names: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for metrics that aren't for the data, and data that a run isn't of."""
+    if reference.present and (other := [name for name in names
+                                        if name not in evaluation.chosen(reference.metrics)]):
+        raise ValueError(f"the metric {other[0]!r} is not for such samples: choose from "
+                         f"{reference.metrics}")
+    if differing := [name for name, value in reference.about().items() if settings[name] != value]:
+        raise ValueError("the data are not what the run was trained on (its settings have another "
+                         f"{' and '.join(differing)}): bring them back, or train anew")
 
 
 def _held_out(reference: Reference, split: str) -> Samples | None:
@@ -213,7 +230,8 @@ def make_sampler(gan: GAN, protocol: Protocol, reference: Reference, settings: M
     """Returns what gives the samples of a state that a protocol means."""
     return evaluation.sampler(
         gan, keys.stream(jax.random.key(protocol.seed), "evaluation"),
-        evaluation.presented(tuple(settings["sample_shape"]), tuple(settings["value_range"])),
+        reference.present or evaluation.presented(tuple(settings["sample_shape"]),
+                                                  tuple(settings["value_range"])),
         averaged=protocol.averaged, requests=requests(reference, settings), devices=devices)
 
 
@@ -243,7 +261,7 @@ def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, setting
         return lambda state: {}
     count = min(_DIAGNOSED, *(samples.count or _DIAGNOSED for samples in (training, held_out)))
     rows = np.arange(count)
-    batches = [Batch(_as_trained(samples.take(rows), tuple(settings["value_range"])),
+    batches = [Batch(_as_trained(samples.take(rows), settings),
                      jax.tree.map(jnp.asarray, samples.condition(rows)) if settings["condition"]
                      else None)
                for samples in (training, held_out)]
@@ -253,9 +271,11 @@ def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, setting
                           diagnose(state, *batches, key).items()}
 
 
-def _as_trained(samples: np.ndarray, value_range: tuple[float, float]) -> jax.Array:
+def _as_trained(samples: np.ndarray, settings: Mapping[str, Any]) -> jax.Array:
     samples = jnp.asarray(samples)
-    return scale(samples, value_range) if samples.dtype == jnp.uint8 else samples
+    if samples.dtype == jnp.int32:  # text
+        return jax.nn.one_hot(samples, settings["sample_shape"][-1])
+    return scale(samples, tuple(settings["value_range"])) if samples.dtype == jnp.uint8 else samples
 
 
 def entry(evaluator: Evaluator, reference: Reference, values: Mapping[str, float], **about: Any

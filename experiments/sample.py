@@ -28,8 +28,9 @@ class Options:
     """The run's folder."""
     num: int = 64
     """How many samples; with --interpolate, how many rows."""
-    out: str = "samples.png"
-    """The file: .png for a grid of images, .npy for the samples as float32."""
+    out: str = ""
+    """The file: .png for a grid of images, .txt for text, one sample a line, .npy for the samples as
+    float32. By default samples.png; text is printed."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     seed: int = 0
@@ -46,16 +47,13 @@ class Options:
 
 def main(options: Options) -> None:
     """Draws the samples and saves them."""
-    out = Path(options.out)
-    if out.suffix not in (".png", ".npy"):
-        raise ValueError(f"out must end in .png or .npy; got {options.out!r}")
     for name in ("num", "columns"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(options, name)}")
     module, config, settings = cli.load_run(options.run_dir)
     shape, value_range = tuple(settings["sample_shape"]), tuple(settings["value_range"])
-    if out.suffix == ".png" and len(shape) != 3:
-        raise ValueError(f"samples of shape {shape} are no images: save them with --out samples.npy")
+    as_lines = module.make_text(settings) if hasattr(module, "make_text") else None
+    out = _checked(options.out, shape, as_lines is not None)
     gan = module.make_gan(config, shape)
     key = jax.random.key(options.seed)
     state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
@@ -77,9 +75,14 @@ def main(options: Options) -> None:
         np.asarray(draw(state, latents[first:first + 100],
                         jax.tree.map(lambda x, first=first: x[first:first + 100], condition)))
         for first in range(0, len(latents), 100)])
+    if out is None:
+        print(*as_lines(samples), sep="\n")
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
         np.save(out, samples)
+    elif out.suffix == ".txt":
+        out.write_text("\n".join(as_lines(samples)) + "\n", encoding="utf-8")
     else:
         in_rows = options.interpolate or options.grid_by_class
         save_png(out, grid(pixels(samples, value_range), options.columns if in_rows else None))
@@ -93,6 +96,19 @@ def _condition(options: Options, classes: int, num: int, requests: Samples | Non
     if classes and options.label is not None:
         return np.full(num, options.label, np.int32)
     return requests.condition(np.arange(num)) if requests else None
+
+
+def _checked(out: str, shape: tuple[int, ...], is_text: bool) -> Path | None:
+    """The file; None to print text."""
+    if is_text and not out:
+        return None
+    kind, suffix = ("text", ".txt") if is_text else ("images", ".png")
+    path = Path(out or "samples.png")
+    if path.suffix not in (suffix, ".npy"):
+        raise ValueError(f"out must end in {suffix} or .npy, as these samples are {kind}; got {out!r}")
+    if path.suffix == ".png" and len(shape) != 3:
+        raise ValueError(f"samples of shape {shape} are no images: save them with --out samples.npy")
+    return path
 
 
 def _check_classes(options: Options, classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: grids of images, samples in the plane over the critic's level sets, curves."""
+"""Pictures: grids of images, boxes, samples in the plane over the critic's level sets, curves."""
 
 import math
 import os
@@ -31,6 +31,28 @@ def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None 
         top, left = index // columns * height + 1, index % columns * width + 1
         sheet[top:top + height - 1, left:left + width - 1] = image
     return sheet
+
+
+def outlined(images: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Returns images with a line of one pixel along the inside of a box in each.
+
+    Args:
+        images: uint8 [count, height, width, 1 or 3].
+        boxes: corners (top, left, bottom, right), [count, 4], as fractions of height and width; what
+            lies outside of the image is drawn along its edge.
+        colour: RGB, 0 to 255.
+
+    Returns:
+        uint8 [count, height, width, 3].
+    """
+    drawn = np.broadcast_to(images, (*images.shape[:3], 3)).copy()
+    size = np.array(images.shape[1:3])
+    first = np.rint(np.asarray(boxes)[:, :2] * size).clip(0, size - 1).astype(int)
+    last = np.rint(np.asarray(boxes)[:, 2:] * size - 1).clip(first, size - 1).astype(int)
+    for image, (top, left), (bottom, right) in zip(drawn, first, last, strict=True):
+        image[[top, bottom], left:right + 1] = colour
+        image[top:bottom + 1, [left, right]] = colour
+    return drawn
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:

@@ -1,10 +1,10 @@
-"""A run's folder: configuration, metrics, sample pictures, curves, result.
+"""A run's folder: configuration, metrics, samples, curves, result.
 
     config.json               every resolved setting, versions, devices, the command
     metrics.jsonl             one line a log point
     digests.jsonl             the parameters' digests there, to tell where two runs part
-    events.out.tfevents.*     the same, and the pictures, for TensorBoard
-    samples/step_00001000.png a grid from the same latents each time; real.png once
+    events.out.tfevents.*     the same, and the samples, for TensorBoard
+    samples/step_00001000.png a grid from the same latents each time; real.png once; .txt if text
     curves.png                the metrics over the steps
     checkpoints/              the last few states and the best one
     result.json               what came out
@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import jax
@@ -105,7 +106,7 @@ class Run:
     def start(self, step: int) -> None:
         """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it.
 
-        TensorBoard's file is written anew from the metrics and pictures, as its writer's last lines are
+        TensorBoard's file is written anew from the metrics and samples, as its writer's last lines are
         lost when a process is killed.
 
         Raises:
@@ -122,9 +123,9 @@ class Run:
             for path in (self._metrics_path, self._digests_path):
                 rows = [row for row in _rows(path) if row["step"] <= step]
                 _write(path, "".join(json.dumps(row) + "\n" for row in rows))
-            pictures = _pictures(self.folder / "samples")
-            for picture_step in [later for later in pictures if later > step]:
-                pictures.pop(picture_step).unlink()
+            saved = _samples(self.folder / "samples")
+            for sampled_step in [later for later in saved if later > step]:
+                saved.pop(sampled_step).unlink()
             for path in self.folder.glob("events.out.tfevents.*"):
                 path.unlink()
         except OSError as error:
@@ -133,8 +134,9 @@ class Run:
         self._board = SummaryWriter(str(self.folder), flush_secs=10)
         for row in self.metrics():
             self._show(**row)
-        for picture_step, path in pictures.items():
-            self._board.add_image("samples", load_png(path), picture_step, dataformats="HWC")
+        for sampled_step, path in saved.items():
+            self._show_samples(sampled_step, path.read_text(encoding="utf-8") if path.suffix == ".txt"
+                               else load_png(path))
 
     def log(self, step: int, metrics: dict[str, float], digests: dict[str, str]) -> None:
         """Appends a line of metrics, and one of the parameters' digests by leaf.
@@ -154,20 +156,31 @@ class Run:
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
 
-    def save_real(self, picture: np.ndarray) -> None:
-        """Saves a picture of real samples, uint8 [height, width, 3]."""
-        if self._board is None:
-            return
-        self._check_room()
-        save_png(self.folder / "samples" / "real.png", picture)
+    def _show_samples(self, step: int, samples: np.ndarray | str) -> None:
+        if isinstance(samples, str):
+            self._board.add_text("samples", indent(samples, " " * 4), step)  # Markdown, verbatim
+        else:
+            self._board.add_image("samples", samples, step, dataformats="HWC")
 
-    def save_picture(self, step: int, picture: np.ndarray) -> None:
-        """Saves a picture of samples, uint8 [height, width, 3]."""
+    def save_real(self, samples: np.ndarray | str) -> None:
+        """Saves real samples: a picture, uint8 [height, width, 3], or text."""
+        self._save_samples("real", samples)
+
+    def save_samples(self, step: int, samples: np.ndarray | str) -> None:
+        """Saves samples: a picture, uint8 [height, width, 3], or text."""
+        self._save_samples(f"step_{step:08d}", samples)
+        if self._board is not None:
+            self._show_samples(step, samples)
+
+    def _save_samples(self, name: str, samples: np.ndarray | str) -> None:
         if self._board is None:
             return
         self._check_room()
-        save_png(self.folder / "samples" / f"step_{step:08d}.png", picture)
-        self._board.add_image("samples", picture, step, dataformats="HWC")
+        path = self.folder / "samples" / name
+        if isinstance(samples, str):
+            _write(path.with_suffix(".txt"), samples)
+        else:
+            save_png(path.with_suffix(".png"), samples)
 
     def metrics(self) -> list[dict[str, float]]:
         """The logged lines; a last one cut short by a crash is left out."""
@@ -193,7 +206,7 @@ class Run:
         self._board = None
 
     def _has_room(self) -> bool:
-        """Whether a log and a picture fit: the event file's thread dies of a full disk, and `close`
+        """Whether a log and samples fit: the event file's thread dies of a full disk, and `close`
         would wait for it for ever.
         """
         return shutil.disk_usage(self.folder).free > 2**20
@@ -343,10 +356,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _pictures(folder: Path) -> dict[int, Path]:
-    """The pictures of samples by step."""
-    return {int(path.stem[5:]): path for path in sorted(folder.glob("step_*.png"))
-            if path.stem[5:].isdecimal()}
+def _samples(folder: Path) -> dict[int, Path]:
+    """The files of samples by step."""
+    return {int(path.stem[5:]): path for path in sorted(folder.glob("step_*"))
+            if path.suffix in (".png", ".txt") and path.stem[5:].isdecimal()}
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
@@ -361,5 +374,5 @@ def _json(value: Any) -> str:
 def _write(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

@@ -9,7 +9,9 @@ the GAN has a `generator_condition`.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgan.types import Array, PyTree
@@ -120,7 +122,12 @@ def reconstruction(*, order: int = 1, mask: Callable[[PyTree], Array] | None = N
         errors = jnp.abs(real.samples - fake.samples) ** order
         if mask is None:
             return errors.mean()
-        weights = jnp.broadcast_to(mask(real.condition), errors.shape)
+        weights = mask(real.condition)
+        if weights.ndim != errors.ndim or any(size not in (1, full) for size, full in zip(
+                weights.shape, errors.shape, strict=True)):
+            raise ValueError(f"the mask of reconstruction must have the samples' shape {errors.shape}, "
+                             f"or 1 in place of some sizes; got {weights.shape}")
+        weights = jnp.broadcast_to(weights, errors.shape)
         return (weights * errors).sum() / jnp.maximum(weights.sum(), 1.0)
 
     return _checked(Task("reconstruction", (), None, loss, 0.0, weight))
@@ -169,10 +176,10 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
     Args:
         logits: [batch, classes].
-        labels: integers [batch]; one out of range makes the loss NaN.
+        labels: integers [batch]; one out of range makes the loss NaN, where labels aren't known yet.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: other shapes, or labels out of range.
         TypeError: labels that aren't integers.
     """
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -180,8 +187,19 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be [batch, classes] and labels [batch]; got {logits.shape} and "
                          f"{labels.shape}")
+    check_range("cross_entropy", labels, logits.shape[1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
     return jnp.where((labels >= 0) & (labels < logits.shape[1]), losses, jnp.nan).mean()
+
+
+def check_range(name: str, labels: Array, num_classes: int) -> None:
+    """Raises ValueError for labels that aren't in [0, num_classes), unless they are traced."""
+    if isinstance(labels, jax.core.Tracer) or not labels.size:
+        return
+    known = np.asarray(labels)  # what jax computes here may be traced all the same
+    low, high = known.min(), known.max()
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"{name}: labels must be in [0, {num_classes}); got {low} to {high}")
 
 
 def smooth_l1(predicted: Array, wanted: Array, beta: float = 1.0) -> Array:

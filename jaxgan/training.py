@@ -1,4 +1,4 @@
-"""The training loop: many iterations a dispatch, and between them logs, pictures and checkpoints."""
+"""The training loop: many iterations a dispatch, and between them logs, samples and checkpoints."""
 
 import dataclasses
 import math
@@ -54,6 +54,7 @@ class _Abandoned(Exception):
 
 
 Evaluate = Callable[[GANState, Callable[[], None]], dict[str, float]]
+Picture = Callable[[GANState], np.ndarray | str]  # uint8 [height, width, 3], or text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Plan:
         n_critic: critic updates in an iteration.
         seed: of everything random.
         log_every: iterations between two log points.
-        sample_every: iterations between two pictures; 0 for one at the end only.
+        sample_every: iterations between two looks at samples; 0 for one at the end only.
         eval_every: iterations between two evaluations, the last one at the end; 0 for none.
         checkpoint_every: iterations between two checkpoints; 0 for one at the end only.
         keep: how many of the latest checkpoints to keep.
@@ -146,8 +147,8 @@ def train(
     run: Run,
     plan: Plan,
     *,
-    real: np.ndarray | None = None,
-    picture: Callable[[GANState], np.ndarray] | None = None,
+    real: np.ndarray | str | None = None,
+    picture: Picture | None = None,
     evaluate: Evaluate | None = None,
     resume: str | int | None = None,
 ) -> tuple[GANState, dict]:
@@ -158,8 +159,8 @@ def train(
         source: the data.
         run: the folder.
         plan: how long, how often.
-        real: uint8 [height, width, 3], a picture of real samples.
-        picture: state -> uint8 [height, width, 3], a picture of samples.
+        real: a picture of real samples, uint8 [height, width, 3], or text.
+        picture: state -> the same of samples.
         evaluate: (state, tick) -> numbers about the state, logged every `plan.eval_every`. It calls
             `tick` often, which ends an evaluation that is interrupted: the resumed run begins with it.
         resume: None to start anew (in a folder without checkpoints), "latest" or a step to go on from
@@ -284,7 +285,7 @@ class _Reporter:
     plan: Plan
     checkpoints: Checkpoints
     retries: int
-    picture: Callable[[GANState], np.ndarray] | None
+    picture: Picture | None
     evaluate: Evaluate | None
     watch: _Watch
 
@@ -304,7 +305,10 @@ class _Reporter:
         """
         evaluating = self.plan.is_evaluating(step)
         if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
-            self.run.save_picture(step, self.picture(state))
+            samples = self.picture(state)
+            self.run.save_samples(step, samples)
+            if isinstance(samples, str) and step < self.plan.steps and jax.process_index() == 0:
+                tqdm.write(f"step {step}: {samples.splitlines()[0]}", sys.stderr)
         if evaluating:
             try:
                 self._tick(stop)
@@ -347,7 +351,7 @@ class _Reporter:
 
 
 def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoints, state: GANState,
-          retries: int, picture: Callable | None, evaluate: Evaluate | None, watch: _Watch
+          retries: int, picture: Picture | None, evaluate: Evaluate | None, watch: _Watch
           ) -> tuple[GANState, dict]:
     advance, put, part = _on_devices(gan, source, plan)
     started = time.perf_counter()

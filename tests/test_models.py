@@ -17,6 +17,8 @@ from jaxgan.models import (
     ResidualBlock,
     ResNetCritic,
     ResNetGenerator,
+    TextCritic,
+    TextGenerator,
 )
 from jaxgan.models.resnet import mean_pool, upsample
 from jaxgan.nn import Conv, ConvTranspose
@@ -90,6 +92,7 @@ GENERATORS = {
     "resnet": (ResNetGenerator((8, 8, 3), (4, 4)), (8, 8, 3), -1, 1),
     "resnet_long": (ResNetGenerator((8, 16, 2), (6, 4, 2), norm="none", output="sigmoid",
                                     first_bias=False), (8, 16, 2), 0, 1),
+    "text": (TextGenerator(6, 4, 8, 2, 3), (6, 4), 0, 1),
 }
 
 CRITICS = {
@@ -98,6 +101,7 @@ CRITICS = {
     "dcgan_odd": (lambda norm: DCGANCritic(2, norm=norm), (30, 20, 2)),
     "resnet": (lambda norm: ResNetCritic((4, 4, 4), norm=norm), (8, 8, 3)),
     "resnet_flat": (lambda norm: ResNetCritic((2, 4), 1, "conv", "flatten", norm, False), (8, 4, 1)),
+    "text": (lambda norm: TextCritic(8, 2, 3, norm), (6, 4)),
 }
 
 
@@ -172,7 +176,7 @@ def test_layers_compute_in_bfloat16_and_all_else_stays_float32(name):
 
 @pytest.mark.parametrize(("name", "norm"), [
     ("mlp", "none"), ("dcgan_digits", "layer"), ("resnet_flat", "layer"),
-    ("dcgan_digits", "spectral"), ("resnet", "none")])
+    ("dcgan_digits", "spectral"), ("resnet", "none"), ("text", "none")])
 def test_a_critic_can_be_penalised(name, norm):
     params, samples, scores = _critic(name, norm)
 

@@ -21,15 +21,17 @@ from jaxgan.evaluation.protocol import (
 from jaxgan.evaluation.samples import (
     Extractor,
     Observed,
+    Present,
     Samples,
     of_classes,
     of_dataset,
     of_source,
     presented,
     sampler,
+    tokens,
 )
 
-__all__ = ["PRESETS", "Evaluator", "Extractor", "Observed", "Own", "Protocol", "Samples", "chosen",
-           "critic_diagnostics", "differences", "is_better_higher", "nearest", "needs_features",
-           "of_classes", "of_dataset", "of_source", "prepare", "presented", "preset",
-           "protocol_from_json", "sampler", "title"]
+__all__ = ["PRESETS", "Evaluator", "Extractor", "Observed", "Own", "Present", "Protocol", "Samples",
+           "chosen", "critic_diagnostics", "differences", "is_better_higher", "nearest",
+           "needs_features", "of_classes", "of_dataset", "of_source", "prepare", "presented", "preset",
+           "protocol_from_json", "sampler", "title", "tokens"]

@@ -1,7 +1,7 @@
 """The chosen metrics of samples by a protocol, beside those of reals that were held out."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
@@ -24,11 +24,13 @@ class Metric(NamedTuple):
         measure: (protocol, real, fake, other) -> numbers by name; `other` are the held-out reals.
         features: whether it sees features; its numbers are named after their network then.
         samples: whether it sees the samples themselves.
+        targets: what samples are compared with, by name; reals that lack it have no floor.
     """
 
     measure: Callable[[Protocol, "_Set", "_Set", "_Set | None"], dict[str, float]]
     features: bool = True
     samples: bool = False
+    targets: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +104,13 @@ def _sliced(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> d
     return {"swd" if level == "mean" else f"swd_{level}": value for level, value in levels.items()}
 
 
+def _ngrams(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> dict[str, float]:
+    if real.samples.ndim != 2 or not np.issubdtype(real.samples.dtype, np.integer):
+        raise ValueError("the metric 'ngrams' is for text: leave it out")
+    return {f"jsd_{n}": metrics.ngram_divergence(real.samples, fake.samples, n)
+            for n in range(1, min(4, real.samples.shape[1]) + 1)}
+
+
 def _copying(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> dict[str, float]:
     if other is None or fake is other:
         return {}
@@ -115,6 +124,12 @@ def _accuracy(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) ->
     right = fake.logits.argmax(axis=1) == labels
     return {"accuracy": right.mean()} | {f"accuracy_{label}": right[labels == label].mean()
                                          for label in np.unique(labels)}
+
+
+def _inpainting(protocol: Protocol, real: _Set, fake: _Set, other: _Set | None) -> dict[str, float]:
+    image, mask = _targets("inpainting", fake, "image", "mask")
+    return {f"hole_{name}": value
+            for name, value in metrics.hole_errors(image, fake.samples, mask)._asdict().items()}
 
 
 def _targets(metric: str, fake: _Set, *names: str) -> list[np.ndarray]:
@@ -134,13 +149,16 @@ METRICS: dict[str, Metric] = {
     "dc": Metric(_density_coverage),
     "mmd": Metric(_mean_discrepancy),
     "copying": Metric(_copying),
-    "accuracy": Metric(_accuracy),
+    "accuracy": Metric(_accuracy, targets=("label",)),
     "swd": Metric(_sliced, features=False, samples=True),
+    "ngrams": Metric(_ngrams, features=False, samples=True),
+    "inpainting": Metric(_inpainting, features=False, samples=True, targets=("image", "mask")),
 }
 # Metrics that an experiment brings, and what they are for.
-OWN = {"modes": "sets of known modes (Gaussian mixtures, stacked MNIST)"}
+OWN = {"modes": "sets of known modes (Gaussian mixtures, stacked MNIST)",
+       "agreement": "samples that were drawn for labels and boxes"}
 _HIGHER_IS_BETTER = frozenset({"score", "precision", "recall", "density", "coverage", "modes",
-                              "high_quality"})
+                              "high_quality", "iou", "ap", "hole_psnr", "hole_ssim"})
 
 
 def chosen(names: str) -> tuple[str, ...]:
@@ -180,7 +198,8 @@ class Evaluator:
         real: the reals that samples are compared with.
         other: other reals, whose numbers are the floor; None if there are none.
         own: the metrics of `OWN` that there are, by name.
-        floor: the metrics of the other reals in the samples' place; {} if there are none.
+        floor: the metrics of the other reals in the samples' place, without those whose targets they
+            lack; {} if there are none.
     """
 
     protocol: Protocol
@@ -192,17 +211,21 @@ class Evaluator:
 
     def __call__(self, fakes: Samples, progress: Progress = lambda done: None) -> dict[str, float]:
         """Returns the metrics of samples by name: "classifier/fd", say, or "modes"."""
-        return self._measure(_observe(self.extractor, self.names, fakes, self.protocol.num_fake,
-                                      progress))
+        return self._measure(self.names, _observe(self.extractor, self.names, fakes,
+                                                  self.protocol.num_fake, progress))
 
     @cached_property
     def floor(self) -> dict[str, float]:
         """See the class."""
-        return {} if self.other is None else self._measure(self.other)
+        if self.other is None:
+            return {}
+        targets = {*(self.other.observed.targets or {})}
+        return self._measure([name for name in self.names
+                              if name in OWN or targets.issuperset(METRICS[name].targets)], self.other)
 
-    def _measure(self, fake: _Set) -> dict[str, float]:
+    def _measure(self, names: Iterable[str], fake: _Set) -> dict[str, float]:
         found = {}
-        for name in self.names:
+        for name in names:
             if name in OWN:
                 values, prefix = self.own[name](fake.observed), ""
             else:
@@ -256,7 +279,9 @@ def _observe(extractor: Extractor, names: tuple[str, ...], samples: Samples, cou
 
 
 _TITLES = {"fd": "Frechet distance", "kd": "kernel distance", "kd_std": "kernel distance, std",
-           "mmd": "maximum mean discrepancy", "copying": "P(nearer to training set than held-out)"}
+           "mmd": "maximum mean discrepancy", "copying": "P(nearer to training set than held-out)",
+           "hole_l1": "L1 in the hole", "hole_psnr": "PSNR in the hole", "hole_ssim": "SSIM in the hole",
+           **{f"jsd_{n}": f"JSD of {n}-grams (bits)" for n in range(1, 5)}}
 _INCEPTION_TITLES = {"fd": "FID", "kd": "KID", "kd_std": "KID, std", "score": "Inception score",
                      "score_std": "Inception score, std"}
 

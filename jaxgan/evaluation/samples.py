@@ -34,8 +34,8 @@ class Samples(NamedTuple):
     Attributes:
         name: what they are.
         count: how many there are; None if they never end.
-        take: numbers [batch] -> images, uint8 [batch, height, width, channels], or other samples,
-            float32 [batch, ...].
+        take: numbers [batch] -> images, uint8 [batch, height, width, channels]; text, int32 [batch,
+            length]; or other samples, float32 [batch, ...].
         digest: what their features are cached under; "" if they are not to be.
         condition: None, or numbers [batch] -> what conditional GANs are given: of reals theirs, of
             fakes what they were drawn for.
@@ -90,6 +90,11 @@ def of_source(source: Source, name: str, key: Key, *, present: Present | None = 
 def presented(sample_shape: tuple[int, ...], value_range: tuple[float, float]) -> Present:
     """Returns how samples are measured and shown: images as pixels, others as they are."""
     return partial(quantize, value_range=value_range) if len(sample_shape) == 3 else lambda x: x
+
+
+def tokens(samples: Array) -> Array:
+    """Returns text, one-hot or as probabilities [..., vocabulary], as its likeliest tokens, int32."""
+    return samples.argmax(-1).astype(jnp.int32)
 
 
 def of_classes(num_classes: int) -> Samples:

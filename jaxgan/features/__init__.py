@@ -7,11 +7,18 @@ from jaxgan.features.classifier import (
     save_classifier,
     train_classifier,
 )
+from jaxgan.features.detector import (
+    TrainedDetector,
+    detect,
+    load_detector,
+    save_detector,
+    train_detector,
+)
 from jaxgan.features.inception import InceptionV3, inception, load_inception
 from jaxgan.features.network import FeatureNetwork, Features, random_projection, raw
 from jaxgan.features.weights import WeightsError, load_pytorch, load_weights, save_weights
 
-__all__ = ["FeatureNetwork", "Features", "InceptionV3", "TrainedClassifier", "WeightsError",
-           "default_epochs", "inception", "load_classifier", "load_inception", "load_pytorch",
-           "load_weights", "random_projection", "raw", "save_classifier", "save_weights",
-           "train_classifier"]
+__all__ = ["FeatureNetwork", "Features", "InceptionV3", "TrainedClassifier", "TrainedDetector",
+           "WeightsError", "default_epochs", "detect", "inception", "load_classifier", "load_detector",
+           "load_inception", "load_pytorch", "load_weights", "random_projection", "raw",
+           "save_classifier", "save_detector", "save_weights", "train_classifier", "train_detector"]

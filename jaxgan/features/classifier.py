@@ -104,7 +104,7 @@ def train_classifier(training: Dataset, test: Dataset, *, seed: int = 0, epochs:
         params, opt_state, loss = run_epoch(params, opt_state, images, labels,
                                             jax.random.fold_in(keys.stream(key, "train"), epoch))
         progress(epoch + 1, float(loss))
-    network = _network(model, jax.tree.map(np.asarray, params))
+    network = network_of("classifier", model, jax.tree.map(np.asarray, params))
     return TrainedClassifier(network, {
         "dataset": training.name, "dataset_digest": training.digest,
         "class_names": list(training.class_names), "image_shape": list(training.images.shape[1:]),
@@ -117,19 +117,22 @@ def default_epochs(training: Dataset) -> int:
 
 
 def predict(network: FeatureNetwork, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
-    """Returns the class of the largest logit of each image.
+    """Returns the class of the largest logit of each image, integers [count]; arguments as for `logits`.
+    """
+    return logits(network, images, batch_size).argmax(axis=1)
+
+
+def logits(network: FeatureNetwork, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
+    """Returns the logits of images, float32 [count, classes].
 
     Args:
-        network: one that classifies.
+        network: one that has logits.
         images: uint8, [count, height, width, channels].
         batch_size: how many it sees at a time.
-
-    Returns:
-        Integers, [count].
     """
     apply = jax.jit(network.apply)
     return np.concatenate([
-        np.asarray(apply(network.variables, images[first:first + batch_size]).logits).argmax(axis=1)
+        np.asarray(apply(network.variables, images[first:first + batch_size]).logits)
         for first in range(0, len(images), batch_size)])
 
 
@@ -145,8 +148,7 @@ def save_classifier(path: Path, trained: TrainedClassifier) -> None:
         OSError: it can't be written.
         ValueError: the path doesn't end in .npz.
     """
-    about = json.dumps({**trained.about, "digest": trained.network.digest})
-    save_weights(path, {"about": np.array(about), **flatten_dict(trained.network.variables, sep="/")})
+    save_trained(path, *trained)
 
 
 def load_classifier(path: Path) -> TrainedClassifier:
@@ -156,26 +158,48 @@ def load_classifier(path: Path) -> TrainedClassifier:
         OSError: there is none, or it can't be read.
         ValueError: the file is damaged or another one.
     """
+    return TrainedClassifier(*load_trained(path, "classifier", lambda about: Classifier(
+        len(about["class_names"]), about["width"])))
+
+
+def save_trained(path: Path, network: FeatureNetwork, about: dict[str, Any]) -> None:
+    """Saves a network and what is known of it; see `save_classifier`."""
+    about = json.dumps({**about, "digest": network.digest})
+    save_weights(path, {"about": np.array(about), **flatten_dict(network.variables, sep="/")})
+
+
+def load_trained(path: Path, name: str, make_model: Callable[[dict[str, Any]], Classifier]
+                 ) -> tuple[FeatureNetwork, dict[str, Any]]:
+    """Loads what `save_trained` saved.
+
+    Args:
+        path: the file.
+        name: the network's.
+        make_model: what is known of the network -> the model.
+
+    Raises:
+        OSError, ValueError: as `load_classifier`.
+    """
     try:
         found = load_weights(path)
         about = json.loads(str(found.pop("about")))
         digest = about.pop("digest")
-        model = Classifier(len(about["class_names"]), about["width"])
-        network = _network(model, unflatten_dict(found, sep="/"))
+        network = network_of(name, make_model(about), unflatten_dict(found, sep="/"))
         if network.digest != digest:
             raise ValueError("its numbers are not those that were saved")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no classifier, or damaged ({error}): delete it and train "
+        raise ValueError(f"{path} is no {name}, or damaged ({error}): delete it and train "
                          "another") from error
-    return TrainedClassifier(network, about)
+    return network, about
 
 
-def _network(model: Classifier, params: PyTree) -> FeatureNetwork:
+def network_of(name: str, model: Classifier, params: PyTree) -> FeatureNetwork:
+    """Returns a model of this shape as a feature network."""
     def apply(params: PyTree, images: Array) -> Features:
         return Features(*model.apply({"params": params}, scale(images, (0, 1))))
 
-    digest = json_digest({"name": "classifier", "params": params_digest(params)})
-    return FeatureNetwork("classifier", digest, apply, params)
+    digest = json_digest({"name": name, "params": params_digest(params)})
+    return FeatureNetwork(name, digest, apply, params)
 
 
 def _augmented(images: Array, key: Key) -> Array:

@@ -28,6 +28,22 @@ def features(name: str, values: Array, at_least: int = 1) -> np.ndarray:
     return values
 
 
+def images(name: str, values: Array, at_least: int) -> np.ndarray:
+    """Returns images, uint8 [count, height, width, channels], as they are, on the host.
+
+    Raises:
+        TypeError: they aren't uint8.
+        ValueError: they have another shape, or are smaller than `at_least` in height or width.
+    """
+    values = np.asarray(values)
+    if values.dtype != np.uint8:
+        raise TypeError(f"{name} must be uint8 images in [0, 255]; got {values.dtype}")
+    if values.ndim != 4 or not values.size or min(values.shape[1:3]) < at_least:
+        raise ValueError(f"{name} must be [count, height, width, channels] of at least "
+                         f"{at_least}x{at_least} pixels; got {values.shape}")
+    return values
+
+
 def same_dimensions(**sets: np.ndarray) -> None:
     """Raises a ValueError unless all sets are of the same number of dimensions."""
     dimensions = [values.shape[1] for values in sets.values()]

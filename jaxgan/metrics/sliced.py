@@ -61,7 +61,7 @@ def sliced_wasserstein_images(real: Array, fake: Array, *, patches_per_image: in
         TypeError: the images aren't uint8.
         ValueError: they are too small, or of different sizes.
     """
-    real, fake = _check_images("real", real), _check_images("fake", fake)
+    real, fake = checks.images("real", real, _PATCH), checks.images("fake", fake, _PATCH)
     checks.positive(patches_per_image=patches_per_image, projections=projections)
     if real.shape[1:] != fake.shape[1:]:
         raise ValueError("real and fake must be images of the same size; got "
@@ -127,13 +127,3 @@ def _patches(images: np.ndarray, per_image: int, seed: int) -> np.ndarray:
     patches -= mean.astype(np.float32)
     patches /= np.where(std > 0, std, 1).astype(np.float32)
     return patches.reshape(len(patches), -1)
-
-
-def _check_images(name: str, images: Array) -> np.ndarray:
-    images = np.asarray(images)
-    if images.dtype != np.uint8:
-        raise TypeError(f"{name} must be uint8 images in [0, 255]; got {images.dtype}")
-    if images.ndim != 4 or not images.size or min(images.shape[1:3]) < _PATCH:
-        raise ValueError(f"{name} must be [count, height, width, channels] of at least "
-                         f"{_PATCH}x{_PATCH} pixels; got {images.shape}")
-    return images

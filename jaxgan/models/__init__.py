@@ -9,6 +9,8 @@ from jaxgan.models.context import ContextGenerator
 from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
 from jaxgan.models.mlp import MLPCritic, MLPGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
+from jaxgan.models.text import TextCritic, TextGenerator
 
 __all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "MLPCritic",
-           "MLPGenerator", "ResidualBlock", "ResNetCritic", "ResNetGenerator"]
+           "MLPGenerator", "ResidualBlock", "ResNetCritic", "ResNetGenerator",
+           "TextCritic", "TextGenerator"]

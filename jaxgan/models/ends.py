@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxgan.nn import Dense
 from jaxgan.nn.initializers import dense_init
 from jaxgan.nn.norms import weight_layer
+from jaxgan.tasks import check_range
 from jaxgan.types import Array, PyTree
 
 CONDITIONINGS = ("none", "projection", "classes")
@@ -54,11 +54,7 @@ def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int)
         raise TypeError(f"{model}: labels must be integers; got {condition.dtype}")
     if condition.shape != inputs.shape[:1]:
         raise ValueError(f"{model}: labels must have shape {inputs.shape[:1]}; got {condition.shape}")
-    if isinstance(condition, jax.core.Tracer):
-        return
-    if condition.size and not (0 <= condition.min() and condition.max() < num_classes):
-        raise ValueError(f"{model}: labels must be in [0, {num_classes}); got {condition.min()} to "
-                         f"{condition.max()}")
+    check_range(model, condition, num_classes)
 
 
 def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_classes: int,

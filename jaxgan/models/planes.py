@@ -9,6 +9,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgan.models.ends import check_labels
 from jaxgan.types import Array, PyTree
@@ -36,7 +37,7 @@ def box_planes(boxes: Array, size: tuple[int, int]) -> Array:
     check_boxes("box_planes", boxes)
 
     def covered(first: Array, last: Array, count: int) -> Array:
-        start = jnp.arange(count)
+        start = jnp.arange(count)[None]
         return jnp.clip(jnp.minimum(count * last[:, None], start + 1)
                         - jnp.maximum(count * first[:, None], start), 0.0, 1.0)
 
@@ -51,14 +52,30 @@ def masked_planes(condition: dict[str, Array]) -> Array:
     Args:
         condition: "image", [batch, height, width, channels], 0 where it isn't known, and "mask",
             [batch, height, width, 1], 1 there.
+
+    Raises:
+        ValueError: the mask has another shape.
     """
+    _check_mask("masked_planes", condition["image"], condition["mask"])
     return jnp.concatenate([condition["image"], condition["mask"]], axis=-1)
 
 
 def paste(condition: dict[str, Array], samples: Array) -> Array:
-    """Returns samples inside the mask, and the known image outside. Arguments as for `masked_planes`."""
-    mask = condition["mask"]
-    return condition["image"] * (1 - mask) + samples * mask
+    """Returns samples inside the mask, and the known image outside.
+
+    Args:
+        condition: as for `masked_planes`.
+        samples: [batch, height, width, channels].
+
+    Raises:
+        ValueError: the image or the mask has another shape.
+    """
+    image, mask = condition["image"], condition["mask"]
+    if image.shape != samples.shape:
+        raise ValueError(f"paste: the known image must have the samples' shape, {samples.shape}; got "
+                         f"{image.shape}")
+    _check_mask("paste", image, mask)
+    return image * (1 - mask) + samples * mask
 
 
 def beside(model: str, planes: Planes, condition: PyTree, images: Array | tuple[int, int]) -> Array:
@@ -86,6 +103,12 @@ def beside(model: str, planes: Planes, condition: PyTree, images: Array | tuple[
     return jnp.broadcast_to(found, (found.shape[0], height, width, found.shape[3]))
 
 
+def _check_mask(model: str, image: Array, mask: Array) -> None:
+    if mask.shape != (*image.shape[:-1], 1):
+        raise ValueError(f"{model}: the mask must have shape {(*image.shape[:-1], 1)}, as the image; "
+                         f"got {mask.shape}")
+
+
 def check_boxes(model: str, boxes: Array) -> None:
     """Raises ValueError unless boxes are [batch, 4] and, where they are known, inside the image."""
     if getattr(boxes, "ndim", None) != 2 or boxes.shape[1] != 4:
@@ -93,9 +116,10 @@ def check_boxes(model: str, boxes: Array) -> None:
                          f"{jnp.shape(boxes)}")
     if isinstance(boxes, jax.core.Tracer):
         return
+    boxes = np.asarray(boxes)  # what jax computes here may be traced all the same
     inside = ((boxes >= 0) & (boxes <= 1)).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
     if not inside.all():
-        first = int(jnp.argmin(inside))
+        first = inside.argmin()
         raise ValueError(f"{model}: boxes must be (top, left, bottom, right) with 0 <= top <= bottom <= "
                          "1 and 0 <= left <= right <= 1, as fractions of height and width; got "
                          f"{[round(float(x), 4) for x in boxes[first]]}")
