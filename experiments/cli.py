@@ -40,7 +40,7 @@ from jaxgan.tasks import Task
 from jaxgan.types import Batch, PyTree
 
 EXPERIMENTS = ("cifar10", "conditional", "detection", "digits", "gaussians", "images", "inpainting",
-               "mnist", "stacked_mnist", "text")
+               "mnist", "multitask", "stacked_mnist", "text")
 
 LOSSES = {
     "wasserstein": lambda config: losses.wasserstein(),

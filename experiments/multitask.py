@@ -9,20 +9,18 @@ was trained on reals alone reads the right class and box in the completed ones.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import cache, partial
 from operator import itemgetter
 from typing import Literal
 
 import jax
-import numpy as np
 
 from experiments import cli, detection, inpainting
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys, tasks
-from jaxgan.data import Source, load, masked
+from jaxgan.data import Source, masked
 from jaxgan.evaluation import Samples
-from jaxgan.gan import GAN, GANState
+from jaxgan.gan import GAN
 from jaxgan.models import ContextGenerator, DCGANCritic
 from jaxgan.models.planes import masked_planes, paste
 from jaxgan.tasks import Task
@@ -53,12 +51,11 @@ class Config(detection.Config):
 
 def make_source(config: Config, split: str = "train") -> Source:
     """Opens the data."""
-    objects = load(config.dataset, split, data_dir=config.data_dir or None)
-    return masked(detection.scattered(config, objects), config.mask)
+    return masked(detection.make_source(config, split), config.mask)
 
 
 def make_reference(config: Config) -> Reference:
-    """What completed canvases are measured against: what they were, and what a detector reads in them."""
+    """What completed canvases are measured against: what they were, and what a detector reads there."""
     @cache
     def reals(split: str) -> Samples:
         return evaluation.of_source(make_source(config, split), f"{config.dataset} canvases {split}",
@@ -105,11 +102,6 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
         DCGANCritic(config.width, norm=config.critic_norm, conditioning="classes",
                     num_classes=detection.CLASSES, heads=(("box", 4),)),
         config.latent_size, tasks=make_tasks(config))
-
-
-def make_picture(config: Config, gan: GAN, requests: Samples) -> Callable[[GANState], np.ndarray]:
-    """Returns the picture of `experiments.inpainting`, of canvases."""
-    return inpainting.make_picture(config, gan, requests, value_range=(0, 1))
 
 
 def main(config: Config) -> None:

@@ -102,10 +102,10 @@ def _checked(out: str, shape: tuple[int, ...], is_text: bool) -> Path | None:
     """The file; None to print text."""
     if is_text and not out:
         return None
-    kind, suffix = ("text", ".txt") if is_text else ("images", ".png")
+    suffixes = (".txt" if is_text else ".png", ".npy")
     path = Path(out or "samples.png")
-    if path.suffix not in (suffix, ".npy"):
-        raise ValueError(f"out must end in {suffix} or .npy, as these samples are {kind}; got {out!r}")
+    if path.suffix not in suffixes:
+        raise ValueError(f"out must end in {' or '.join(suffixes)} for samples of this run; got {out!r}")
     if path.suffix == ".png" and len(shape) != 3:
         raise ValueError(f"samples of shape {shape} are no images: save them with --out samples.npy")
     return path

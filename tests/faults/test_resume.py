@@ -26,6 +26,7 @@ FLAGS = {"conditional": ("--eval-every", "0", "--generator-labels", "uniform", "
          "cifar10": ("--decay-steps", "10"),
          "text": ("--length", "8", "--blocks", "1", "--max-vocabulary", "20", "--eval-every", "2"),
          "inpainting": ("--eval-every", "2", "--eval-metrics", "inpainting", "--mask", "boxes"),
+         "multitask": ("--eval-every", "2", "--eval-metrics", "inpainting", "--weighting", "ratio"),
          "gaussians": ("--loss", "relativistic", "--input-noise", "0.1", "--input-noise-steps", "4",
                        "--eval-every", "2")}
 
