@@ -35,7 +35,7 @@ class Config(detection.Config):
 
     tasks: str = ",".join(TASKS)
     """Which tasks are learned."""
-    mask: Literal["centre", "boxes", "half"] = "half"
+    mask: Literal["centre", "boxes", "half"] = "boxes"
     """What is left out: the middle, one to three boxes, or one of four halves."""
     reconstruction_weight: float = 10.0
     """The weight of the reconstruction in the hole."""
@@ -98,7 +98,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN; the critic has all heads, whichever are trained."""
     return cli.make_gan(
         config,
-        ContextGenerator(tuple(sample_shape), masked_planes, paste, config.width),
+        ContextGenerator(tuple(sample_shape), masked_planes, paste, config.width, norm="batch"),
         DCGANCritic(config.width, norm=config.critic_norm, conditioning="classes",
                     num_classes=detection.CLASSES, heads=(("box", 4),)),
         config.latent_size, tasks=make_tasks(config))

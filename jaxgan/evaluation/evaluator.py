@@ -221,7 +221,7 @@ class Evaluator:
             return {}
         targets = {*(self.other.observed.targets or {})}
         return self._measure([name for name in self.names
-                              if True], self.other)
+                              if name in OWN or targets.issuperset(METRICS[name].targets)], self.other)
 
     def _measure(self, names: Iterable[str], fake: _Set) -> dict[str, float]:
         found = {}
