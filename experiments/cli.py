@@ -70,7 +70,7 @@ AsLines = Callable[[np.ndarray], list[str]]  # samples of text -> a line each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(measuring.Flags):
     """The settings of every experiment; the experiments add theirs and choose the defaults."""
 
     loss: Literal["wasserstein", "minimax", "non_saturating", "least_squares", "hinge",
@@ -138,15 +138,7 @@ class Config:
     eval_every: int = 0
     """Iterations between two evaluations, the last one at the end; 0: none."""
     eval_metrics: str = ""
-    """What to measure then, of fd,kid,is,pr,dc,mmd,copying,swd,modes,ngrams; by default what is
-    quick."""
-    protocol: str = "default"
-    """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
-    features: str = ""
-    """The feature network: classifier, inception, raw, random_projection; by default the protocol's,
-    or the experiment's."""
-    inception: str = ""
-    """The file with Inception's weights; by default $JAXGAN_INCEPTION."""
+    """What to measure then, a list like fd,kid; by default what is quick. See docs/evaluation.md."""
     checkpoint_every: int = 1000
     """Iterations between two checkpoints; 0: at the end only."""
     keep: int = 3

@@ -16,8 +16,8 @@ from jaxgan.evaluation import Samples
 from jaxgan.runs import write_evaluation
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(measuring.Flags):
     """What to measure, and how."""
 
     run_dir: Annotated[str, tyro.conf.Positional] = ""
@@ -25,15 +25,7 @@ class Options:
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     metrics: str = ""
-    """What to measure, of fd,kid,is,pr,dc,mmd,copying,swd,modes,ngrams; by default what fits the
-    data."""
-    protocol: str = "default"
-    """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
-    features: str = ""
-    """The feature network: classifier, inception, raw, random_projection; by default the protocol's,
-    or the experiment's."""
-    inception: str = ""
-    """The file with Inception's weights; by default $JAXGAN_INCEPTION."""
+    """What to measure, a list like fd,kid; by default what fits the data. See docs/evaluation.md."""
     num: int = 0
     """How many samples, if not the protocol's number."""
     seed: int = 0

@@ -25,6 +25,19 @@ FEATURES = ("classifier", "inception", "raw", "random_projection")
 _DIAGNOSED = 256  # samples that the critic is diagnosed on
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags:
+    """How to measure, in training and afterwards."""
+
+    protocol: str = "default"
+    """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
+    features: str = ""
+    """The feature network: classifier, inception, raw, random_projection; by default the protocol's,
+    or the experiment's."""
+    inception: str = ""
+    """The file with Inception's weights; by default $JAXGAN_INCEPTION."""
+
+
 class Reference(NamedTuple):
     """What an experiment's samples are measured against.
 
