@@ -37,7 +37,7 @@ class Config(cli.Config):
     """The images of a folder are resized and cropped to this height and width."""
     on_demand: bool = False
     """With --stream: read a folder's images whenever they are needed."""
-    mask: Literal["centre", "boxes", "half"] = "centre"
+    mask: Literal["centre", "boxes", "half"] = "boxes"
     """What is left out: the middle, one to three boxes, or one of four halves."""
     reconstruction_weight: float = 1.0
     """The weight of the reconstruction in the hole."""
