@@ -335,8 +335,8 @@ def test_requests_are_the_held_out_images():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "inpainting"
-    assert run_here("inpainting", *TINY, "--mask", "centre", "--steps", 2, "--eval-every", 2, "--eval-metrics",
-                    "inpainting,fd", "--features", "raw", "--ema-decay", 0, "--run-dir", folder) == 0
+    assert run_here("inpainting", *TINY, "--mask", "centre", "--steps", 2, "--eval-every", 2,
+                    "--eval-metrics", "inpainting,fd", "--features", "raw", "--ema-decay", 0, "--run-dir", folder) == 0
     return folder
 
 
@@ -350,7 +350,8 @@ def test_a_run_logs_its_terms_and_is_seen_beside_the_mean_fill(run, capsys):
     found = json.loads((run / "evaluation.json").read_text())["evaluations"][-1]["metrics"]
     assert found["hole_l1"]["floor"] is None
     assert found["raw/fd"]["floor"] > 0
-    wanted = inpainting.make_reference(inpainting.Config(mask="centre")).requests("test").targets(np.arange(359))
+    requests = inpainting.make_reference(inpainting.Config(mask="centre")).requests("test")
+    wanted = requests.targets(np.arange(359))
     middle, border = wanted["image"][:, 2:6, 2:6] / 255, wanted["image"] * (1 - wanted["mask"])
     mean = np.rint(border.sum(axis=(1, 2, 3)) / 48)[:, None, None, None] / 255
     assert found["hole_l1"]["mean fill"] == pytest.approx(np.abs(middle - mean).mean(), rel=1e-5)

@@ -235,12 +235,12 @@ def test_a_task_that_does_not_fit_is_refused_at_the_door(changes, message):
 
 
 def test_labels_out_of_range_are_refused_at_the_door():
-    with pytest.raises(ValueError, match=r"the task class can't .*labels must be in \[0, 3\); got 0 to 3"):
+    with pytest.raises(ValueError, match=r"class can't .*labels must be in \[0, 3\); got 0 to 3"):
         init_state(GAN, KEY, BATCH._replace(condition=LABELS.at[0].set(3)))
 
 
 def test_names_and_weights_are_checked():
-    with pytest.raises(ValueError, match="tasks must have different names, .*; got class, class"):
+    with pytest.raises(ValueError, match="got class, class"):
         tiny(tasks=(tasks.classification(), tasks.classification()))
     for weight in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="must be a number from 0 on; got"):

@@ -19,7 +19,8 @@ STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
          "detection": (8, 8, 1)}
-FLAGS = {"conditional": ("--eval-every", "0", "--generator-labels", "uniform", "--weighting", "gradnorm"),
+FLAGS = {"conditional": ("--eval-every", "0", "--generator-labels", "uniform",
+                         "--weighting", "gradnorm"),
          "detection": ("--eval-every", "0"),
          "digits": ("--eval-every", "2", "--eval-metrics", "swd"),
          "images": ("--folder", "any", "--image-size", "32", "--ema-decay", "0.9", "--model", "dcgan"),
