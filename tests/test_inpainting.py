@@ -336,7 +336,8 @@ def test_requests_are_the_held_out_images():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "inpainting"
     assert run_here("inpainting", *TINY, "--mask", "centre", "--steps", 2, "--eval-every", 2,
-                    "--eval-metrics", "inpainting,fd", "--features", "raw", "--ema-decay", 0, "--run-dir", folder) == 0
+                    "--eval-metrics", "inpainting,fd", "--features", "raw", "--ema-decay", 0,
+                    "--run-dir", folder) == 0
     return folder
 
 
