@@ -89,7 +89,8 @@ class Reporting:
             run = TimedRun(Path(folder) / "run", period, interlude)
             training.train(self.gan, self.source, run, plan,
                            real=cli.real_grid(self.source, config.seed),
-                           picture=cli.image_grid(self.gan, self.source, config.seed))
+                           picture=cli.image_grid(self.gan, config.seed, {
+                               "value_range": self.source.value_range, "condition": None}))
         return {"train": run.segments, "bare": seconds, "finish": run.finishing, "period": period,
                 "steps": config.steps}
 

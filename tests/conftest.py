@@ -17,6 +17,13 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """What one module has compiled is freed: a process may only map so many pieces of memory."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder with real data, beside the repository."""

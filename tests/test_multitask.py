@@ -55,8 +55,8 @@ def test_terms_by_hand(batch):
 
 
 @pytest.mark.parametrize(("names", "critic", "generator"), [
-    ("classification", {"class": 1.0}, {"class": 0.1}),
-    ("inpainting, localisation", {"box": 1.0}, {"box": 0.1, "reconstruction": 10.0})])
+    ("classification", {"class": 4.0}, {"class": 0.1}),
+    ("inpainting, localisation", {"box": 4.0}, {"box": 0.1, "reconstruction": 10.0})])
 def test_tasks_are_chosen_by_name(names, critic, generator):
     gan = multitask.make_gan(multitask.Config(width=4, tasks=names), (16, 16, 1))
     assert base_weights(gan, "critic") == {"adversarial": 1.0} | critic

@@ -63,7 +63,8 @@ def trained(monkeypatch, capsys):
             warnings.simplefilter("always")
             assert cli.guarded(module.main, config) == 0, capsys.readouterr().err
 
-    return train
+    yield train
+    jax.clear_caches()  # many programs for two devices: a process may only map so much memory
 
 
 @pytest.mark.parametrize("name", cli.EXPERIMENTS)
