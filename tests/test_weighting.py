@@ -14,6 +14,7 @@ from jaxgan.gan import base_weights, init_state, uniform_labels
 from jaxgan.parallel import data_parallel
 from jaxgan.steps import critic_step, generator_step, train_step
 from jaxgan.tasks import Task
+from jaxgan.types import Batch
 from jaxgan.weighting import ADVERSARIAL
 from tests.test_tasks import BATCH, GAN, KEY, LABELS, begin
 from tests.tiny import all_finite, assert_close, same, tiny
@@ -183,6 +184,17 @@ def test_a_condition_of_the_generators_own():
     expected, theirs = generator_step(mixed(), state, BATCH._replace(condition=(LABELS + 1) % 3), KEY)
     assert same(found, expected)
     assert_close(metrics, theirs)
+
+
+def test_the_critic_judges_fakes_for_what_they_were_drawn_for():
+    """A critic that sees the condition, as all do that aren't AC-GANs."""
+    batch = Batch(BATCH.samples, jnp.linspace(-1.0, 1.0, 8))
+    gan = tiny(generator_condition=lambda keys, condition: 2 - condition)
+    state = init_state(gan, KEY, batch)
+    expected, _ = generator_step(tiny(), state, batch._replace(condition=2 - batch.condition), KEY)
+    found, _ = generator_step(gan, state, batch, KEY)
+    assert same(found, expected)
+    assert not same(found, generator_step(tiny(), state, batch, KEY)[0])
 
 
 def test_uniform_labels():
