@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments import cli, measuring
+from experiments import cli, digits, measuring
 from experiments.measuring import Reference
 from jaxgan import evaluation, features, keys, tasks
 from jaxgan.data import Dataset, Source, canvases, load, pixels, scale
@@ -30,6 +30,7 @@ from jaxgan.metrics import detection_scores
 from jaxgan.models import ContextGenerator, DCGANCritic
 from jaxgan.models.planes import box_planes, class_planes
 from jaxgan.pictures import grid, outlined
+from jaxgan.tasks import Task
 from jaxgan.types import Array
 
 CLASSES = 10  # of every set here
@@ -38,7 +39,7 @@ _WANTED, _READ = (80, 220, 80), (230, 120, 40)  # colours of boxes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
+class Config(digits.Config):
     """Digits of 6 to 12 pixels on canvases of 16, in three minutes on two cores."""
 
     dataset: Literal["digits", "mnist"] = "digits"
@@ -55,15 +56,10 @@ class Config(cli.Config):
     """The weight of that in fakes, which the generator sees."""
     width: int = 24
     """Channels of the first layers; they double with each halving of the canvas."""
-    latent_size: int = 32
-    """Latent variables."""
-    learning_rate: float = 1e-3
-    beta1: float = 0.0
     decay_steps: int = 2000
-    n_critic: int = 3
-    ema_decay: float = 0.999
     steps: int = 2000
     eval_every: int = 1000
+    eval_metrics: str = ""
 
 
 def make_source(config: Config, split: str = "train") -> Source:
@@ -151,18 +147,25 @@ def _scores(name: str, read: tuple[Array, Array], wanted: dict[str, np.ndarray])
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    terms = (
+    generator = ContextGenerator(tuple(sample_shape), partial(
+        request_planes, size=tuple(sample_shape[:2])), width=config.width)
+    return cli.make_gan(config, generator, make_critic(config), config.latent_size,
+                        tasks=make_tasks(config))
+
+
+def make_critic(config: Config) -> DCGANCritic:
+    """A critic that reads class and box."""
+    return DCGANCritic(config.width, norm=config.critic_norm, conditioning="classes",
+                       num_classes=CLASSES, heads=(("box", 4),))
+
+
+def make_tasks(config: Config) -> tuple[Task, Task]:
+    """Classification and localisation."""
+    return (
         tasks.classification(label=itemgetter("label"), critic_weight=config.critic_class_weight,
                              generator_weight=config.generator_class_weight),
         tasks.localisation(box=itemgetter("box"), critic_weight=config.critic_box_weight,
                            generator_weight=config.generator_box_weight))
-    return cli.make_gan(
-        config,
-        ContextGenerator(tuple(sample_shape), partial(request_planes, size=tuple(sample_shape[:2])),
-                         width=config.width),
-        DCGANCritic(config.width, norm=config.critic_norm, conditioning="classes", num_classes=CLASSES,
-                    heads=(("box", 4),)),
-        config.latent_size, tasks=terms)
 
 
 def request_planes(condition: dict[str, Array], size: tuple[int, int]) -> Array:

@@ -8,12 +8,12 @@ Pathak et al. 2016 (arXiv 1604.07379) with the adversarial loss of Gulrajani et 
 import dataclasses
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from experiments import cli, measuring
+from experiments import cli, digits, measuring
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys, tasks
 from jaxgan.data import Dataset, Source, load, masked, open_folder, pixels, quantize, resident
@@ -22,12 +22,13 @@ from jaxgan.gan import GAN, GANState, draw_latents, generate
 from jaxgan.models import ContextGenerator, DCGANCritic
 from jaxgan.models.planes import masked_planes, paste
 from jaxgan.pictures import grid
+from jaxgan.tasks import Task
 from jaxgan.types import Array, Batch, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
-    """Small networks for the digits, which train in minutes on two cores."""
+class Config(digits.Config):
+    """Those of `experiments.digits`, with smaller networks, which train in minutes on two cores."""
 
     dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "folder"] = "digits"
     """Which images; a folder of one's own is given by --folder."""
@@ -45,15 +46,7 @@ class Config(cli.Config):
     """1 for the reconstruction's absolute errors, 2 for their squares."""
     width: int = 32
     """Channels next to the image; they double with each halving."""
-    latent_size: int = 32
-    """Latent variables."""
-    learning_rate: float = 1e-3
-    beta1: float = 0.0
-    decay_steps: int = 6000
-    n_critic: int = 3
-    ema_decay: float = 0.999
-    steps: int = 6000
-    eval_every: int = 2000
+    eval_metrics: str = ""
 
 
 def make_source(config: Config) -> Source:
@@ -118,9 +111,12 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
         ContextGenerator(shape, masked_planes, paste, config.width, kernel_size=size, norm="batch",
                          output="tanh"),
         DCGANCritic(config.width, kernel_size=size, norm=config.critic_norm, planes=hole),
-        config.latent_size,
-        tasks=(tasks.reconstruction(order=config.order, mask=hole,
-                                    weight=config.reconstruction_weight),))
+        config.latent_size, tasks=(make_task(config),))
+
+
+def make_task(config: Any) -> Task:
+    """The reconstruction in the hole, by a configuration's `order` and `reconstruction_weight`."""
+    return tasks.reconstruction(order=config.order, mask=hole, weight=config.reconstruction_weight)
 
 
 def make_picture(config: cli.Config, gan: GAN, requests: Samples,

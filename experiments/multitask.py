@@ -10,18 +10,17 @@ was trained on reals alone reads the right class and box in the completed ones.
 
 import dataclasses
 from functools import cache, partial
-from operator import itemgetter
 from typing import Literal
 
 import jax
 
 from experiments import cli, detection, inpainting
 from experiments.measuring import Reference
-from jaxgan import evaluation, keys, tasks
+from jaxgan import evaluation, keys
 from jaxgan.data import Source, masked
 from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN
-from jaxgan.models import ContextGenerator, DCGANCritic
+from jaxgan.models import ContextGenerator
 from jaxgan.models.planes import masked_planes, paste
 from jaxgan.tasks import Task
 from jaxgan.types import Array, Batch
@@ -39,11 +38,10 @@ class Config(detection.Config):
     """What is left out: the middle, one to three boxes, or one of four halves."""
     reconstruction_weight: float = 10.0
     """The weight of the reconstruction in the hole."""
-    order: Literal[1, 2] = 1
+    order: int = 1
     """1 for the reconstruction's absolute errors, 2 for their squares."""
     generator_class_weight: float = 0.1
     generator_box_weight: float = 0.1
-    width: int = 24
     decay_steps: int = 1200
     steps: int = 1200
     eval_every: int = 600
@@ -78,20 +76,12 @@ def make_tasks(config: Config) -> tuple[Task, ...]:
     Raises:
         ValueError: there is none of such a name.
     """
-    made = {
-        "classification": lambda: tasks.classification(
-            label=itemgetter("label"), critic_weight=config.critic_class_weight,
-            generator_weight=config.generator_class_weight),
-        "localisation": lambda: tasks.localisation(
-            box=itemgetter("box"), critic_weight=config.critic_box_weight,
-            generator_weight=config.generator_box_weight),
-        "inpainting": lambda: tasks.reconstruction(
-            order=config.order, mask=itemgetter("mask"), weight=config.reconstruction_weight)}
+    made = dict(zip(TASKS, (*detection.make_tasks(config), inpainting.make_task(config)), strict=True))
     names = [name.strip() for name in config.tasks.split(",") if name.strip()]
     for name in names or [config.tasks]:
         if name not in TASKS:
             raise ValueError(f"unknown task {name!r}: {evaluation.nearest(name, TASKS)}")
-    return tuple(made[name]() for name in names)
+    return tuple(made[name] for name in names)
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
@@ -99,9 +89,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     return cli.make_gan(
         config,
         ContextGenerator(tuple(sample_shape), masked_planes, paste, config.width, norm="batch"),
-        DCGANCritic(config.width, norm=config.critic_norm, conditioning="classes",
-                    num_classes=detection.CLASSES, heads=(("box", 4),)),
-        config.latent_size, tasks=make_tasks(config))
+        detection.make_critic(config), config.latent_size, tasks=make_tasks(config))
 
 
 def main(config: Config) -> None:

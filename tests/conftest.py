@@ -24,6 +24,15 @@ def forget_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """Where features and trained networks are kept, for one module."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder with real data, beside the repository."""

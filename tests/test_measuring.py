@@ -13,6 +13,7 @@ from jaxgan.data import load
 from jaxgan.pictures import load_png
 from tests.test_training import TINY, result, rows, run_here
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 QUICK = ("--eval-metrics", "fd,swd", "--features", "raw")
 
 
@@ -22,17 +23,8 @@ def tool(module, *arguments):
     return cli.guarded(module.main, options)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept(tmp_path_factory):
-    """A cache of features of this module's own."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, own_cache):
     """A finished run of four steps, evaluated every two."""
     folder = tmp_path_factory.mktemp("runs") / "seed 0"
     assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--best-metric", "raw/fd",

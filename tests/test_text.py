@@ -30,6 +30,7 @@ from jaxgan.models import TextCritic, TextGenerator
 from jaxgan.runs import Run
 from tests.test_training import result, rows, run_here
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 KEY = jax.random.key(3)
 TINY = ("--width", 8, "--blocks", 1, "--length", 8, "--batch-size", 8, "--n-critic", 2, "--devices", 1,
         "--latent-size", 4, "--log-every", 1, "--no-keep-programs")
@@ -208,15 +209,6 @@ def test_samples_are_distributions_in_float32_and_shapes_are_checked():
 # The experiment.
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept(tmp_path_factory):
-    """A cache of this module's own."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """A text of one's own, with line breaks and a rare character."""
@@ -226,7 +218,7 @@ def story(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, story, quick_compilation):
+def run(tmp_path_factory, story, quick_compilation, own_cache):
     """A finished run of two steps, with samples at each and one evaluation."""
     folder = tmp_path_factory.mktemp("runs") / "text"
     assert run_here("text", *TINY, "--text-file", story, "--steps", 2, "--sample-every", 1,
