@@ -10,9 +10,10 @@ import pytest
 from experiments import evaluate, sample
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 from jaxgan.nn.norms import normalise
-from tests.test_measuring import kept, tool  # noqa: F401 (kept: a cache of this module's own)
+from tests.test_measuring import tool
 from tests.test_training import TINY, rows, run_here
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 LATENTS, LABELS = jnp.zeros((2, 128)), jnp.zeros(2, jnp.int32)
 IMAGES = jnp.zeros((2, 32, 32, 3))
 PROJECTION = ResNetCritic(conditioning="projection", num_classes=3)
@@ -103,7 +104,7 @@ def test_generators_refuse():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, own_cache):
     folder = tmp_path_factory.mktemp("runs") / "conditional"
     assert run_here("conditional", *TINY, "--steps", 2, "--eval-every", 2, "--eval-metrics", "fd",
                     "--features", "raw", "--run-dir", folder) == 0

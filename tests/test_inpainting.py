@@ -19,10 +19,10 @@ from jaxgan.metrics import hole_errors
 from jaxgan.models import ContextGenerator, DCGANCritic
 from jaxgan.models.planes import masked_planes, paste
 from jaxgan.types import Batch
-from tests.test_measuring import kept, tool  # noqa: F401 (kept: a cache of this module's own)
+from tests.test_measuring import tool
 from tests.test_training import TINY, rows, run_here
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "own_cache")
 
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(0)
@@ -333,7 +333,7 @@ def test_requests_are_the_held_out_images():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, own_cache):
     folder = tmp_path_factory.mktemp("runs") / "inpainting"
     assert run_here("inpainting", *TINY, "--mask", "centre", "--steps", 2, "--eval-every", 2,
                     "--eval-metrics", "inpainting,fd", "--features", "raw", "--ema-decay", 0,
