@@ -1,32 +1,37 @@
-"""Class-conditional WGAN-GP: AC-GAN or a projection critic, scored by how often a class can be read.
+"""Class-conditional WGAN-GP, scored by how often a classifier reads the class that was asked for.
 
-Odena et al. 2017 (arXiv 1610.09585) with the weights of Gulrajani et al. 2017 (arXiv 1704.00028), or
-Miyato and Koyama 2018 (arXiv 1802.05637). `classifier/accuracy` is the fraction of samples in which a
-classifier that was trained on real images sees the class that was asked for.
+AC-GAN, Odena et al. 2017 (arXiv 1610.09585) with the weights of Gulrajani et al. 2017 (arXiv
+1704.00028); a projection critic, Miyato and Koyama 2018 (arXiv 1802.05637); or a critic that sees the
+class beside the image, Mirza and Osindero 2014 (arXiv 1411.1784). `classifier/accuracy` is the fraction
+of samples in which a classifier that was trained on real images sees the class that was asked for.
 """
 
 import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import cli, digits, measuring
+from experiments import cli, image_sets, measuring
 from experiments.measuring import Reference
 from jaxgan import tasks
-from jaxgan.data import Dataset, Source, load
+from jaxgan.data import Source
 from jaxgan.gan import GAN, uniform_labels
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
+from jaxgan.models.planes import class_planes
 
-CLASSES = 10  # of every set here
+_IN_COLOUR = ("cifar10", "folder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(digits.Config):
+class Config(image_sets.Images):
     """Those of `experiments.digits`, which train in minutes on two cores."""
 
-    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10"] = "digits"
-    """Which set; CIFAR-10 is for the ResNet of the paper, the others for a DCGAN."""
-    conditioning: Literal["classes", "projection"] = "classes"
-    """How the critic sees the class: it classifies (AC-GAN), or scores by projection."""
+    num_classes: int = 10
+    """How many classes the images are of; those of a folder are its sub-folders."""
+    model: Literal["dcgan", "resnet"] = "dcgan"
+    """The networks; the ResNet is that of WGAN-GP's paper for CIFAR-10, where its width is 128."""
+    conditioning: Literal["classes", "projection", "concatenation"] = "classes"
+    """How the critic meets the class: it classifies (AC-GAN), scores by projection, or sees a plane for
+    each class beside the image (DCGAN only)."""
     critic_class_weight: float = 1.0
     """AC-GAN: the weight of the critic's classification of reals."""
     generator_class_weight: float = 0.1
@@ -35,43 +40,53 @@ class Config(digits.Config):
     """What the generator's updates draw fakes for: the batch's labels, or all classes alike."""
     width: int = 48
     """Channels: of the DCGAN critic's first layer, of all the ResNet's."""
-    eval_metrics: str = ""
 
 
 def make_source(config: Config) -> Source:
-    """Opens the data, with labels."""
-    value_range = (-1.0, 1.0) if config.dataset == "cifar10" else (0.0, 1.0)
-    return cli.image_source(config, open_data(config), value_range=value_range, labels=True)
+    """Opens the data, with labels.
 
-
-def open_data(config: Config, split: str = "train") -> Dataset:
-    """Opens a split."""
-    return load(config.dataset, split, data_dir=config.data_dir or None)
+    Raises:
+        ValueError: there are more classes, or fewer.
+    """
+    source = image_sets.make_source(config, labels=True, value_range=(
+        (-1.0, 1.0) if config.model == "resnet" or config.dataset in _IN_COLOUR else (0.0, 1.0)))
+    if source.num_classes != config.num_classes:
+        raise ValueError(f"num_classes is {config.num_classes}, but {config.folder or config.dataset} "
+                         f"has {source.num_classes}: give --num-classes {source.num_classes}")
+    return source
 
 
 def make_reference(config: Config) -> Reference:
     """What samples are measured against."""
-    return measuring.of_images(partial(open_data, config), quick="accuracy,fd",
+    return measuring.of_images(partial(image_sets.open_data, config), quick="accuracy,fd",
                                metrics="accuracy,fd,kid,is,pr,dc,copying,swd")
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    shape = tuple(sample_shape)
-    judging = {"norm": config.critic_norm, "conditioning": config.conditioning, "num_classes": CLASSES}
-    if config.dataset == "cifar10":
+    shape, classes = tuple(sample_shape), config.num_classes
+    judging = {"norm": config.critic_norm}
+    if config.conditioning != "concatenation":
+        judging |= {"conditioning": config.conditioning, "num_classes": classes}
+    elif config.model == "dcgan":
+        judging |= {"planes": partial(class_planes, num_classes=classes)}
+    else:
+        raise ValueError("concatenation is for the dcgan: choose --conditioning projection for the "
+                         "resnet")
+    if config.model == "resnet":
         widths = (config.width,) * 4
-        networks = (ResNetGenerator(shape, widths, num_classes=CLASSES), ResNetCritic(widths, **judging))
+        networks = (ResNetGenerator(shape, widths, num_classes=classes), ResNetCritic(widths, **judging))
     else:
         size = 3 if min(shape[:2]) < 16 else 5
-        networks = (DCGANGenerator(shape, config.width, kernel_size=size, num_classes=CLASSES),
+        ends = {"norm": "batch", "output": "tanh"} if config.dataset in _IN_COLOUR else {}
+        networks = (DCGANGenerator(shape, config.width, kernel_size=size, num_classes=classes, **ends),
                     DCGANCritic(config.width, kernel_size=size, **judging))
     terms = (tasks.classification(critic_weight=config.critic_class_weight,
                                   generator_weight=config.generator_class_weight),
              ) if config.conditioning == "classes" else ()
     return cli.make_gan(
         config, *networks, config.latent_size, tasks=terms,
-        generator_condition=uniform_labels(CLASSES) if config.generator_labels == "uniform" else None)
+        generator_condition=uniform_labels(classes) if config.generator_labels == "uniform" else None)
 
 
 def main(config: Config) -> None:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments import cli, digits, measuring
+from experiments import cli, image_sets, measuring
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys, tasks
-from jaxgan.data import Dataset, Source, load, masked, open_folder, pixels, quantize, resident
+from jaxgan.data import Source, masked, pixels, quantize, resident
 from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN, GANState, draw_latents, generate
 from jaxgan.models import ContextGenerator, DCGANCritic
@@ -27,17 +27,9 @@ from jaxgan.types import Array, Batch, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(digits.Config):
+class Config(image_sets.Images):
     """Those of `experiments.digits`, with smaller networks, which train in minutes on two cores."""
 
-    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "folder"] = "digits"
-    """Which images; a folder of one's own is given by --folder."""
-    folder: str = ""
-    """The folder with PNG or JPEG files, in class folders or not."""
-    image_size: int = 64
-    """The images of a folder are resized and cropped to this height and width."""
-    on_demand: bool = False
-    """With --stream: read a folder's images whenever they are needed."""
     mask: Literal["centre", "boxes", "half"] = "boxes"
     """What is left out: the middle, one to three boxes, or one of four halves."""
     reconstruction_weight: float = 1.0
@@ -46,40 +38,26 @@ class Config(digits.Config):
     """1 for the reconstruction's absolute errors, 2 for their squares."""
     width: int = 32
     """Channels next to the image; they double with each halving."""
-    eval_metrics: str = ""
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    if config.on_demand and not (config.stream and config.dataset == "folder"):
-        raise ValueError("on_demand is for a folder's images that are streamed: give --stream and "
-                         "--dataset folder as well")
-    examples = (open_folder(config.folder, image_size=config.image_size) if config.on_demand
-                else open_data(config))
-    return masked(cli.image_source(config, examples), config.mask)
-
-
-def open_data(config: Config, split: str = "train") -> Dataset:
-    """Opens a split."""
-    if (config.dataset == "folder") != bool(config.folder):
-        raise ValueError("--dataset folder and --folder PATH go together; got the data set "
-                         f"{config.dataset} and the folder {config.folder!r}")
-    if config.folder:
-        return load(f"folder:{config.folder}", split, image_size=config.image_size)
-    return load(config.dataset, split, data_dir=config.data_dir or None)
+    return masked(image_sets.make_source(config), config.mask)
 
 
 def make_reference(config: Config) -> Reference:
     """What completed images are measured against: the originals, and images like them."""
     @cache
     def requests(split: str) -> Samples:
-        source = masked(resident(open_data(config, split)), config.mask)
+        source = masked(resident(image_sets.open_data(config, split)), config.mask)
         return evaluation.of_source(source, f"masked {split}",
                                     keys.stream(jax.random.key(0), f"masked {split}"), targets=targets)
 
-    return measuring.of_images(partial(open_data, config), "raw" if config.folder else "classifier",
-                               "inpainting,fd", "inpainting,fd,kid,pr,swd")._replace(
-        requests=requests, baselines={"mean fill": lambda: mean_filled(requests("test"))})
+    images = measuring.of_images(
+        partial(image_sets.open_data, config), "raw" if config.folder else "classifier",
+        "inpainting,fd", "inpainting,fd,kid,pr,swd")
+    return images._replace(requests=requests,
+                           baselines={"mean fill": lambda: mean_filled(requests("test"))})
 
 
 def targets(batch: Batch, value_range: tuple[float, float] = (-1.0, 1.0)) -> dict[str, Array]:

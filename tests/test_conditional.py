@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from experiments import evaluate, sample
+from experiments import conditional, evaluate, sample
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 from jaxgan.nn.norms import normalise
 from tests.test_measuring import tool
@@ -138,6 +139,37 @@ def test_sample_refuses(run, flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_critic_that_sees_the_class_beside_the_image(tmp_path, capsys):
+    """Its first kernel has as many channels more as there are classes."""
+    def critic(conditioning):
+        gan = conditional.make_gan(conditional.Config(conditioning=conditioning, width=4), (8, 8, 1))
+        return size(gan.critic, jnp.zeros((2, 8, 8, 1)), LABELS)
+
+    assert critic("concatenation") - critic("classes") == 10 * 3 * 3 * 4 - 10 * (2 * 2 * 8 + 1)
+    flags = ("conditional", *TINY, "--steps", 2, "--eval-every", 0, "--run-dir", tmp_path / "run",
+             "--conditioning", "concatenation")
+    assert run_here(*flags) == 0
+    assert not [name for name in rows(tmp_path / "run")[-1] if "class" in name]
+    assert run_here(*flags, "--model", "resnet") == 2
+    assert "concatenation is for the dcgan" in capsys.readouterr().err
+
+
 def test_accuracy_needs_a_classifier(run, capsys):
     assert tool(evaluate, run, "--metrics", "accuracy", "--features", "raw") == 2
     assert "need a feature network that classifies" in capsys.readouterr().err
+
+
+def test_classes_of_a_folder(tmp_path, capsys):
+    """Its sub-folders are the classes, and their number has to be said."""
+    for i, name in enumerate(("round", "square", "flat")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for j in range(12):
+            Image.new("RGB", (8, 8), (80 * i, 20 * j, 3)).save(tmp_path / "images" / name / f"{j}.png")
+    flags = ("conditional", *TINY, "--steps", 2, "--eval-every", 0, "--run-dir", tmp_path / "run",
+             "--dataset", "folder", "--folder", tmp_path / "images", "--image-size", 8)
+    assert run_here(*flags) == 2
+    assert f"{tmp_path}/images has 3: give --num-classes 3" in capsys.readouterr().err
+    assert run_here(*flags, "--num-classes", 3) == 0
+    assert tool(sample, tmp_path / "run", "--out", tmp_path / "samples.npy", "--grid-by-class",
+                "--columns", 2) == 0
+    assert np.load(tmp_path / "samples.npy").shape == (6, 8, 8, 3)
