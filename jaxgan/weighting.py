@@ -15,6 +15,7 @@ from jaxgan.types import Array, PyTree
 
 ADVERSARIAL = "adversarial"
 _LARGEST_RATIO = 1e4
+_LEAST_LOSS = 1e-12  # a loss of 0 has fallen like one of this
 
 Weights = Mapping[str, Array | float]
 
@@ -94,9 +95,9 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Weighting:
         weights, count = state["weights"], optax.tree.get(state["opt_state"], "count")
         first = {name: jnp.where(count == 0, values[name], value)
                  for name, value in state["first"].items()}
-        falls = {name: values[name] / jnp.maximum(value, jnp.finfo(value.dtype).tiny)
+        falls = {name: jnp.maximum(values[name], 0.0) / jnp.maximum(value, _LEAST_LOSS)
                  for name, value in first.items() if name != ADVERSARIAL}
-        mean_fall = jnp.maximum(sum(falls.values()) / max(len(falls), 1), jnp.finfo(jnp.float32).tiny)
+        mean_fall = jnp.maximum(sum(falls.values()) / max(len(falls), 1), _LEAST_LOSS)
         mean_norm = sum(weights[name] * norms[name] for name in weights) / len(weights)
 
         def slope(name: str) -> Array:

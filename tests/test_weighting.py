@@ -99,6 +99,19 @@ def test_only_shared_parameters_count():
     np.testing.assert_allclose(weighting.shared_norms(gradients), [3.0, 1.0, 0.0])
 
 
+@pytest.mark.parametrize("first", [0.0, -1e-7, 1e-38])
+def test_gradnorm_of_a_loss_that_begins_at_nothing(first):
+    """Such a loss is rounded, below 0 too, and may still rise."""
+    scheme = weighting.gradnorm()
+    state = scheme.init(BASE)
+    for value in (first, -1e-7, 1.0, 1e3):
+        state = scheme.update(state, dict.fromkeys(BASE, 1.0) | {"a": jnp.float32(value)},
+                              dict.fromkeys(BASE, jnp.float32(1.0)))
+    weights = scheme.weights(state, BASE)
+    assert all_finite(weights)
+    assert sum(weights.values()) == pytest.approx(3.5)
+
+
 @pytest.mark.parametrize("name", ["gradnorm", "ratio"])
 def test_terms_are_mixed_by_the_weights_and_measured_one_by_one(name):
     """Against the gradients of each term by itself: those of the steps with all other weights at 0."""

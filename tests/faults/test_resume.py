@@ -11,7 +11,7 @@ import pytest
 import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import cli, reproduce
+from experiments import cli, image_sets, reproduce
 from jaxgan.data import Dataset
 from tests.faults import processes
 
@@ -53,8 +53,10 @@ def trained(monkeypatch, capsys):
         module = importlib.import_module(f"experiments.{name}")
         if name in SIZES:
             made_up = Dataset(name, np.random.default_rng(0).integers(
-                0, 256, (11, *SIZES[name]), dtype=np.uint8), np.zeros(11, np.int32), ("any",))
-            monkeypatch.setattr(module, "load", lambda *_, **__: made_up)
+                0, 256, (11, *SIZES[name]), dtype=np.uint8), np.arange(11, dtype=np.int32) % 10,
+                tuple("0123456789"))
+            for opening in (module, image_sets):
+                monkeypatch.setattr(opening, "load", lambda *_, **__: made_up, raising=False)
         config = tyro.cli(module.Config, args=[*map(str, (
             "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", 2,
             "--sample-every", 0, "--no-keep-programs", "--run-dir", folder, *FLAGS.get(name, ()),
