@@ -34,6 +34,8 @@ class Config(image_sets.Images):
     each class beside the image (DCGAN only)."""
     critic_class_weight: float = 1.0
     """AC-GAN: the weight of the critic's classification of reals."""
+    critic_fake_weight: float = 0.0
+    """AC-GAN: how much fakes count in the critic's classification, beside the reals' 1; 1 is Odena's."""
     generator_class_weight: float = 0.1
     """AC-GAN: the weight of that of fakes, which the generator sees."""
     generator_labels: Literal["batch", "uniform"] = "batch"
@@ -82,7 +84,8 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
         networks = (DCGANGenerator(shape, config.width, kernel_size=size, num_classes=classes, **ends),
                     DCGANCritic(config.width, kernel_size=size, **judging))
     terms = (tasks.classification(critic_weight=config.critic_class_weight,
-                                  generator_weight=config.generator_class_weight),
+                                  generator_weight=config.generator_class_weight,
+                                  fake_weight=config.critic_fake_weight),
              ) if config.conditioning == "classes" else ()
     return cli.make_gan(
         config, *networks, config.latent_size, tasks=terms,

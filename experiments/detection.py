@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import cache, partial
 from operator import itemgetter
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,8 @@ class Config(digits.Config):
     """Which set the objects are from."""
     canvas_size: int = 0
     """Height and width of a canvas; 0: 16 for digits, 48 for MNIST."""
+    labelled: int = 0
+    """How many canvases have classes and boxes that the critic learns from; 0: all, without end."""
     critic_class_weight: float = 4.0
     """The weight of the critic's classification of reals."""
     generator_class_weight: float = 1.0
@@ -62,10 +64,15 @@ class Config(digits.Config):
     eval_metrics: str = ""
 
 
-def make_source(config: Config, split: str = "train") -> Source:
+def make_source(config: Config) -> Source:
     """Opens the data."""
+    return open_canvases(config, labelled=config.labelled)
+
+
+def open_canvases(config: Config, split: str = "train", **options: Any) -> Source:
+    """Opens the canvases of a split; options as for `jaxgan.data.canvases`."""
     size = config.canvas_size or {"digits": 16, "mnist": 48}[config.dataset]
-    return canvases(open_data(config, split), size)
+    return canvases(open_data(config, split), size, **options)
 
 
 def open_data(config: Config, split: str = "train") -> Dataset:
@@ -77,7 +84,7 @@ def make_reference(config: Config) -> Reference:
     """What samples are measured against; they are drawn for the classes and boxes of the reals."""
     @cache
     def reals(split: str) -> Samples:
-        return evaluation.of_source(make_source(config, split), f"{config.dataset} canvases {split}",
+        return evaluation.of_source(open_canvases(config, split), f"{config.dataset} canvases {split}",
                                     keys.stream(jax.random.key(0), f"reals {split}"),
                                     targets=lambda batch: batch.condition)
 
@@ -101,13 +108,13 @@ def make_agreement(config: Config) -> Own:
 
 def obtain_detector(config: Config) -> TrainedDetector:
     """Returns the detector that is kept for such canvases; trains and keeps one if there is none."""
-    training = make_source(config)
+    training = open_canvases(config)
     digest = open_data(config).digest[:16]
     path = measuring.cache_folder() / "detectors" / f"{digest}_{training.sample_shape[0]}.npz"
     try:
         return features.load_detector(path)
     except FileNotFoundError:
-        trained = train_detector(training, make_source(config, "test"))
+        trained = train_detector(training, open_canvases(config, "test"))
     if jax.process_index() == 0:
         features.save_detector(path, trained)
         print("trained the detector: on held-out canvases IoU {iou:.3f}, AP {ap:.3f}, accuracy "
@@ -161,11 +168,12 @@ def make_critic(config: Config) -> DCGANCritic:
 
 def make_tasks(config: Config) -> tuple[Task, Task]:
     """Classification and localisation."""
+    weight = itemgetter("weight")
     return (
         tasks.classification(label=itemgetter("label"), critic_weight=config.critic_class_weight,
-                             generator_weight=config.generator_class_weight),
+                             generator_weight=config.generator_class_weight, sample_weight=weight),
         tasks.localisation(box=itemgetter("box"), critic_weight=config.critic_box_weight,
-                           generator_weight=config.generator_box_weight))
+                           generator_weight=config.generator_box_weight, sample_weight=weight))
 
 
 def request_planes(condition: dict[str, Array], size: tuple[int, int]) -> Array:

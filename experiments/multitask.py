@@ -47,16 +47,17 @@ class Config(detection.Config):
     eval_every: int = 600
 
 
-def make_source(config: Config, split: str = "train") -> Source:
+def make_source(config: Config) -> Source:
     """Opens the data."""
-    return masked(detection.make_source(config, split), config.mask)
+    return masked(detection.make_source(config), config.mask)
 
 
 def make_reference(config: Config) -> Reference:
     """What completed canvases are measured against: what they were, and what a detector reads there."""
     @cache
     def reals(split: str) -> Samples:
-        return evaluation.of_source(make_source(config, split), f"{config.dataset} canvases {split}",
+        source = masked(detection.open_canvases(config, split), config.mask)
+        return evaluation.of_source(source, f"{config.dataset} canvases {split}",
                                     keys.stream(jax.random.key(0), f"reals {split}"), targets=targets)
 
     return detection.make_reference(config)._replace(

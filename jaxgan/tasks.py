@@ -59,28 +59,35 @@ def _whole(condition: PyTree) -> PyTree:
 
 
 def classification(*, head: str = "class", label: Callable[[PyTree], Array] = _whole,
-                   critic_weight: float = 1.0, generator_weight: float = 0.1) -> Task:
+                   critic_weight: float = 1.0, generator_weight: float = 0.1,
+                   fake_weight: float = 0.0,
+                   sample_weight: Callable[[PyTree], Array] | None = None) -> Task:
     """AC-GAN: the critic classifies reals, and the generator wants its fakes classified as asked for.
 
     Cross-entropy of the head's logits, [batch, classes]. Odena et al. 2017 (arXiv 1610.09585), section
-    3; there the critic learns from fakes too. Here it doesn't, and the weights are apart, as in the
-    public code of Gulrajani et al. 2017 (arXiv 1704.00028).
+    3; there the critic learns from fakes too, with a `fake_weight` of 1. By default it doesn't, and the
+    weights are apart, as in the public code of Gulrajani et al. 2017 (arXiv 1704.00028).
 
     Args:
         head: its name.
         label: condition -> classes, int [batch].
         critic_weight: of the critic's term.
         generator_weight: of the generator's.
+        fake_weight: of fakes in the critic's term, beside the reals' 1.
+        sample_weight: None, or condition -> how much each real counts in the critic's term, [batch]: 0
+            where its label isn't known, whatever that is then. The mean is over the whole batch.
     """
-    def loss(seen: Seen) -> Array:
-        return cross_entropy(seen.heads[head], label(seen.condition))
+    def loss(seen: Seen, weight: Callable[[PyTree], Array] | None = None) -> Array:
+        return cross_entropy(seen.heads[head], label(seen.condition),
+                             weight and weight(seen.condition))
 
-    return _checked(Task(head, (head,), lambda real, fake: loss(real), lambda real, fake: loss(fake),
-                         critic_weight, generator_weight))
+    return _read(head, loss, critic_weight, generator_weight, fake_weight, sample_weight)
 
 
 def localisation(*, head: str = "box", box: Callable[[PyTree], Array] = _whole,
-                 critic_weight: float = 1.0, generator_weight: float = 0.1) -> Task:
+                 critic_weight: float = 1.0, generator_weight: float = 0.1,
+                 fake_weight: float = 0.0,
+                 sample_weight: Callable[[PyTree], Array] | None = None) -> Task:
     """The critic locates the object of reals, and the generator wants it found where it was asked for.
 
     Smooth L1 of the corners plus 1 - GIoU. Girshick 2015 (arXiv 1504.08083), equation 3;
@@ -91,13 +98,28 @@ def localisation(*, head: str = "box", box: Callable[[PyTree], Array] = _whole,
         box: condition -> boxes, [batch, 4], in the same units.
         critic_weight: of the critic's term.
         generator_weight: of the generator's.
+        fake_weight: of fakes in the critic's term, as for `classification`.
+        sample_weight: of reals there, as for `classification`.
     """
-    def loss(seen: Seen) -> Array:
+    def loss(seen: Seen, weight: Callable[[PyTree], Array] | None = None) -> Array:
         predicted, wanted = seen.heads[head], box(seen.condition)
-        return smooth_l1(predicted, wanted) + (1 - generalised_iou(predicted, wanted)).mean()
+        losses = _smooth_l1(predicted, wanted, 1.0) + 1 - generalised_iou(predicted, wanted)
+        return _mean(losses, weight and weight(seen.condition))
 
-    return _checked(Task(head, (head,), lambda real, fake: loss(real), lambda real, fake: loss(fake),
-                         critic_weight, generator_weight))
+    return _read(head, loss, critic_weight, generator_weight, fake_weight, sample_weight)
+
+
+def _read(head: str, loss: Callable[..., Array], critic_weight: float, generator_weight: float,
+          fake_weight: float, sample_weight: Callable[[PyTree], Array] | None) -> Task:
+    """The critic learns to read something, and the generator wants it read in its fakes."""
+    _check_weight(head, fake_weight)
+
+    def critic(real: Seen, fake: Seen) -> Array:
+        known = loss(real, sample_weight)
+        return known + fake_weight * loss(fake) if fake_weight else known
+
+    return _checked(Task(head, (head,), critic, lambda real, fake: loss(fake), critic_weight,
+                         generator_weight))
 
 
 def reconstruction(*, order: int = 1, mask: Callable[[PyTree], Array] | None = None,
@@ -171,12 +193,13 @@ def mutual_information(*, head: str = "code", code: Callable[[PyTree], Array] = 
     return _checked(Task(head, (head,), loss, loss, weight, weight))
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = None) -> Array:
     """Returns the mean of -log softmax(logits)[label].
 
     Args:
         logits: [batch, classes].
         labels: integers [batch]; one out of range makes the loss NaN, where labels aren't known yet.
+        sample_weight: None, or [batch], what the terms are multiplied by before the mean over all.
 
     Raises:
         ValueError: other shapes, or labels out of range.
@@ -187,9 +210,10 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be [batch, classes] and labels [batch]; got {logits.shape} and "
                          f"{labels.shape}")
-    check_range("cross_entropy", labels, logits.shape[1])
+    known = labels if sample_weight is None else jnp.where(sample_weight == 0, 0, labels)
+    check_range("cross_entropy", known, logits.shape[1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
-    return jnp.where((labels >= 0) & (labels < logits.shape[1]), losses, jnp.nan).mean()
+    return _mean(jnp.where((labels >= 0) & (labels < logits.shape[1]), losses, jnp.nan), sample_weight)
 
 
 def check_range(name: str, labels: Array, num_classes: int) -> None:
@@ -208,9 +232,14 @@ def smooth_l1(predicted: Array, wanted: Array, beta: float = 1.0) -> Array:
     Raises:
         ValueError: the shapes differ.
     """
+    return _smooth_l1(predicted, wanted, beta).mean()
+
+
+def _smooth_l1(predicted: Array, wanted: Array, beta: float) -> Array:
+    """The mean of each box's corners, [batch]."""
     _check_same_shape("boxes", predicted, wanted)
     errors = jnp.abs(predicted - wanted)
-    return jnp.where(errors < beta, jnp.square(errors) / (2 * beta), errors - beta / 2).mean()
+    return jnp.where(errors < beta, jnp.square(errors) / (2 * beta), errors - beta / 2).mean(axis=-1)
 
 
 def iou(a: Array, b: Array) -> Array:
@@ -247,6 +276,15 @@ def _areas(a: Array, b: Array) -> tuple[Array, Array, Array]:
     return intersection, area(a_first, a_last) + area(b_first, b_last) - intersection, hull
 
 
+def _mean(losses: Array, sample_weight: Array | None) -> Array:
+    """The mean of [batch], of which each is first multiplied by its weight."""
+    if sample_weight is None:
+        return losses.mean()
+    if sample_weight.shape != losses.shape:
+        raise ValueError(f"sample_weight must have shape {losses.shape}; got {sample_weight.shape}")
+    return jnp.where(sample_weight == 0, 0.0, losses * sample_weight).mean()  # of NaN too
+
+
 def _check_same_shape(name: str, predicted: Array, wanted: Array) -> None:
     if predicted.shape != wanted.shape:
         raise ValueError(f"{name}: what is predicted has shape {predicted.shape}, what is wanted "
@@ -254,7 +292,11 @@ def _check_same_shape(name: str, predicted: Array, wanted: Array) -> None:
 
 
 def _checked(task: Task) -> Task:
-    for weight in (task.critic_weight, task.generator_weight):
-        if not 0.0 <= weight < jnp.inf:
-            raise ValueError(f"the weight of {task.name} must be a number from 0 on; got {weight}")
+    _check_weight(task.name, task.critic_weight)
+    _check_weight(task.name, task.generator_weight)
     return task
+
+
+def _check_weight(name: str, weight: float) -> None:
+    if not 0.0 <= weight < jnp.inf:
+        raise ValueError(f"the weight of {name} must be a number from 0 on; got {weight}")

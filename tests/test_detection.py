@@ -118,6 +118,39 @@ def test_a_canvas_depends_on_key_and_position_alone():
     assert (part(1, 0).samples != whole.samples[:6]).any()
 
 
+def test_few_canvases_are_labelled():
+    """Half of those drawn are of the few, with weight 2; which ones these are depends on the key."""
+    source = canvases(load("digits"), 16, labelled=3)
+    batch, other = draw(source, 400), draw(source, 400, jax.random.key(6))
+    weights = np.asarray(batch.condition["weight"])
+    assert set(weights) == {0, 2}
+    assert 170 <= (weights == 2).sum() <= 230  # binomial: 3 standard deviations
+    few = np.unique(batch.samples[weights == 2], axis=0, return_index=True)[1]
+    assert len(few) == 3
+    for name in ("label", "box"):
+        assert len(np.unique(np.asarray(batch.condition[name])[weights == 2], axis=0)) <= 3
+    assert len(np.unique(batch.samples[weights == 0], axis=0)) == (weights == 0).sum()
+    again = np.unique(np.asarray(other.samples)[np.asarray(other.condition["weight"]) == 2], axis=0)
+    assert len(again) == 3
+    assert not (again[:, None] == batch.samples[weights == 2][few][None]).all((2, 3, 4)).any()
+    counts = stats.chisquare(np.unique(batch.samples[weights == 2], axis=0, return_counts=True)[1])
+    assert counts.pvalue > 1e-3
+
+
+def test_the_experiments_critic_learns_from_the_labelled_alone():
+    gan = detection.make_gan(detection.Config(width=2, labelled=3), (16, 16, 1))
+    heads = {"class": jnp.zeros((2, 10)), "box": jnp.array([BOX[0]] * 2, jnp.float32)}
+    condition = {"label": jnp.array([1, 2]), "box": heads["box"] / 2, "weight": jnp.zeros(2)}
+    classification, localisation = gan.tasks
+    seen = tasks.Seen(None, condition, heads)
+    assert float(classification.critic(seen, seen)) == float(localisation.critic(seen, seen)) == 0
+    assert float(classification.generator(seen, seen)) == pytest.approx(np.log(10), rel=1e-6)
+    source = detection.make_source(detection.Config(labelled=3))
+    assert 0 in draw(source, 20).condition["weight"]
+    reals = detection.make_reference(detection.Config(labelled=3)).reals("test")
+    assert (reals.targets(np.arange(100))["weight"] == 1).all()
+
+
 def test_ranges_shapes_and_no_end():
     colour = made(np.random.default_rng(1).integers(0, 256, (5, 8, 6, 3)))
     low, high = canvases(colour, 12), canvases(colour, 12, value_range=(-1, 1))
@@ -128,7 +161,8 @@ def test_ranges_shapes_and_no_end():
     assert a.samples.max() <= 1
     np.testing.assert_allclose(b.samples, 2 * a.samples - 1, atol=1e-6)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), a.condition) == {
-        "label": ((200,), jnp.int32), "box": ((200, 4), jnp.float32)}
+        "label": ((200,), jnp.int32), "box": ((200, 4), jnp.float32), "weight": ((200,), jnp.float32)}
+    assert (a.condition["weight"] == 1).all()
     sides = 12 * np.asarray(a.condition["box"])[:, 2] - 12 * np.asarray(a.condition["box"])[:, 0]
     assert 6 <= sides.min() < 6.5  # of the image's 8 pixels, by default 6 to 12
     assert 11.5 < sides.max() <= 12
@@ -138,6 +172,7 @@ def test_ranges_shapes_and_no_end():
     (8, {}, "canvas_size must be at least 12, the largest image's; got 8: give a larger canvas"),
     (16, {"smallest": 9, "largest": 6}, "0 < smallest <= largest; got 9 and 6"),
     (16, {"smallest": 0}, "0 < smallest <= largest; got 0 and 12"),
+    (16, {"labelled": -1}, "labelled must be 0 for all, or a number of canvases; got -1"),
     (16, {"value_range": (0, 2)}, r"value_range must be \(-1, 1\) or \(0, 1\); got \(0, 2\)"),
 ])
 def test_canvases_refuse(size, options, message):
@@ -356,7 +391,8 @@ def test_a_run_compares_what_is_seen_with_what_was_requested(run):
     assert {"agreement/ap", "detection/iou", "detection/ap", "detection/accuracy", "critic/box",
             "generator/box", "critic/class", "generator/class"} <= rows(run)[-1].keys()
     settings = json.loads((run / "config.json").read_text())["settings"]
-    assert settings["condition"] == {"label": [[], "int32"], "box": [[4], "float32"]}
+    assert settings["condition"] == {"label": [[], "int32"], "box": [[4], "float32"],
+                                     "weight": [[], "float32"]}
     assert settings["sample_shape"] == [16, 16, 1]
     shown = load_png(run / "samples" / "step_00000002.png")[1:65, 1:65]  # the first real, and its box
     assert_shows(shown, reals.take(np.arange(1))[0])

@@ -18,7 +18,7 @@ CONFIG = multitask.Config(width=4)
 
 @pytest.fixture(scope="module")
 def batch():
-    source = multitask.make_source(CONFIG, "test")
+    source = multitask.make_source(CONFIG)
     return jax.jit(lambda arrays: draw_step(source, arrays, jax.random.key(1), 0, 20, jnp.arange(20)))(
         source.arrays)
 
@@ -26,7 +26,8 @@ def batch():
 def test_the_condition_has_what_every_task_needs(batch):
     condition = batch.condition
     assert {name: value.shape for name, value in condition.items()} == {
-        "label": (20,), "box": (20, 4), "image": (20, 16, 16, 1), "mask": (20, 16, 16, 1)}
+        "label": (20,), "box": (20, 4), "weight": (20,), "image": (20, 16, 16, 1),
+        "mask": (20, 16, 16, 1)}
     np.testing.assert_array_equal(condition["image"], batch.samples * (1 - condition["mask"]))
     found = multitask.targets(batch)
     np.testing.assert_allclose(found["image"], 255 * batch.samples, atol=0.5)
@@ -62,7 +63,7 @@ def test_tasks_are_chosen_by_name(names, critic, generator):
     assert base_weights(gan, "critic") == {"adversarial": 1.0} | critic
     assert base_weights(gan, "generator") == {"adversarial": 1.0} | generator
     state = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
-                           example_batch(multitask.make_source(CONFIG, "test"), 4))
+                           example_batch(multitask.make_source(CONFIG), 4))
     assert {"class", "box"} < state.critic.params.keys()  # the same network, whatever it learns
 
 

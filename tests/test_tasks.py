@@ -51,6 +51,38 @@ def test_cross_entropy_at_the_edges():
         tasks.cross_entropy(jnp.zeros((1, 3)), jnp.array([1.0]))
 
 
+def test_what_the_critic_learns_from_by_hand():
+    """Reals of weight 0 count for nothing, whatever their label; fakes may count beside the reals."""
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
+    fake = seen(condition={"label": jnp.array([2, 2])}, **{"class": logits})
+    some = {"head": "class", "label": lambda condition: condition["label"],
+            "sample_weight": lambda condition: condition["weight"]}
+    for unknown in (1, -1):
+        real = seen(condition={"label": jnp.array([0, unknown]), "weight": jnp.array([2.0, 0.0])},
+                    **{"class": logits})
+        term = tasks.classification(**some).critic
+        assert float(term(real, None)) == pytest.approx(math.log(2), rel=1e-6)
+        gradient = jax.jit(jax.grad(lambda x, real=real, term=term: term(
+            real._replace(heads={"class": x}), None)))(logits)
+        np.testing.assert_allclose(gradient, [[-0.5, 0.25, 0.25], [0, 0, 0]], atol=1e-6)
+        both = tasks.classification(**some, fake_weight=0.5).critic(real, fake)
+        assert float(both) == pytest.approx(math.log(2) + 0.5 * (math.log(4) - math.log(0.8)) / 2,
+                                            rel=1e-6)
+    boxes = jnp.array([[0.0, 0.0, 2.0, 2.0]] * 2)
+    wanted = jnp.array([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 2.0]])  # 1.5 - 1/7 + 2/9, and 0
+    localisation = tasks.localisation(box=lambda condition: condition["box"], fake_weight=1.0,
+                                      sample_weight=lambda condition: condition["weight"])
+    real = seen(condition={"box": wanted, "weight": jnp.array([3.0, 1.0])}, box=boxes)
+    fake = seen(condition={"box": wanted}, box=boxes)
+    apart = 1.5 - 1 / 7 + 2 / 9
+    assert float(localisation.critic(real, fake)) == pytest.approx(1.5 * apart + 0.5 * apart, rel=1e-6)
+    assert float(localisation.generator(real, fake)) == pytest.approx(0.5 * apart, rel=1e-6)
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(2,\); got \(2, 1\)"):
+        tasks.cross_entropy(logits, jnp.array([0, 1]), jnp.ones((2, 1)))
+    with pytest.raises(ValueError, match="the weight of class must be a number from 0 on; got -1"):
+        tasks.classification(fake_weight=-1.0)
+
+
 # Boxes by their corners (top, left, bottom, right), their IoU and GIoU, worked by hand.
 @pytest.mark.parametrize(("a", "b", "iou", "giou"), [
     ((0, 0, 2, 2), (0, 0, 2, 2), 1, 1),
