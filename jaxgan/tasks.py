@@ -131,7 +131,7 @@ def reconstruction(*, order: int = 1, mask: Callable[[PyTree], Array] | None = N
     Args:
         order: 1 or 2.
         mask: None, or condition -> weights of the pixels, broadcastable to the samples, of which the
-            weighted mean is taken: 1 where the loss is to look.
+            weighted mean is taken (by each device, of its part): 1 where the loss is to look.
         weight: of the generator's term.
 
     Raises:
