@@ -9,7 +9,7 @@ from jaxgan.data import Dataset, Source, load, open_folder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Images(digits.Config):
-    """Those of `experiments.digits`, which train in minutes on two cores."""
+    """The flags, beside the settings of `experiments.digits`."""
 
     dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "folder"] = "digits"
     """Which images; a folder of one's own is given by --folder."""
