@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-FAST = $(addprefix tests/test_, checkpoints.py gan.py layering.py losses.py penalties.py steps.py)
+FAST = $(addprefix tests/test_, checkpoints.py gan.py layering.py losses.py penalties.py steps.py \
+	tasks.py weighting.py)
 
 .PHONY: train test test-fast test-slow lint
 
