@@ -19,6 +19,7 @@ from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGener
 from jaxgan.models.planes import class_planes
 
 _IN_COLOUR = ("cifar10", "folder")
+_OF_CLASSES = ("critic_class_weight", "critic_fake_weight", "generator_class_weight")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,14 @@ def make_reference(config: Config) -> Reference:
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
-    """Specifies the GAN."""
+    """Specifies the GAN.
+
+    Raises:
+        ValueError: flags that don't go together.
+    """
+    for name in () if config.conditioning == "classes" else _OF_CLASSES:
+        if getattr(config, name) != getattr(Config, name):
+            raise ValueError(f"{name} is for --conditioning classes: leave it out")
     shape, classes = tuple(sample_shape), config.num_classes
     judging = {"norm": config.critic_norm}
     if config.conditioning != "concatenation":

@@ -1,10 +1,11 @@
 """One GAN that draws, localises and classifies: digits on canvases, for a requested class and box.
 
 The generator draws a canvas for a class and a box. The critic scores it, says which class its object
-is of, and where it is; it learns this from reals, whose classes and boxes are known, and the generator
-wants its canvases read as requested. `detection/...` is how well the critic reads held-out reals;
-`agreement/...` how well canvases agree with what was requested, read by a detector that was trained on
-reals alone. With `--adversarial-weight 0` the critic is the same network trained for detection alone.
+is of, and where it is; it learns this from reals whose classes and boxes are known (with `--labelled`,
+from a few), and the generator wants its canvases read as requested. `detection/...` is how well the
+critic reads held-out reals; `agreement/...` how well canvases agree with what was requested, read by a
+detector that was trained on reals alone. With `--adversarial-weight 0` the critic is the same network
+trained for detection alone.
 """
 
 import dataclasses

@@ -152,6 +152,8 @@ def test_a_critic_that_sees_the_class_beside_the_image(tmp_path, capsys):
     assert not [name for name in rows(tmp_path / "run")[-1] if "class" in name]
     assert run_here(*flags, "--model", "resnet") == 2
     assert "concatenation is for the dcgan" in capsys.readouterr().err
+    assert run_here(*flags, "--critic-fake-weight", 1) == 2
+    assert "critic_fake_weight is for --conditioning classes: leave it out" in capsys.readouterr().err
 
 
 def test_accuracy_needs_a_classifier(run, capsys):
