@@ -11,6 +11,7 @@ from PIL import Image
 from experiments import conditional, evaluate, sample
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 from jaxgan.nn.norms import normalise
+from jaxgan.tasks import Seen
 from tests.test_measuring import tool
 from tests.test_training import TINY, rows, run_here
 
@@ -139,6 +140,15 @@ def test_sample_refuses(run, flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_what_the_flags_say_is_what_is_trained():
+    gan = conditional.make_gan(conditional.Config(num_classes=3, critic_fake_weight=0.5, width=4,
+                                                  generator_labels="uniform"), (8, 8, 1))
+    seen = Seen(None, LABELS, {"class": jnp.zeros((2, 3))})
+    assert float(gan.tasks[0].critic(seen, seen)) == pytest.approx(1.5 * np.log(3))
+    asked = gan.generator_condition(jax.random.split(jax.random.key(0), 50), None)
+    assert set(np.asarray(asked)) == {0, 1, 2}
+
+
 def test_a_critic_that_sees_the_class_beside_the_image(tmp_path, capsys):
     """Its first kernel has as many channels more as there are classes."""
     def critic(conditioning):
@@ -175,3 +185,5 @@ def test_classes_of_a_folder(tmp_path, capsys):
     assert tool(sample, tmp_path / "run", "--out", tmp_path / "samples.npy", "--grid-by-class",
                 "--columns", 2) == 0
     assert np.load(tmp_path / "samples.npy").shape == (6, 8, 8, 3)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert settings["value_range"] == [-1, 1]  # as the generator's tanh
