@@ -33,7 +33,9 @@ from jaxgan import keys, losses, penalties, training, weighting
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Examples, Source, draw_step, pixels, resident, streaming, windows
 from jaxgan.evaluation import Samples, is_better_higher
-from jaxgan.gan import GAN, GANState, generate, init_state
+from jaxgan.augment import instance_noise
+from jaxgan.gan import GAN, GANState, draw_latents, generate
+from jaxgan.steps import game, init_state
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, processor, read_config, write_evaluation
 from jaxgan.tasks import Task
@@ -335,8 +337,8 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         latent_size=latent_size,
         loss=LOSSES[config.loss](config),
         penalty=PENALTIES[config.penalty](config.penalty_weight),
-        input_noise=(_falling(config.input_noise, config.input_noise_steps)
-                     if config.input_noise else None),
+        augment=(instance_noise(_falling(config.input_noise, config.input_noise_steps))
+                 if config.input_noise else None),
         generator_optimizer=_optimizer(config, 1),
         critic_optimizer=critic_optimizer,
         ema_decay=config.ema_decay or None,
@@ -374,7 +376,7 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
             config.eval_metrics or reference.quick, settings, inception=config.inception,
             devices=local_devices(config))
         evaluate = measuring.in_training(gan, evaluator, reference, settings, local_devices(config))
-    state, result = training.train(gan, source, run, plan(config), real=real, picture=picture,
+    state, result = training.train(game(gan, fakes_at_once=config.fakes_at_once), source, run, plan(config), real=real, picture=picture,
                                    evaluate=evaluate, resume=config.resume or None)
     if jax.process_index() > 0:
         return
@@ -416,8 +418,10 @@ def plan(config: Config) -> training.Plan:
     """How long to train and how often to report."""
     if config.resume and config.resume not in ("auto", "latest") and not config.resume.isdecimal():
         raise ValueError(f"resume must be auto, latest or a step; got {config.resume!r}")
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(training.Plan)}
-    return training.Plan(**values | {"best_metric": config.best_metric or None})
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(training.Plan)
+              if field.name != "batches_per_step"}
+    return training.Plan(**values | {"best_metric": config.best_metric or None,
+                                     "batches_per_step": config.n_critic})
 
 
 def image_grid(gan: GAN, seed: int, settings: Mapping[str, Any], requests: Samples | None = None,
@@ -446,7 +450,7 @@ def real_text(source: Source, seed: int, as_lines: AsLines, count: int = 100) ->
 
 
 def _same_samples(gan: GAN, seed: int, condition: PyTree, count: int) -> Callable[[GANState], jax.Array]:
-    latents = jax.random.normal(keys.stream(jax.random.key(seed), "sample"), (count, gan.latent_size))
+    latents = draw_latents(gan, keys.stream(jax.random.key(seed), "sample"), count)
     draw = jax.jit(partial(generate, gan))
     return lambda state: draw(state, latents, condition)
 

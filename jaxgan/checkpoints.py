@@ -217,8 +217,7 @@ class Checkpoints:
         self._check_configuration(manifest["configuration"], what)
         like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), template)
         try:
-            self._check_sizes(step, like)
-            state = self._checkpointer.restore(self.folder / _name(step), like)
+            state = self._read(step, like)
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise DamagedError(f"{what} can't be read ({_first_line(error)})") from error
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
@@ -312,15 +311,21 @@ class Checkpoints:
             raise DamagedError(f"the checkpoint of step {step} in {self.folder} is damaged: "
                                f"{_first_line(error)}") from error
 
-    def _check_sizes(self, step: int, like: PyTree) -> None:
-        """What the files claim to hold, before any of it is read into memory."""
+    def _read(self, step: int, like: PyTree) -> PyTree:
+        """Reads the leaves by their paths, so that empty parts of the state may come and go.
+
+        What the files claim to hold is looked at before any of it is read into memory.
+        """
         held = self._checkpointer.metadata(self.folder / _name(step)).item_metadata.tree
-        held, expected = ({jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-                           for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-                          for tree in (held, like))
-        for path in sorted({*held, *expected}):
-            if held.get(path) != expected.get(path):
-                raise ValueError(f"{path} has shape {held.get(path)}, not {expected.get(path)}")
+        expected = _by_path(like)
+        shapes = {path: tuple(leaf.shape) for path, leaf in _by_path(held).items()}
+        for path in sorted({*shapes, *expected}):
+            there, here = shapes.get(path), expected[path].shape if path in expected else None
+            if there != here:
+                raise ValueError(f"{path} has shape {there}, not {here}")
+        target = jax.tree_util.tree_map_with_path(lambda path, _: expected[_path(path)], held)
+        read = _by_path(self._checkpointer.restore(self.folder / _name(step), target))
+        return jax.tree_util.tree_map_with_path(lambda path, _: read[_path(path)], like)
 
     def _check_configuration(self, saved: Mapping[str, Any], what: str) -> None:
         if self.configuration is None:
@@ -330,6 +335,14 @@ class Checkpoints:
                        for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
         if differences:
             raise CheckpointError(f"{what} is of another configuration ({'; '.join(differences)})")
+
+
+def _path(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    return {_path(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def _name(step: int) -> str:

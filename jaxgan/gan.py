@@ -1,7 +1,8 @@
-"""The specification of a GAN, its state, and what needs no training step: `init_state`, `sample`."""
+"""The specification of a GAN, its state, and what needs no training: `sample`, `generate`, `judge`."""
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -10,11 +11,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxgan import keys
+from jaxgan.augment import Augmentation
 from jaxgan.losses import AdversarialLoss
-from jaxgan.penalties import Penalty
-from jaxgan.tasks import Seen, Task
-from jaxgan.types import Array, Batch, Key, PyTree
-from jaxgan.weighting import ADVERSARIAL, Weighting, fixed
+from jaxgan.networks import NetworkState
+from jaxgan.penalties import Penalty, norm_moments, report_norms
+from jaxgan.tasks import Task
+from jaxgan.terms import ADVERSARIAL, Judgement, Term, Value, View, check_terms, check_weight
+from jaxgan.types import Array, Key, PyTree, WithHeads, batch_size
+from jaxgan.weighting import Weighting, fixed
+
+Prior = Callable[[Key], PyTree]  # keys [batch] -> latents [batch, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +28,19 @@ class GAN:
     """Everything that defines a GAN but its numbers: two networks, a loss, optimisers.
 
     The networks are linen modules, called as `generator(latents, condition, train=...)`, giving
-    samples, and `critic(samples, condition, train=...)`, giving scores [batch], or where there are tasks
-    `(scores, heads)`, the heads being predictions [batch, ...] by name. A module with a field
-    `axis_name` gets the devices' axis there, so that its BatchNorm sees the global batch.
+    samples or `WithHeads(samples, heads)`, and `critic(samples, condition, train=...)`, giving one score
+    for each sample, or `(scores, heads)`, the heads being predictions [batch, ...] by name. A module
+    with a field `axis_name` gets the devices' axis there, so that its BatchNorm sees the global batch.
+    Modules may draw random numbers in training: see `jaxgan.nn.random`.
 
     Attributes:
-        generator: latents [batch, latent_size] -> samples [batch, ...].
+        generator: latents [batch, ...] -> samples [batch, ...], or a pytree of such arrays.
         critic: samples [batch, ...] -> scores [batch], or scores and heads.
-        latent_size: the number of latent variables, z ~ N(0, I).
+        latent_size: the number of latent variables, z ~ N(0, I); None if there is a `prior`.
         loss: what both minimise, from `jaxgan.losses`.
         generator_optimizer: any optax transformation; schedules count generator updates.
         critic_optimizer: the same for the critic; schedules count *critic* updates.
-        tasks: terms besides the adversarial ones, from `jaxgan.tasks`.
+        tasks: pairs of terms besides the adversarial ones, from `jaxgan.tasks`.
         adversarial_weight: of either network's adversarial loss, the penalty included, beside these; 0
             for the tasks alone.
         weighting: how these weights and those of the tasks change in training, from `jaxgan.weighting`.
@@ -41,9 +48,15 @@ class GAN:
             generator's update draws its fakes for, by a key each, instead of the batch's, for example
             `uniform_labels`. The critic always compares reals and fakes of one condition.
         penalty: None, or a penalty on the critic's input gradient, from `jaxgan.penalties`.
-        input_noise: None, or the standard deviation of Gaussian noise on everything that the critic
-            sees, as a function of the iteration (an optax schedule): the article's remedy for high
-            dimensions, `optax.linear_schedule(0.1, 0.0, 10_000)` for example.
+        augment: None, or what the critic is shown in place of samples, from `jaxgan.augment`.
+        critic_terms: further terms that the critic minimises or observes, see `jaxgan.terms`.
+        generator_terms: the same for the generator.
+        prior: None for N(0, I), or keys [batch] -> latents, any pytree of arrays [batch, ...], each
+            example's drawn from its own key.
+        lift: None, or data -> the structure of the generator's samples, if it makes more than the data
+            has: an image at several depths, say. It acts on the reals that the critic is shown.
+        lower: the reverse: the generator's samples -> what is like the data, for `sample` and
+            `generate`.
         ema_decay: None, or the decay of the averaged generator (parameters and statistics) that
             `sample` prefers; early on it is `(1 + step) / (10 + step)` if that is less.
         generator_batches: how many of an iteration's critic batches make up the generator's batch
@@ -52,7 +65,7 @@ class GAN:
 
     generator: nn.Module
     critic: nn.Module
-    latent_size: int
+    latent_size: int | None
     loss: AdversarialLoss
     generator_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
@@ -60,24 +73,30 @@ class GAN:
     adversarial_weight: float = 1.0
     weighting: Weighting = dataclasses.field(default_factory=fixed)
     generator_condition: Callable[[Key, PyTree], PyTree] | None = None
-    penalty: Penalty | None = None
-    input_noise: optax.Schedule | None = None
+    penalty: Term | None = None
+    augment: Augmentation | None = None
+    critic_terms: tuple[Term, ...] = ()
+    generator_terms: tuple[Term, ...] = ()
+    prior: Prior | None = None
+    lift: Callable[[PyTree], PyTree] | None = None
+    lower: Callable[[PyTree], PyTree] | None = None
     ema_decay: float | None = None
     generator_batches: int = 1
 
     def __post_init__(self):
+        if (self.latent_size is None) == (self.prior is None):
+            raise ValueError(f"latent_size is {self.latent_size} and there is "
+                             f"{'a' if self.prior else 'no'} prior: give one of the two")
         for name in ("latent_size", "generator_batches"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        names = [task.name for task in self.tasks]
-        if len({*names}) < len(names) or ADVERSARIAL in names:
-            raise ValueError(f"tasks must have different names, none of them {ADVERSARIAL}; got "
-                             f"{', '.join(names)}")
-        if not 0.0 <= self.adversarial_weight < jnp.inf:
-            raise ValueError("adversarial_weight must be a number from 0 on; got "
-                             f"{self.adversarial_weight}")
+        if (self.lift is None) != (self.lower is None):
+            raise ValueError("lift and lower go together: give both, or none")
+        check_weight("adversarial_weight", self.adversarial_weight)
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}")
+        for role in ("critic", "generator"):
+            check_terms(role, terms_of(self, role))
 
 
 def uniform_labels(num_classes: int) -> Callable[[Key, PyTree], Array]:
@@ -86,27 +105,6 @@ def uniform_labels(num_classes: int) -> Callable[[Key, PyTree], Array]:
         raise ValueError(f"num_classes must be at least 1; got {num_classes}")
     return lambda keys, condition: jax.vmap(
         lambda key: jax.random.randint(key, (), 0, num_classes))(keys)
-
-
-class NetworkState(NamedTuple):
-    """One network's numbers.
-
-    Attributes:
-        params: the trained parameters.
-        stats: every other collection (BatchNorm's averages, spectral norm's iterates).
-        opt_state: the optimiser's state.
-        weighting: that of the weights of its loss's terms, see `jaxgan.weighting`.
-    """
-
-    params: PyTree
-    stats: PyTree
-    opt_state: optax.OptState
-    weighting: PyTree = ()
-
-    @property
-    def variables(self) -> PyTree:
-        """What linen's `apply` takes."""
-        return {"params": self.params, **self.stats}
 
 
 class GANState(NamedTuple):
@@ -125,44 +123,41 @@ class GANState(NamedTuple):
     ema: PyTree | None
 
 
-def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
-    """Draws the initial state; pure, so `jax.jit(partial(init_state, gan))` is the quick way.
+def terms_of(gan: GAN, role: str) -> tuple[Term, ...]:
+    """Returns all terms of one of a GAN's networks.
 
     Args:
         gan: the specification.
-        key: one typed key.
-        example_batch: a batch whose shapes and dtypes are those of training; its values don't matter.
-
-    Raises:
-        ValueError: the networks' shapes don't fit the batch or each other, or a penalty is asked of
-            a critic with batch normalisation.
-        TypeError: samples that aren't floating point.
+        role: "critic" or "generator".
     """
-    samples, condition = example_batch
-    if not jnp.issubdtype(samples.dtype, jnp.floating):
-        raise TypeError(f"samples must be floating point; got {samples.dtype}: scale the pixels first")
-    latents = jnp.zeros((samples.shape[0], gan.latent_size))
+    tasks = tuple(term for task in gan.tasks if (term := getattr(task, role)) is not None)
+    if role == "critic":
+        penalty = () if gan.penalty is None else (gan.penalty,)
+        observer = (gan.augment.term,) if gan.augment and gan.augment.term else ()
+        return (Term(ADVERSARIAL, partial(_critic_loss, gan.loss), gan.adversarial_weight),
+                *penalty, *tasks, *observer, *gan.critic_terms)
+    steepness = () if gan.penalty else (Term("input_gradient", _steepness, 0.0, report=report_norms),)
+    return (Term(ADVERSARIAL, partial(_generator_loss, gan.loss), gan.adversarial_weight),
+            *steepness, *tasks, *gan.generator_terms)
 
-    generator_variables = gan.generator.init(
-        keys.stream(key, "generator"), latents, condition, train=False)
-    fake = jax.eval_shape(
-        lambda v: gan.generator.apply(v, latents, condition, train=False), generator_variables)
-    if fake.shape != samples.shape:
-        raise ValueError(f"the generator makes samples of shape {fake.shape[1:]}, the data has "
-                         f"{samples.shape[1:]}: give the generator that shape")
 
-    critic_variables = gan.critic.init(keys.stream(key, "critic"), samples, condition, train=False)
-    _, heads = jax.eval_shape(lambda v: scores_and_heads(
-        gan.critic.apply(v, samples, condition, train=False), samples), critic_variables)
-    _check_tasks(gan, samples, condition, heads)
-    check_penalised(gan, critic_variables)
+def _critic_loss(loss: AdversarialLoss, view: View, state: PyTree) -> Value:
+    real, fake = view.real.scores, view.fake.scores
+    scores = view.gather((real, fake)) if loss.across_batch else (real, fake)
+    return Value(loss.critic(*scores), {"wasserstein": real.mean() - fake.mean(),
+                                        "real_score": real.mean(), "fake_score": fake.mean()})
 
-    return GANState(
-        step=jnp.zeros((), jnp.int32),
-        generator=_network_state(gan, "generator", generator_variables, gan.generator_optimizer),
-        critic=_network_state(gan, "critic", critic_variables, gan.critic_optimizer),
-        ema=None if gan.ema_decay is None else jax.tree.map(jnp.copy, generator_variables),
-    )
+
+def _generator_loss(loss: AdversarialLoss, view: View, state: PyTree) -> Array:
+    scores = (view.real.scores, view.fake.scores)
+    return loss.generator(*(view.gather(scores) if loss.across_batch else scores))
+
+
+def _steepness(view: View, state: PyTree) -> Value:
+    """The norms of the critic's gradient at fakes, for critics that no penalty takes them of."""
+    gradients = jax.grad(lambda shown: view.judge(
+        shown, view.fake.condition, kind="fake").scores.sum())(jax.lax.stop_gradient(view.fake.shown))
+    return Value(None, norm_moments(jax.vmap(optax.tree.norm)(gradients)))
 
 
 def sample(
@@ -173,7 +168,7 @@ def sample(
     condition: PyTree | None = None,
     *,
     use_ema: bool = True,
-) -> Array:
+) -> PyTree:
     """Draws samples, [num_samples, ...], from the averaged generator if there is one.
 
     Sample i depends on the key and on i alone, not on `num_samples`.
@@ -194,48 +189,78 @@ def sample(
 def generate(
     gan: GAN,
     state: GANState,
-    latents: Array,
+    latents: PyTree,
     condition: PyTree | None = None,
     *,
     use_ema: bool = True,
-) -> Array:
-    """Maps given latents, [batch, latent_size], to samples: for fixed grids and interpolations."""
-    if latents.ndim != 2 or latents.shape[1] != gan.latent_size:
-        raise ValueError(f"latents must have shape [batch, {gan.latent_size}]; got {latents.shape}")
+) -> PyTree:
+    """Maps given latents, like those of `draw_latents`, to samples: for fixed grids, interpolations."""
+    expected = jax.eval_shape(lambda: draw_latents(gan, jax.random.key(0), 1))
+    here, there = (jax.tree.map(lambda x: tuple(x.shape[1:]), tree) for tree in (latents, expected))
+    if here != there:
+        if isinstance(there, tuple) and len(there) == 1 and hasattr(latents, "shape"):
+            raise ValueError(f"latents must have shape [batch, {there[0]}]; got {latents.shape}")
+        raise ValueError(f"latents must be as the prior draws them, of shapes [batch, *{there}]; got "
+                         f"{jax.tree.map(jnp.shape, latents)}")
     averaged = use_ema and state.ema is not None
     variables = state.ema if averaged else state.generator.variables
-    return gan.generator.apply(variables, latents, condition, train=False)
+    samples, _ = samples_and_heads(gan.generator.apply(variables, latents, condition, train=False))
+    return gan.lower(samples) if gan.lower else samples
 
 
-def draw_latents(gan: GAN, key: Key, count: int) -> Array:
-    """Draws latents z ~ N(0, I), [count, latent_size], each from its own example's key."""
-    return keys.normal(keys.per_example(key, count), (gan.latent_size,))
-
-
-def scores_and_heads(judgement: Array | tuple[Array, dict[str, Array]], samples: Array
-                     ) -> tuple[Array, dict[str, Array]]:
-    """Returns what a critic has returned for samples as scores and heads, {} if it has none.
-
-    Raises:
-        ValueError: the scores aren't one per sample.
-    """
-    scores, heads = judgement if isinstance(judgement, tuple) else (judgement, {})
-    if scores.shape != samples.shape[:1]:
-        raise ValueError(f"the critic must return one score per sample, shape {samples.shape[:1]}; "
-                         f"got {scores.shape}: squeeze the last axis")
-    return scores, heads
-
-
-def base_weights(gan: GAN, role: str) -> dict[str, float]:
-    """Returns the weights that the terms of a network's loss start with, but for those of weight 0.
+def draw_latents(gan: GAN, key: Key, count: int) -> PyTree:
+    """Draws latents from the prior, [count, ...], each from its own example's key.
 
     Args:
         gan: the specification.
-        role: "critic" or "generator".
+        key: one typed key, or one for each example, [count].
+        count: how many.
     """
-    weights = {ADVERSARIAL: gan.adversarial_weight} | {
-        task.name: getattr(task, f"{role}_weight") for task in gan.tasks if getattr(task, role)}
-    return {name: weight for name, weight in weights.items() if weight > 0}
+    example_keys = keys.per_example(key, count)
+    if gan.prior is None:
+        return keys.normal(example_keys, (gan.latent_size,))
+    return gan.prior(example_keys)
+
+
+def judge(gan: GAN, state: GANState, samples: PyTree, condition: PyTree | None = None) -> Judgement:
+    """Returns what the critic says of samples, reals or fakes: scores [batch], and heads by name.
+
+    In evaluation mode: nothing is drawn and no statistics change. A critic that scores packs gives a
+    score for each of them.
+
+    Args:
+        gan: the specification.
+        state: its state.
+        samples: like the data, [batch, ...].
+        condition: what they are conditioned on, a pytree of arrays [batch, ...].
+
+    Raises:
+        ValueError: the critic doesn't give one score for each.
+    """
+    samples = gan.lift(samples) if gan.lift else samples
+    if gan.augment is not None:
+        samples, condition = gan.augment.quiet(samples), gan.augment.condition(condition)
+    return scores_and_heads(
+        gan.critic.apply(state.critic.variables, samples, condition, train=False), samples)
+
+
+def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:
+    """Returns what a critic has returned for what it was shown as scores and heads, {} if it has none.
+
+    Raises:
+        ValueError: the scores aren't one for each.
+    """
+    scores, heads = judgement if isinstance(judgement, tuple) else (judgement, {})
+    count = batch_size(shown)
+    if jnp.shape(scores) != (count,):
+        raise ValueError(f"the critic must return one score per sample, shape {(count,)}; "
+                         f"got {jnp.shape(scores)}: squeeze the last axis")
+    return Judgement(scores, heads)
+
+
+def samples_and_heads(generated: PyTree) -> WithHeads:
+    """Returns what a generator has returned as samples and heads, {} if it has none."""
+    return generated if isinstance(generated, WithHeads) else WithHeads(generated, {})
 
 
 def has_batch_statistics(variables: PyTree) -> bool:
@@ -246,41 +271,8 @@ def has_batch_statistics(variables: PyTree) -> bool:
 
 def check_penalised(gan: GAN, critic_variables: PyTree) -> None:
     """Raises ValueError for a penalty on a critic that doesn't score each sample by itself."""
-    if gan.penalty is not None and has_batch_statistics(critic_variables):
+    if (any(isinstance(term.value, Penalty) for term in terms_of(gan, "critic"))
+            and has_batch_statistics(critic_variables)):
         raise ValueError(
             "a gradient penalty is not defined for a critic with batch normalisation, which scores "
             "no sample by itself: use layer or spectral normalisation, or no penalty")
-
-
-def _check_tasks(gan: GAN, samples: Array, condition: PyTree, heads: dict[str, Array]) -> None:
-    """Raises an error for a task that can't be computed from such batches and heads."""
-    def see(heads: dict[str, Array]) -> Seen:  # what is known of the condition stays known
-        return Seen(samples, condition, heads)
-
-    for task in gan.tasks:
-        if missing := [head for head in task.heads if head not in heads]:
-            raise ValueError(
-                f"the task {task.name} reads the critic's head {missing[0]!r}, but the critic returns "
-                f"{', '.join(map(repr, sorted(heads))) or 'scores alone'}: have it return "
-                "(scores, heads)")
-        for term in filter(None, (task.critic, task.generator)):
-            try:
-                value = jax.eval_shape(lambda heads, term=term: term(see(heads), see(heads)), heads)
-            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-                raise ValueError(f"the task {task.name} can't be computed for the condition "
-                                 f"{jax.tree.map(jnp.shape, condition)}: {error}") from error
-            if value.shape != ():
-                raise ValueError(f"the task {task.name} must give a scalar; got shape {value.shape}: "
-                                 "take the mean")
-
-
-def _network_state(gan: GAN, role: str, variables: PyTree, optimizer: optax.GradientTransformation
-                   ) -> NetworkState:
-    stats = {name: values for name, values in variables.items() if name != "params"}
-    params = variables.get("params", {})
-    return NetworkState(params, stats, optimizer.init(params), _weighting_state(gan, role))
-
-
-def _weighting_state(gan: GAN, role: str) -> PyTree:
-    base = base_weights(gan, role)
-    return gan.weighting.init(base) if len(base) > 1 else ()

@@ -5,11 +5,12 @@ from the example's index in the *global* batch, so that 1, 2 or 8 devices see th
 """
 
 import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from jaxgan.types import Array, Key
+from jaxgan.types import Array, Key, PyTree
 
 
 def stream(key: Key, name: str) -> Key:
@@ -30,6 +31,11 @@ def example_keys(key: Key, count: int, axis_name: str | None = None) -> Key:
     """
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+
+
+def device_key(key: Key, axis_name: str | None = None) -> Key:
+    """Returns a key of this device's own: what is drawn from it depends on the number of devices."""
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
 def per_example(key: Key, count: int) -> Key:
@@ -57,3 +63,12 @@ def normal(keys: Key, shape: tuple[int, ...]) -> Array:
 def uniform(keys: Key, shape: tuple[int, ...] = ()) -> Array:
     """Draws values uniform in [0, 1), [len(keys), *shape], each row from its own key."""
     return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+
+
+def by_leaf(draw: Callable[[Array, Key], Array], tree: PyTree, keys: Key) -> PyTree:
+    """Maps `draw(leaf, keys)` over arrays [batch, ...], each with keys [batch] of its own."""
+    leaves, structure = jax.tree.flatten(tree)
+    if len(leaves) == 1:
+        return structure.unflatten([draw(leaves[0], keys)])
+    return structure.unflatten([
+        draw(leaf, jax.vmap(jax.random.fold_in, (0, None))(keys, i)) for i, leaf in enumerate(leaves)])

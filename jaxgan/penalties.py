@@ -1,42 +1,59 @@
 """Penalties on the critic's gradient with respect to its input, and weight clipping.
 
-A penalty maps `(critic_fn, real, fake, key)` to `(value, norms)`: the scalar to add to the critic's
-loss, and the gradient norms it was computed from, [points], which cost nothing more and tell how
-well the constraint holds. `critic_fn` maps samples [batch, ...] to scores [batch] and must score
-each sample by itself. `key` is one key, or one key per sample (what the steps pass, so that a sample
-gets the same randomness on any number of devices).
+A penalty is a term of the critic, part of its adversarial loss. Its `value` is a `Penalty`, whose
+function `measure` maps `(critic_fn, real, fake, key)` to the scalar without its weight and the gradient
+norms that it was computed from, [points], which tell how well the constraint holds. `critic_fn` maps
+samples [batch, ...] to scores [batch] and must score each sample by itself; samples may be any pytree
+of arrays. `key` is one key, or one key per sample (what a view gives, so that a sample gets the same
+randomness on any number of devices).
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxgan import keys
-from jaxgan.types import Array, CriticFn, Key
+from jaxgan.terms import ADVERSARIAL, Term, Value, View
+from jaxgan.types import Array, CriticFn, Key, Metrics, PyTree, batch_size
+
+Weight = float | optax.Schedule
+Measure = Callable[[CriticFn, PyTree, PyTree, Key], tuple[Array, Array]]
 
 
-class PenaltyValue(NamedTuple):
-    """A penalty's scalar value and the input-gradient norms [points] where it took them."""
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """The value of a term: a penalty on what the critic was shown.
 
-    value: Array
-    norms: Array
+    Attributes:
+        name: of its random numbers.
+        measure: (critic_fn, real, fake, key) -> the scalar, and the norms [points].
+    """
+
+    name: str
+    measure: Measure
+
+    def __call__(self, view: View, state: PyTree) -> Value:
+        """The scalar, and the moments of the norms that `critic/input_gradient_mean` is made of."""
+        real, fake = view.real.shown, view.fake.shown
+        scalar, norms = self.measure(
+            lambda shown: view.judge(shown, view.real.condition, kind=self.name).scores,
+            real, fake, view.keys(self.name, batch_size(real)))
+        return Value(scalar, norm_moments(norms))
 
 
-Penalty = Callable[[CriticFn, Array, Array, Key], PenaltyValue]
-
-
-def interpolate(real: Array, fake: Array, key: Key) -> Array:
+def interpolate(real: PyTree, fake: PyTree, key: Key) -> PyTree:
     """Draws a point uniformly on the segment between each real sample and its fake partner.
 
-    `fake + u (real - fake)`, with one weight u ~ U[0, 1) for a whole sample.
+    `fake + u (real - fake)`, with one weight u ~ U[0, 1) for a whole sample, all its arrays included.
     Gulrajani et al. 2017 (arXiv 1704.00028), section 4, "Sampling distribution".
 
     Args:
-        real: [batch, ...].
-        fake: the same shape.
+        real: [batch, ...], or a pytree of such arrays.
+        fake: the same structure and shapes.
         key: one key, or one per sample.
 
     Raises:
@@ -44,18 +61,20 @@ def interpolate(real: Array, fake: Array, key: Key) -> Array:
         TypeError: the samples aren't floating point.
     """
     _check_samples(real, fake)
-    weights = keys.uniform(keys.per_example(key, real.shape[0]))
-    return fake + _over_samples(weights, real.ndim).astype(real.dtype) * (real - fake)
+    weights = keys.uniform(keys.per_example(key, batch_size(real)))
+    return jax.tree.map(lambda real, fake: fake + _over_samples(weights, real.ndim).astype(real.dtype)
+                        * (real - fake), real, fake)
 
 
-def gradient_norms(critic_fn: CriticFn, samples: Array) -> Array:
-    """Returns the norm of the critic's gradient at each sample, [batch], in float32.
+def gradient_norms(critic_fn: CriticFn, samples: PyTree) -> Array:
+    """Returns the norm of the critic's gradient at each sample, [batch], in float32 at least.
 
-    Euclidean over all axes but the first; zero, with zero derivative, where the gradient vanishes.
+    Euclidean over all axes but the first, of all arrays of a sample; zero, with zero derivative, where
+    the gradient vanishes.
 
     Args:
         critic_fn: samples [batch, ...] -> scores [batch].
-        samples: [batch, ...], of any rank.
+        samples: [batch, ...], of any rank, or a pytree of such arrays.
 
     Raises:
         ValueError: `critic_fn` does not return one score per sample.
@@ -63,57 +82,71 @@ def gradient_norms(critic_fn: CriticFn, samples: Array) -> Array:
     return _safe_sqrt(_squared_norms(critic_fn, samples))
 
 
+def norm_moments(norms: Array) -> Metrics:
+    """The mean and the mean square: they, not the standard deviation, can be averaged over devices.
+
+    The square is of the distance from 1, where a penalty drives the norms, to lose no digits there.
+    """
+    norms = jax.lax.stop_gradient(norms)
+    return {"mean": norms.mean(), "square": jnp.square(norms - 1.0).mean()}
+
+
+def report_norms(moments: Metrics, name: str = "critic/input_gradient") -> Metrics:
+    """From the moments to the metrics `NAME_mean` and `NAME_std`."""
+    variance = moments["square"] - jnp.square(moments["mean"] - 1.0)
+    return {f"{name}_mean": moments["mean"], f"{name}_std": jnp.sqrt(jnp.maximum(variance, 0.0))}
+
+
 def gradient_penalty(
-    weight: float = 10.0, target: float = 1.0, one_sided: bool = False
-) -> Penalty:
+    weight: Weight = 10.0, target: float = 1.0, one_sided: bool = False, *, name: str = "penalty"
+) -> Term:
     """WGAN-GP's penalty, `weight * E[(||grad D(x)|| - target)^2]` at interpolated samples x.
 
     Gulrajani et al. 2017 (arXiv 1704.00028), equation 3.
 
     Args:
-        weight: lambda; the paper takes 10 for images, 0.1 for its 2-D sets.
+        weight: lambda, or a schedule, iteration -> lambda; the paper takes 10 for images, 0.1 for its
+            2-D sets.
         target: the norm that is not penalised.
         one_sided: penalise only norms above `target` (section 4, "Two-sided penalty"; equation 8
             of Petzka et al. 2018, arXiv 1709.08894).
+        name: of the term: a critic with several penalties names them differently.
     """
-    _check_weight(weight)
-
-    def penalty(critic_fn: CriticFn, real: Array, fake: Array, key: Key) -> PenaltyValue:
+    def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
         norms = gradient_norms(critic_fn, interpolate(real, fake, key))
         excess = jax.nn.relu(norms - target) if one_sided else norms - target
-        return PenaltyValue(weight * jnp.square(excess).mean(), norms)
+        return jnp.square(excess).mean(), norms
 
-    return penalty
+    return _term(name, weight, measure)
 
 
-def zero_centered(weight: float = 10.0) -> Penalty:
+def zero_centered(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
     """The zero-centred penalty on interpolates, `weight * E[||grad D(x)||^2]`.
 
-    Thanh-Tung et al. 2019 (arXiv 1902.03984), equation 6.
+    Thanh-Tung et al. 2019 (arXiv 1902.03984), equation 6. Arguments as for `gradient_penalty`.
     """
-    _check_weight(weight)
-    return _squared(weight, lambda real, fake, key: interpolate(real, fake, key))
+    return _squared(name, weight, interpolate)
 
 
-def r1(weight: float = 10.0) -> Penalty:
+def r1(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
     """The zero-centred penalty on reals, `weight/2 * E[||grad D(real)||^2]`.
 
-    Mescheder et al. 2018 (arXiv 1801.04406), equation 9, where the weight is called gamma.
+    Mescheder et al. 2018 (arXiv 1801.04406), equation 9, where the weight is called gamma. Arguments as
+    for `gradient_penalty`.
     """
-    _check_weight(weight)
-    return _squared(weight / 2, lambda real, fake, key: real)
+    return _squared(name, _half(weight), lambda real, fake, key: real)
 
 
-def r2(weight: float = 10.0) -> Penalty:
+def r2(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
     """The zero-centred penalty on fakes, `weight/2 * E[||grad D(fake)||^2]`.
 
-    Mescheder et al. 2018 (arXiv 1801.04406), equation 10.
+    Mescheder et al. 2018 (arXiv 1801.04406), equation 10. Arguments as for `gradient_penalty`.
     """
-    _check_weight(weight)
-    return _squared(weight / 2, lambda real, fake, key: fake)
+    return _squared(name, _half(weight), lambda real, fake, key: fake)
 
 
-def dragan(weight: float = 10.0, noise: float = 0.5, target: float = 1.0) -> Penalty:
+def dragan(weight: Weight = 10.0, noise: float = 0.5, target: float = 1.0, *,
+           name: str = "penalty") -> Term:
     """DRAGAN's penalty, `weight * E[(||grad D(real + e)|| - target)^2]`, `e ~ N(0, noise^2)`.
 
     Kodali et al. 2017 (arXiv 1705.07215), section 2.4. The noise is the paper's: Gaussian, of a
@@ -121,48 +154,59 @@ def dragan(weight: float = 10.0, noise: float = 0.5, target: float = 1.0) -> Pen
     which would make a sample's noise depend on the others and on the number of devices.
 
     Args:
-        weight: lambda.
+        weight: lambda, or a schedule.
         noise: the noise's standard deviation, in units of the samples.
         target: the norm that is not penalised.
+        name: as for `gradient_penalty`.
     """
-    _check_weight(weight)
-
-    def penalty(critic_fn: CriticFn, real: Array, fake: Array, key: Key) -> PenaltyValue:
-        del fake
+    def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
         norms = gradient_norms(critic_fn, add_noise(real, key, noise))
-        return PenaltyValue(weight * jnp.square(norms - target).mean(), norms)
+        return jnp.square(norms - target).mean(), norms
 
-    return penalty
+    return _term(name, weight, measure)
 
 
-def combine(*penalties: Penalty) -> Penalty:
-    """Adds penalties up: values are summed, norms concatenated; `combine(p)` is `p`.
+def combine(*penalties: Term) -> Term:
+    """Adds penalties up as one term: values are summed, norms concatenated; `combine(p)` is `p`.
 
     Each penalty draws from a key of its own. R3GAN uses `combine(r1(gamma), r2(gamma))`.
+
+    Raises:
+        ValueError: there is none, or one that isn't of this module, is lazy or has a weight that
+            follows a
+            schedule: a critic may have several (`GAN.critic_terms`).
     """
     if not penalties:
         raise ValueError("combine needs at least one penalty; leave the GAN's penalty None instead")
     if len(penalties) == 1:
         return penalties[0]
+    measures = [penalty.value.measure if isinstance(penalty.value, Penalty) else None
+                for penalty in penalties]
+    for penalty, measure in zip(penalties, measures, strict=True):
+        if measure is None or callable(penalty.weight) or penalty.every > 1:
+            raise ValueError(f"combine adds penalties with fixed weights, due in every update; "
+                             f"{penalty.name} is none: give it to the GAN as one of its critic_terms")
 
-    def penalty(critic_fn: CriticFn, real: Array, fake: Array, key: Key) -> PenaltyValue:
-        sample_keys = keys.per_example(key, real.shape[0])
+    def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
+        sample_keys = keys.per_example(key, batch_size(real))
         parts = [part(critic_fn, real, fake, jax.vmap(jax.random.fold_in, (0, None))(sample_keys, i))
-                 for i, part in enumerate(penalties)]
-        return PenaltyValue(sum(part.value for part in parts),
-                            jnp.concatenate([part.norms for part in parts]))
+                 for i, part in enumerate(measures)]
+        return (sum(penalty.weight * scalar
+                    for penalty, (scalar, _) in zip(penalties, parts, strict=True)),
+                jnp.concatenate([norms for _, norms in parts]))
 
-    return penalty
+    return _term(penalties[0].name, 1.0, measure)
 
 
-def add_noise(samples: Array, key: Key, scale: Array | float) -> Array:
-    """Adds Gaussian noise of standard deviation `scale` to samples [batch, ...].
+def add_noise(samples: PyTree, key: Key, scale: Array | float) -> PyTree:
+    """Adds Gaussian noise of standard deviation `scale` to samples [batch, ...], or a pytree of arrays.
 
     On the critic's input it is "instance noise": Sonderby et al. 2017 (arXiv 1610.04490), section
     2.4; Arjovsky & Bottou 2017 (arXiv 1701.04862), section 3.
     """
-    noise = keys.normal(keys.per_example(key, samples.shape[0]), samples.shape[1:])
-    return samples + (scale * noise).astype(samples.dtype)
+    sample_keys = keys.per_example(key, batch_size(samples))
+    return keys.by_leaf(lambda x, key: x + (scale * keys.normal(key, x.shape[1:])).astype(x.dtype),
+                        samples, sample_keys)
 
 
 def clip_weights(limit: float = 0.01) -> optax.GradientTransformation:
@@ -185,29 +229,48 @@ def clip_weights(limit: float = 0.01) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _squared(weight: float, points: Callable[[Array, Array, Key], Array]) -> Penalty:
+def _term(name: str, weight: Weight, measure: Measure) -> Term:
+    if not callable(weight) and not weight >= 0:
+        raise ValueError(f"weight must not be negative; got {weight}")
+    norms = "input_gradient" if name == "penalty" else f"{name}_input_gradient"
+    return Term(name, Penalty(name, measure), weight, part_of=ADVERSARIAL,
+                report=partial(report_norms, name=norms))
+
+
+def _squared(name: str, weight: Weight, points: Callable[[PyTree, PyTree, Key], PyTree]) -> Term:
     """The penalty `weight * E[||grad D(x)||^2]` at x = points(real, fake, key)."""
 
-    def penalty(critic_fn: CriticFn, real: Array, fake: Array, key: Key) -> PenaltyValue:
+    def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
         squares = _squared_norms(critic_fn, points(real, fake, key))
-        return PenaltyValue(weight * squares.mean(), _safe_sqrt(squares))
+        return squares.mean(), _safe_sqrt(squares)
 
-    return penalty
+    return _term(name, weight, measure)
 
 
-def _squared_norms(critic_fn: CriticFn, samples: Array) -> Array:
+def _half(weight: Weight) -> Weight:
+    return (lambda step: weight(step) / 2) if callable(weight) else weight / 2
+
+
+def _squared_norms(critic_fn: CriticFn, samples: PyTree) -> Array:
     _check_floating("samples", samples)
+    count = batch_size(samples)
 
-    def summed_scores(samples: Array) -> Array:
+    def summed_scores(samples: PyTree) -> Array:
         scores = critic_fn(samples)
-        if scores.shape != (samples.shape[0],):
-            raise ValueError("the critic must return one score per sample, shape "
-                             f"({samples.shape[0]},); got {scores.shape}: squeeze the last axis")
-        return scores.astype(jnp.float32).sum()
+        if scores.shape != (count,):
+            raise ValueError(f"the critic must return one score per sample, shape ({count},); got "
+                             f"{scores.shape}: squeeze the last axis")
+        return _precise(scores).sum()
 
     # A sample's gradient doesn't depend on the others, so one gradient of the sum serves them all.
-    gradients = jax.grad(summed_scores)(samples.astype(jnp.float32))
-    return jnp.square(gradients).sum(axis=tuple(range(1, gradients.ndim)))
+    gradients = jax.grad(summed_scores)(jax.tree.map(_precise, samples))
+    return reduce(jnp.add, (jnp.square(leaf).sum(axis=tuple(range(1, leaf.ndim)))
+                            for leaf in jax.tree.leaves(gradients)))
+
+
+def _precise(x: Array) -> Array:
+    """The array in float32 at least: squares of half precision underflow."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _safe_sqrt(squares: Array) -> Array:
@@ -220,18 +283,15 @@ def _over_samples(values: Array, ndim: int) -> Array:
     return values.reshape(values.shape + (1,) * (ndim - 1))  # [batch, 1, ..., 1]
 
 
-def _check_samples(real: Array, fake: Array) -> None:
+def _check_samples(real: PyTree, fake: PyTree) -> None:
     _check_floating("real", real)
     _check_floating("fake", fake)
-    if real.shape != fake.shape:
-        raise ValueError(f"real and fake must have the same shape; got {real.shape} and {fake.shape}")
+    shapes = [jax.tree.map(jnp.shape, samples) for samples in (real, fake)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("real and fake must have the same shape; got {} and {}".format(*shapes))
 
 
-def _check_floating(name: str, samples: Array) -> None:
-    if not jnp.issubdtype(samples.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating point; got {samples.dtype}: scale the pixels first")
-
-
-def _check_weight(weight: float) -> None:
-    if not weight >= 0:
-        raise ValueError(f"weight must not be negative; got {weight}")
+def _check_floating(name: str, samples: PyTree) -> None:
+    for leaf in jax.tree.leaves(samples):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"{name} must be floating point; got {leaf.dtype}: scale the pixels first")

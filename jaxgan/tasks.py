@@ -1,9 +1,9 @@
 """Auxiliary tasks: terms that are added to the losses of critic and generator.
 
 A critic that has tasks returns `(scores, heads)`, the heads being a dict of predictions by name. A task
-says which heads it reads, and gives a term for either network, or none. Both terms see what the critic
-was shown and what it predicted for it; the condition of the i-th fake is that of the i-th real, unless
-the GAN has a `generator_condition`.
+is a pair of terms, one for either network, or one alone. Both see what the critic was shown and what it
+predicted for it; the condition of the i-th fake is that of the i-th real, unless the GAN has a
+`generator_condition`.
 """
 
 from collections.abc import Callable
@@ -14,44 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgan.terms import Seen, Term, View, check_weight
 from jaxgan.types import Array, PyTree
 
-
-class Seen(NamedTuple):
-    """Samples, and what the critic predicts for them.
-
-    Attributes:
-        samples: [batch, ...].
-        condition: the batch's.
-        heads: the critic's predictions by name, each [batch, ...].
-    """
-
-    samples: Array
-    condition: PyTree
-    heads: dict[str, Array]
-
-
-TaskLoss = Callable[[Seen, Seen], Array]  # (real, fake) -> scalar
+Weight = float | optax.Schedule
 
 
 class Task(NamedTuple):
     """A term of the critic's loss, or of the generator's, or one of each.
 
     Attributes:
-        name: of its metrics, `critic/NAME` and `generator/NAME`, which are without the weights.
-        heads: the critic's predictions that it reads.
         critic: what the critic minimises besides; None for nothing.
         generator: what the generator minimises besides; None for nothing.
-        critic_weight: of the critic's term.
-        generator_weight: of the generator's term.
     """
 
-    name: str
-    heads: tuple[str, ...]
-    critic: TaskLoss | None
-    generator: TaskLoss | None
-    critic_weight: float = 1.0
-    generator_weight: float = 1.0
+    critic: Term | None = None
+    generator: Term | None = None
 
 
 def _whole(condition: PyTree) -> PyTree:
@@ -59,7 +37,7 @@ def _whole(condition: PyTree) -> PyTree:
 
 
 def classification(*, head: str = "class", label: Callable[[PyTree], Array] = _whole,
-                   critic_weight: float = 1.0, generator_weight: float = 0.1,
+                   critic_weight: Weight = 1.0, generator_weight: Weight = 0.1,
                    fake_weight: float = 0.0,
                    sample_weight: Callable[[PyTree], Array] | None = None) -> Task:
     """AC-GAN: the critic classifies reals, and the generator wants its fakes classified as asked for.
@@ -69,9 +47,9 @@ def classification(*, head: str = "class", label: Callable[[PyTree], Array] = _w
     weights are apart, as in the public code of Gulrajani et al. 2017 (arXiv 1704.00028).
 
     Args:
-        head: its name.
+        head: its name, and that of the terms.
         label: condition -> classes, int [batch].
-        critic_weight: of the critic's term.
+        critic_weight: of the critic's term, a number or a schedule.
         generator_weight: of the generator's.
         fake_weight: of fakes in the critic's term, beside the reals' 1.
         sample_weight: None, or condition -> how much each real counts in the critic's term, [batch]: 0
@@ -85,7 +63,7 @@ def classification(*, head: str = "class", label: Callable[[PyTree], Array] = _w
 
 
 def localisation(*, head: str = "box", box: Callable[[PyTree], Array] = _whole,
-                 critic_weight: float = 1.0, generator_weight: float = 0.1,
+                 critic_weight: Weight = 1.0, generator_weight: Weight = 0.1,
                  fake_weight: float = 0.0,
                  sample_weight: Callable[[PyTree], Array] | None = None) -> Task:
     """The critic locates the object of reals, and the generator wants it found where it was asked for.
@@ -109,21 +87,20 @@ def localisation(*, head: str = "box", box: Callable[[PyTree], Array] = _whole,
     return _read(head, loss, critic_weight, generator_weight, fake_weight, sample_weight)
 
 
-def _read(head: str, loss: Callable[..., Array], critic_weight: float, generator_weight: float,
+def _read(head: str, loss: Callable[..., Array], critic_weight: Weight, generator_weight: Weight,
           fake_weight: float, sample_weight: Callable[[PyTree], Array] | None) -> Task:
     """The critic learns to read something, and the generator wants it read in its fakes."""
-    _check_weight(head, fake_weight)
+    check_weight(head, fake_weight)
 
-    def critic(real: Seen, fake: Seen) -> Array:
-        known = loss(real, sample_weight)
-        return known + fake_weight * loss(fake) if fake_weight else known
+    def critic(view: View, state: PyTree) -> Array:
+        known = loss(view.real, sample_weight)
+        return known + fake_weight * loss(view.fake) if fake_weight else known
 
-    return _checked(Task(head, (head,), critic, lambda real, fake: loss(fake), critic_weight,
-                         generator_weight))
+    return _task(head, critic, lambda view, state: loss(view.fake), critic_weight, generator_weight)
 
 
 def reconstruction(*, order: int = 1, mask: Callable[[PyTree], Array] | None = None,
-                   weight: float = 1.0) -> Task:
+                   weight: Weight = 1.0) -> Task:
     """The i-th fake is to be the i-th real: the mean of |real - fake|, or of its square.
 
     Pathak et al. 2016 (arXiv 1604.07379), equation 1, for masked images.
@@ -131,7 +108,7 @@ def reconstruction(*, order: int = 1, mask: Callable[[PyTree], Array] | None = N
     Args:
         order: 1 or 2.
         mask: None, or condition -> weights of the pixels, broadcastable to the samples, of which the
-            weighted mean is taken (by each device, of its part): 1 where the loss is to look.
+            weighted mean over the batch is taken: 1 where the loss is to look.
         weight: of the generator's term.
 
     Raises:
@@ -140,22 +117,23 @@ def reconstruction(*, order: int = 1, mask: Callable[[PyTree], Array] | None = N
     if order not in (1, 2):
         raise ValueError(f"order must be 1 or 2; got {order}")
 
-    def loss(real: Seen, fake: Seen) -> Array:
-        errors = jnp.abs(real.samples - fake.samples) ** order
+    def loss(view: View, state: PyTree) -> Array:
+        errors = jnp.abs(view.real.samples - view.fake.samples) ** order
         if mask is None:
             return errors.mean()
-        weights = mask(real.condition)
+        weights = mask(view.real.condition)
         if weights.ndim != errors.ndim or any(size not in (1, full) for size, full in zip(
                 weights.shape, errors.shape, strict=True)):
             raise ValueError(f"the mask of reconstruction must have the samples' shape {errors.shape}, "
                              f"or 1 in place of some sizes; got {weights.shape}")
         weights = jnp.broadcast_to(weights, errors.shape)
-        return (weights * errors).sum() / jnp.maximum(weights.sum(), 1.0)
+        total = view.mean(weights.sum())  # of all devices: the quotient of means is no mean of quotients
+        return (weights * errors).sum() / jnp.where(total > 0, total, 1.0)
 
-    return _checked(Task("reconstruction", (), None, loss, 0.0, weight))
+    return _task("reconstruction", None, loss, 0.0, weight)
 
 
-def feature_matching(*, head: str = "features", weight: float = 1.0) -> Task:
+def feature_matching(*, head: str = "features", weight: Weight = 1.0) -> Task:
     """The generator matches the mean of the critic's features: |E f(real) - E f(fake)|^2.
 
     Salimans et al. 2016 (arXiv 1606.03498), section 3.1.
@@ -164,14 +142,15 @@ def feature_matching(*, head: str = "features", weight: float = 1.0) -> Task:
         head: the features, [batch, ...].
         weight: of the generator's term.
     """
-    def loss(real: Seen, fake: Seen) -> Array:
-        return jnp.square(real.heads[head].mean(axis=0) - fake.heads[head].mean(axis=0)).sum()
+    def loss(view: View, state: PyTree) -> Array:
+        difference = view.real.heads[head].mean(axis=0) - view.fake.heads[head].mean(axis=0)
+        return jnp.square(view.mean(difference)).sum()
 
-    return _checked(Task("feature_matching", (head,), None, loss, 0.0, weight))
+    return _task("feature_matching", None, loss, 0.0, weight)
 
 
 def mutual_information(*, head: str = "code", code: Callable[[PyTree], Array] = _whole,
-                       weight: float = 1.0) -> Task:
+                       weight: Weight = 1.0) -> Task:
     """InfoGAN: both networks make the code that a fake was drawn for legible to the critic.
 
     -E log Q(code | fake), up to a constant: the cross-entropy of logits for an integer code, [batch];
@@ -183,14 +162,14 @@ def mutual_information(*, head: str = "code", code: Callable[[PyTree], Array] = 
         code: condition -> the code.
         weight: of both terms.
     """
-    def loss(real: Seen, fake: Seen) -> Array:
-        wanted, predicted = code(fake.condition), fake.heads[head]
+    def loss(view: View, state: PyTree) -> Array:
+        wanted, predicted = code(view.fake.condition), view.fake.heads[head]
         if jnp.issubdtype(wanted.dtype, jnp.integer):
             return cross_entropy(predicted, wanted)
         _check_same_shape(head, predicted, wanted)
         return jnp.square(predicted - wanted).sum(axis=-1).mean() / 2
 
-    return _checked(Task(head, (head,), loss, loss, weight, weight))
+    return _task(head, loss, loss, weight, weight)
 
 
 def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = None) -> Array:
@@ -291,12 +270,11 @@ def _check_same_shape(name: str, predicted: Array, wanted: Array) -> None:
                          f"{wanted.shape}: give them the same")
 
 
-def _checked(task: Task) -> Task:
-    _check_weight(task.name, task.critic_weight)
-    _check_weight(task.name, task.generator_weight)
-    return task
-
-
-def _check_weight(name: str, weight: float) -> None:
-    if not 0.0 <= weight < jnp.inf:
-        raise ValueError(f"the weight of {name} must be a number from 0 on; got {weight}")
+def _task(name: str, critic: Callable[[View, PyTree], Array] | None,
+          generator: Callable[[View, PyTree], Array], critic_weight: Weight, generator_weight: Weight
+          ) -> Task:
+    for weight in (critic_weight, generator_weight):
+        if not callable(weight):
+            check_weight(name, weight)
+    return Task(critic and Term(name, critic, critic_weight),
+                Term(name, generator, generator_weight))

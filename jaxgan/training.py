@@ -1,4 +1,7 @@
-"""The training loop: many iterations a dispatch, and between them logs, samples and checkpoints."""
+"""The training loop: many steps a dispatch, and between them logs, samples and checkpoints.
+
+It doesn't know what it trains: a `jaxgan.loops.Game` says that, and a GAN gives one.
+"""
 
 import dataclasses
 import math
@@ -6,10 +9,11 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +22,15 @@ from tqdm import tqdm
 
 from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
-from jaxgan.data import Part, Source, windows
+from jaxgan.data import Part, Source, in_memory, pixels, windows
 from jaxgan.digests import leaf_digests, params_digest
 from jaxgan.evaluation import is_better_higher
-from jaxgan.gan import GAN, GANState, init_state
+from jaxgan.gan import GAN
+from jaxgan.loops import Game, draw_batches, run_steps
 from jaxgan.parallel import agreed, data_parallel
+from jaxgan.pictures import grid
 from jaxgan.runs import Run, read_result
-from jaxgan.steps import draw_batches, train_steps
+from jaxgan.steps import game as game_of
 from jaxgan.types import Batch, PyTree
 
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
@@ -53,8 +59,59 @@ class _Abandoned(Exception):
     """An evaluation is not to be finished: a signal came (its number), or the time is over (0)."""
 
 
-Evaluate = Callable[[GANState, Callable[[], None]], dict[str, float]]
-Picture = Callable[[GANState], np.ndarray | str]  # uint8 [height, width, 3], or text
+State = Any  # a game's
+Evaluate = Callable[[State, Callable[[], None]], dict[str, float]]
+Picture = Callable[[State], np.ndarray | str]  # uint8 [height, width, 3], or text
+
+
+class Moment(NamedTuple):
+    """When a callback is called.
+
+    Attributes:
+        kind: "log", "evaluation" or "checkpoint": what has just been done.
+        step: the number of the step.
+        state: its state.
+        metrics: the last step's metrics, with those of an evaluation.
+        rows: all that was logged so far, a dict with "step" and numbers by name for each log point, in a
+            resumed run those of before, too.
+    """
+
+    kind: str
+    step: int
+    state: State
+    metrics: dict[str, float]
+    rows: list[dict[str, float]]
+
+
+Callback = Callable[[Moment], bool | None]  # True stops the run, with a checkpoint
+
+
+def early_stopping(metric: str, patience: int, *, highest: bool = False) -> Callback:
+    """Returns a callback that stops a run when a metric has not improved for so many evaluations.
+
+    It counts in what was logged, so that a run that is killed and resumed stops where it would have.
+
+    Args:
+        metric: its name.
+        patience: evaluations without a better value, at least 1.
+        highest: whether higher is better.
+
+    Raises:
+        ValueError: `patience` is below 1; when it is called, no metric has this name.
+    """
+    if patience < 1:
+        raise ValueError(f"patience must be at least 1; got {patience}")
+
+    def callback(moment: Moment) -> bool:
+        if moment.kind != "evaluation":
+            return False
+        if metric not in moment.metrics:
+            raise ValueError(f"early stopping watches {metric!r}, which is no metric of this run: "
+                             f"choose from {', '.join(sorted(moment.metrics))}")
+        values = [row[metric] if highest else -row[metric] for row in moment.rows if metric in row]
+        return len(values) - 1 - values.index(max(values)) >= patience
+
+    return callback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,27 +119,27 @@ class Plan:
     """How long to train and how often to report.
 
     Attributes:
-        steps: iterations in all; one is n_critic critic updates and one generator update.
-        batch_size: samples in a critic update, over all devices.
-        n_critic: critic updates in an iteration.
+        steps: how many in all.
+        batch_size: samples in a batch, over all devices.
+        batches_per_step: batches that a step consumes; of a GAN the critic's updates in a step, which
+            ends with one of the generator (n_critic).
         seed: of everything random.
-        log_every: iterations between two log points.
-        sample_every: iterations between two looks at samples; 0 for one at the end only.
-        eval_every: iterations between two evaluations, the last one at the end; 0 for none.
-        checkpoint_every: iterations between two checkpoints; 0 for one at the end only.
+        log_every: steps between two log points.
+        sample_every: steps between two looks at samples; 0 for one at the end only.
+        eval_every: steps between two evaluations, the last one at the end; 0 for none.
+        checkpoint_every: steps between two checkpoints; 0 for one at the end only.
         keep: how many of the latest checkpoints to keep.
         best_metric: None, or the metric whose lowest value (highest, of a score) marks the checkpoint
             to keep as well; with evaluations there is a checkpoint at each of them.
         devices: how many devices to use; 0 for all. On several processes it is all of theirs.
-        fakes_at_once: as for `train_step`.
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
             checkpoint with other random numbers, at most three times in a run.
         max_hours: stop after so long, with a checkpoint; 0 for no limit.
     """
 
     steps: int
-    batch_size: int
-    n_critic: int
+    batch_size: int = 64
+    batches_per_step: int = 1
     seed: int = 0
     log_every: int = 100
     sample_every: int = 1000
@@ -91,12 +148,11 @@ class Plan:
     keep: int = 3
     best_metric: str | None = None
     devices: int = 0
-    fakes_at_once: bool = False
     on_nan: str = "stop"
     max_hours: float = 0.0
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "n_critic", "log_every", "keep"):
+        for name in ("steps", "batch_size", "batches_per_step", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         for name in ("sample_every", "eval_every", "checkpoint_every", "devices", "seed", "max_hours"):
@@ -131,40 +187,49 @@ class Plan:
 def example_batch(source: Source, size: int) -> Batch:
     """A batch of the source's shapes and dtypes, for `init_state`."""
     shapes = jax.eval_shape(
-        lambda arrays: draw_batches(source, arrays, jax.random.key(0), 0, n_critic=1, batch_size=size),
-        source.arrays)
+        lambda arrays: draw_batches(source, arrays, jax.random.key(0), 0, batches_per_step=1,
+                                    batch_size=size), source.arrays)
     return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shapes)
 
 
-def initial_state(gan: GAN, seed: int, example: Batch) -> GANState:
+def initial_state(game: Game, seed: int, example: Batch) -> State:
     """The state that training with this seed starts from."""
-    return jax.jit(partial(init_state, gan))(keys.stream(jax.random.key(seed), "init"), example)
+    return jax.jit(game.init)(keys.stream(jax.random.key(seed), "init"), example)
 
 
 def train(
-    gan: GAN,
-    source: Source,
-    run: Run,
-    plan: Plan,
+    game: GAN | Game,
+    source: Source | Batch | PyTree,
+    run: Run | str | Path,
+    plan: Plan | None = None,
     *,
     real: np.ndarray | str | None = None,
     picture: Picture | None = None,
     evaluate: Evaluate | None = None,
     resume: str | int | None = None,
-) -> tuple[GANState, dict]:
-    """Trains a GAN and writes the run's folder.
+    initial: Callable[[State], State] | None = None,
+    callbacks: Sequence[Callback] = (),
+    **planned: Any,
+) -> tuple[State, dict]:
+    """Trains a GAN, or a game of one's own, and writes the run's folder.
+
+    `train(gan, images, "runs/a", steps=500)` is enough.
 
     Args:
-        gan: the specification.
-        source: the data.
-        run: the folder.
+        game: a GAN, or what is to be trained in its place.
+        source: the data: a source, or arrays as `jaxgan.data.in_memory` takes them, samples or a
+            `Batch` of samples and their condition.
+        run: the folder, or where to make it.
         plan: how long, how often.
         real: a picture of real samples, uint8 [height, width, 3], or text.
-        picture: state -> the same of samples.
+        picture: state -> the same of samples; if `run` is a path, images are shown in a grid by default.
         evaluate: (state, tick) -> numbers about the state, logged every `plan.eval_every`. It calls
             `tick` often, which ends an evaluation that is interrupted: the resumed run begins with it.
         resume: None to start anew (in a folder without checkpoints), "latest" or a step to go on from
             there, "auto" for the latest if there is one.
+        initial: None, or what the first state is made into, by `jaxgan.transfer.warm_start` for example.
+        callbacks: called after each log point, evaluation and checkpoint; they can stop the run.
+        planned: the fields of `Plan`, in place of one.
 
     Returns:
         The final state and what `result.json` holds.
@@ -176,6 +241,15 @@ def train(
         NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
         Interrupted: SIGINT or SIGTERM came or the time was over; a checkpoint was saved first.
     """
+    if (plan is None) == (not planned):
+        raise ValueError("give a Plan or its fields, steps=500 for example; got "
+                         + ("neither" if plan is None else f"both, a Plan and {', '.join(planned)}"))
+    plan = plan or Plan(**planned)
+    game = game_of(game) if isinstance(game, GAN) else game
+    source = source if isinstance(source, Source) else in_memory(source)
+    if not isinstance(run, Run):
+        picture = picture or _default_picture(game, source, plan.seed)
+        run = _described_run(run, source, plan)
     if source.size is not None and plan.batch_size > source.size:
         raise ValueError(f"batch_size {plan.batch_size} is larger than the data set, which has "
                          f"{source.size} examples: choose a smaller one")
@@ -187,13 +261,14 @@ def train(
     try:
         resuming = _is_resuming(checkpoints, run, resume)
         with _signals() as received:
-            begin = partial(initial_state, gan, plan.seed, example_batch(source, plan.batch_size))
+            begin = partial(_begin, game, plan.seed, example_batch(source, plan.batch_size), initial)
             template = jax.eval_shape(begin)
             run.lock()
             state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming
                               else (begin(), 0))
             result = read_result(run.folder)
-            if result is not None and result["steps"] == int(state.step) == plan.steps:
+            if result is not None and result["steps"] == int(state.step) and (
+                    result["steps"] == plan.steps or (callbacks and result.get("stopped"))):
                 return state, result  # finished already
             checkpoints.discard_unfinished()
             while True:
@@ -201,8 +276,9 @@ def train(
                 if real is not None:
                     run.save_real(real)
                 try:
-                    state, result = _loop(gan, source, run, plan, checkpoints, state, retries, picture,
-                                          evaluate, _Watch(received, deadline))
+                    report = _Reporter(game, run, plan, checkpoints, retries, picture, evaluate,
+                                       _Watch(received, deadline), callbacks)
+                    state, result = _loop(source, report, state)
                     break
                 except NotFiniteError as error:
                     if plan.on_nan == "stop" or retries == _RETRIES:
@@ -222,6 +298,42 @@ def train(
             run.close()
 
 
+def _described_run(folder: str | Path, source: Source, plan: Plan) -> Run:
+    """A run with what is known of one that no experiment describes."""
+    condition = jax.tree.map(lambda x: [list(x.shape[1:]), str(x.dtype)],
+                             example_batch(source, 1).condition)
+    shape = source.sample_shape
+    settings = {"experiment": "train", **dataclasses.asdict(plan), "run_dir": str(folder),
+                "sample_shape": jax.tree.map(int, list(shape) if isinstance(shape, tuple) else shape),
+                "value_range": list(source.value_range), "num_classes": source.num_classes,
+                "condition": condition}
+    return Run(folder, settings, ("batch_size", "batches_per_step", "seed", "sample_shape", "condition"))
+
+
+def _default_picture(game: Game, source: Source, seed: int, count: int = 64) -> Picture | None:
+    """A grid of the same samples each time, if they are images that are drawn for no condition."""
+    shape = source.sample_shape
+    if (game.sample is None or not isinstance(shape, tuple) or len(shape) != 3 or shape[2] not in (1, 3)
+            or tuple(source.value_range) not in ((0, 1), (-1, 1))
+            or example_batch(source, 1).condition is not None):
+        return None
+    draw = jax.jit(lambda state: game.sample(state, keys.stream(jax.random.key(seed), "sample"), count))
+    return lambda state: grid(pixels(draw(state), source.value_range))
+
+
+def _begin(game: Game, seed: int, example: Batch, initial: Callable[[State], State] | None) -> State:
+    """The first state, which `initial` may change, but not in its structure."""
+    state = initial_state(game, seed, example)
+    if initial is None:
+        return state
+    changed = initial(state)
+    there, here = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (state, changed))
+    if there != here:
+        raise ValueError("initial must return a state of the same structure, shapes and dtypes as it is "
+                         "given")
+    return changed
+
+
 def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -> bool:
     steps = checkpoints.steps()
     if resume is None and steps:
@@ -232,8 +344,8 @@ def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -
     return bool(steps)
 
 
-def _start(begin: Callable[[], GANState], template: GANState, checkpoints: Checkpoints, plan: Plan,
-           resume: str | int) -> tuple[GANState, int]:
+def _start(begin: Callable[[], State], template: State, checkpoints: Checkpoints, plan: Plan,
+           resume: str | int) -> tuple[State, int]:
     """The state to go on from and how often the run had gone back by then."""
     if resume in ("auto", "latest"):
         state, retries = _newest(begin, template, checkpoints)
@@ -251,8 +363,8 @@ def _start(begin: Callable[[], GANState], template: GANState, checkpoints: Check
     return state, retries
 
 
-def _newest(begin: Callable[[], GANState], template: GANState,
-            checkpoints: Checkpoints) -> tuple[GANState, int]:
+def _newest(begin: Callable[[], State], template: State,
+            checkpoints: Checkpoints) -> tuple[State, int]:
     """The state of the newest good checkpoint, the initial one if there is none; and its retries."""
     state = checkpoints.restore_newest(template)
     if state is None:
@@ -281,6 +393,7 @@ class _Watch:
 class _Reporter:
     """What happens between two dispatches."""
 
+    game: Game
     run: Run
     plan: Plan
     checkpoints: Checkpoints
@@ -288,8 +401,10 @@ class _Reporter:
     picture: Picture | None
     evaluate: Evaluate | None
     watch: _Watch
+    callbacks: Sequence[Callback]
+    has_enough: bool = False  # a callback has stopped the run
 
-    def __call__(self, step: int, state: GANState, metrics: dict[str, float], stop: int | None = None,
+    def __call__(self, step: int, state: State, metrics: dict[str, float], stop: int | None = None,
                  *, saved: bool = False) -> dict[str, float]:
         """Does what is due at a step, and returns the metrics with those of an evaluation.
 
@@ -318,16 +433,20 @@ class _Reporter:
         is_scored = evaluating and stop is None
         if is_scored or (not evaluating and (self.plan.is_due(self.plan.log_every, step)
                                              or self.plan.is_due(self.plan.sample_every, step))):
-            self.run.log(step, metrics, leaf_digests(_params(state)))
+            self.run.log(step, metrics, leaf_digests(self.game.networks(state)))
+            self._tell("log", step, state, metrics)
+        if is_scored:
+            self._tell("evaluation", step, state, metrics)
         is_rated = is_scored and self.plan.best_metric is not None
         if saved and is_rated:
             if jax.process_index() == 0:
                 self.checkpoints.delete(step)
             agreed(0)  # the others go on when it is gone
-        if is_rated or (not saved and (
-                stop is not None or self.plan.is_due(self.plan.checkpoint_every, step))):
+        if is_rated or (not saved and (stop is not None or self.has_enough
+                                       or self.plan.is_due(self.plan.checkpoint_every, step))):
             self.checkpoints.save(step, state, metrics, retries=self.retries, unscored=(
-                not is_scored if self.plan.eval_every else stop is not None))
+                not is_scored if self.plan.eval_every else stop is not None or self.has_enough))
+            self._tell("checkpoint", step, state, metrics)
         if stop is not None:
             self.checkpoints.wait()
             raise Interrupted(step, stop or None)
@@ -339,9 +458,17 @@ class _Reporter:
         behind, = agreed(step > 0 and self.plan.is_evaluating(step) and logged != [step])
         return bool(behind)
 
-    def catch_up(self, step: int, state: GANState) -> dict[str, float]:
+    def catch_up(self, step: int, state: State) -> dict[str, float]:
         """Evaluates the step that a run resumes at."""
         return self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
+
+    def _tell(self, kind: str, step: int, state: State, metrics: dict[str, float]) -> None:
+        if not self.callbacks:
+            return
+        moment = Moment(kind, step, state, metrics, self.run.metrics())
+        stops = [callback(moment) for callback in self.callbacks]  # each is called
+        enough, = agreed(any(stops))
+        self.has_enough |= bool(enough)
 
     def _tick(self, stop: int | None = None) -> None:
         if stop is None:
@@ -350,25 +477,23 @@ class _Reporter:
             raise _Abandoned(stop)
 
 
-def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoints, state: GANState,
-          retries: int, picture: Picture | None, evaluate: Evaluate | None, watch: _Watch
-          ) -> tuple[GANState, dict]:
-    advance, put, part = _on_devices(gan, source, plan)
+def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]:
+    game, run, plan, checkpoints = report.game, report.run, report.plan, report.checkpoints
+    advance, put, part = _on_devices(game, source, plan)
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
     first_step_seconds, end, key = None, step, jax.random.key(plan.seed)
-    if retries:
-        key = jax.random.fold_in(key, retries)
-    feed = windows(source, keys.stream(key, "data"), plan.n_critic * plan.batch_size, step, plan.steps,
-                   put=put, part=part)
-    report = _Reporter(run, plan, checkpoints, retries, picture, evaluate, watch)
+    if report.retries:
+        key = jax.random.fold_in(key, report.retries)
+    feed = windows(source, keys.stream(key, "data"), plan.batches_per_step * plan.batch_size, step,
+                   plan.steps, put=put, part=part)
     metrics = {name: value for name, value in (run.metrics() or [{}])[-1].items() if name != "step"}
     if report.is_behind(step):
         metrics = report.catch_up(step, state)
     with (closing(feed),
           tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True,
                disable=None if jax.process_index() == 0 else True) as bar):
-        while step < plan.steps:
+        while step < plan.steps and not report.has_enough:
             before = time.perf_counter()
             if step == end:
                 arrays, end = next(feed)
@@ -384,7 +509,7 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 chunk = max(1, int(_SECONDS_A_DISPATCH * count / elapsed))
             step += count
             bar.update(count)
-            chunk, stop = watch(chunk)
+            chunk, stop = report.watch(chunk)
             if step == plan.steps and not plan.is_evaluating(step):
                 stop = None  # all but finished
             if step < due and stop is None:
@@ -393,7 +518,7 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
             if stop is not None or plan.is_due(plan.checkpoint_every, step):
                 checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
-            _check_finite(step, metrics, state)
+            _check_finite(step, metrics, game.networks(state))
             bar.set_postfix_str(_summary(metrics))
             metrics = report(step, state, metrics, stop)
             if bar.disable and jax.process_index() == 0:
@@ -404,23 +529,19 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
         "iterations_per_second": counted / seconds if counted else None,
         "first_step_seconds": first_step_seconds,
         "duration_seconds": time.perf_counter() - started,
-        "retries": retries,
-        "params_sha256": params_digest(state.generator.params, state.critic.params),
-        "leaves_sha256": leaf_digests(_params(state)),
-    }
+        "retries": report.retries,
+        "params_sha256": params_digest(*game.networks(state).values()),
+        "leaves_sha256": leaf_digests(game.networks(state)),
+    } | ({"stopped": True} if report.has_enough else {})
 
 
-def _params(state: GANState) -> dict[str, PyTree]:
-    return {"generator": state.generator.params, "critic": state.critic.params}
-
-
-def _on_devices(gan: GAN, source: Source, plan: Plan
+def _on_devices(game: Game, source: Source, plan: Plan
                 ) -> tuple[Callable, Callable[[PyTree], PyTree], Part]:
-    """Returns `train_steps` on one device or several, what puts its arrays there, and which part of
+    """Returns `run_steps` on one device or several, what puts its arrays there, and which part of
     each batch this process draws.
     """
-    step_fn = partial(train_steps, gan, source=source, n_critic=plan.n_critic,
-                      batch_size=plan.batch_size, fakes_at_once=plan.fakes_at_once)
+    step_fn = partial(run_steps, game, source=source, batches_per_step=plan.batches_per_step,
+                      batch_size=plan.batch_size)
     if jax.device_count() == 1 or plan.devices == 1:
         return jax.jit(step_fn, donate_argnums=0), jax.device_put, Part()
     devices = jax.devices()[:plan.devices or None]
@@ -433,11 +554,11 @@ def _on_devices(gan: GAN, source: Source, plan: Plan
             Part(plan.batch_size, jax.process_index() * count, count))
 
 
-def _check_finite(step: int, metrics: dict[str, float], state: GANState) -> None:
+def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTree]) -> None:
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if bad or not _all_finite(_params(state)):
+    if bad or not _all_finite(networks):
         leaves = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(
-            _params(state))[0] if not np.isfinite(leaf).all()]
+            networks)[0] if not np.isfinite(leaf).all()]
         what = bad[0] if bad else leaves[0]
         leaf = f" (and the parameter {leaves[0]})" if bad and leaves else ""
         raise NotFiniteError(f"training diverged: {what} is not finite at step {step}{leaf}; the last "

@@ -1,7 +1,7 @@
 """How the terms of a loss are weighted: by given weights, or by weights that follow the training.
 
-A network's terms are "adversarial" (its adversarial loss, the penalty included) and those of its tasks
-by their names. Every scheme starts from the weights that the GAN gives them, its base weights.
+A GAN's network has the term "adversarial" (its adversarial loss, the penalty included) and those of its
+tasks by their names. Every scheme starts from the terms' own weights, the base weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxgan.terms import ADVERSARIAL
 from jaxgan.types import Array, PyTree
 
-ADVERSARIAL = "adversarial"
 _LARGEST_RATIO = 1e4
 _LEAST_LOSS = 1e-12  # a loss of 0 has fallen like one of this
 
@@ -29,17 +29,20 @@ class Weighting(NamedTuple):
         update: (state, values, norms) -> the state after an update: the terms' values, and where
             `by_gradient` the norms of their gradients, without weights; means over all devices.
         by_gradient: whether it needs these norms. Each term is then differentiated by itself.
+        is_fixed: whether the weights are always the base weights, which may follow schedules then.
     """
 
     init: Callable[[Weights], PyTree]
     weights: Callable[[PyTree, Weights], Weights]
     update: Callable[[PyTree, Weights, Weights], PyTree]
     by_gradient: bool = False
+    is_fixed: bool = False
 
 
 def fixed() -> Weighting:
     """The base weights throughout."""
-    return Weighting(lambda base: (), lambda state, base: base, lambda state, values, norms: state)
+    return Weighting(lambda base: (), lambda state, base: base, lambda state, values, norms: state,
+                     is_fixed=True)
 
 
 def uncertainty(learning_rate: float = 0.01) -> Weighting:

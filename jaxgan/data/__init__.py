@@ -11,6 +11,7 @@ from jaxgan.data.sources import (
     Part,
     Source,
     draw_step,
+    in_memory,
     pixels,
     position_keys,
     quantize,
@@ -25,5 +26,5 @@ from jaxgan.data.toy import MIXTURES, Mixture, mixture
 __all__ = ["MIXTURES", "NAMES", "Corpus", "DataNotFoundError", "Dataset", "Examples", "Mixture",
            "Part", "Source", "canvases", "decode", "draw_step", "embedded_text", "encode",
            "epoch_and_offset", "load", "markov", "masked", "mixture", "open_folder", "pixels",
-           "position_keys", "quantize", "read_text", "resident", "scale", "sequences",
+           "in_memory", "position_keys", "quantize", "read_text", "resident", "scale", "sequences",
            "shuffled_index", "stacked", "streaming", "windows"]

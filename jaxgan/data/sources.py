@@ -41,7 +41,7 @@ class Source(NamedTuple):
             windows, the shapes of a window of one example.
         draw: (arrays, key, epochs [B], offsets [B]) -> Batch; pure, to be jitted by the caller.
         size: the number of examples, None if they never repeat.
-        sample_shape: the shape of one sample.
+        sample_shape: the shape of one sample; of samples with several arrays, a pytree of shapes.
         value_range: the lowest and highest value of a sample.
         num_classes: the number of classes, 0 if there are none.
         window: None, or (key, epochs [N], offsets [N], part) -> the arrays, on the host, from which
@@ -119,6 +119,54 @@ def resident(dataset: Dataset, *, value_range: tuple[float, float] = (-1.0, 1.0)
         return shuffled_index(stream(key, "order"), epochs, offsets, size)
 
     return _images(dataset, arrays, locate, value_range, dequantize)
+
+
+def in_memory(data: Batch | PyTree) -> Source:
+    """Returns a source of arrays that stay on the device, gone through in a fresh order every epoch.
+
+    Args:
+        data: samples [size, ...], or a pytree of such arrays, or a `Batch` of them and their condition,
+            arrays with the same leading axis. Floating-point samples are taken as they are; uint8 ones
+            are scaled to [-1, 1].
+
+    Raises:
+        ValueError: there are none, or the arrays are of different lengths.
+        TypeError: samples of another type.
+    """
+    batch = data if isinstance(data, Batch) else Batch(data)
+    arrays = jax.tree.map(np.asarray, batch)
+    sizes = {x.shape[:1] for x in jax.tree.leaves(arrays)}
+    if len(sizes) != 1 or sizes <= {(), (0,)}:
+        raise ValueError("samples and condition must be arrays of one length, at least 1; got the "
+                         f"shapes {jax.tree.map(np.shape, arrays)}")
+    for leaf in jax.tree.leaves(arrays.samples):
+        if leaf.dtype != np.uint8 and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"samples must be floating point or uint8; got {leaf.dtype}")
+    (size,), = sizes
+    labels = arrays.condition
+    is_labelled = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
+
+    def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
+        index = shuffled_index(stream(key, "order"), epochs, offsets, size)
+        samples, condition = jax.tree.map(lambda x: x[index], arrays)
+        return Batch(jax.tree.map(lambda x: scale(x, (-1, 1)) if x.dtype == jnp.uint8 else x, samples),
+                     condition)
+
+    shapes = jax.tree.map(lambda x: x.shape[1:], arrays.samples)
+    return Source(jax.tree.map(jnp.asarray, arrays), draw, size, shapes, _range_of(arrays.samples),
+                  int(labels.max()) + 1 if is_labelled else 0)
+
+
+def _range_of(samples: PyTree) -> tuple[float, float]:
+    """The lowest and highest value, rounded to (0, 1) or (-1, 1) where these hold all values."""
+    leaves = jax.tree.leaves(samples)
+    if all(leaf.dtype == np.uint8 for leaf in leaves):
+        return -1.0, 1.0
+    low, high = min(float(leaf.min()) for leaf in leaves), max(float(leaf.max()) for leaf in leaves)
+    for bounds in ((0.0, 1.0), (-1.0, 1.0)):
+        if bounds[0] <= low and high <= bounds[1]:
+            return bounds
+    return low, high
 
 
 def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1.0),

@@ -1,11 +1,12 @@
 """How a critic does on reals that it was not trained on, and how steep it is."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxgan import keys
-from jaxgan.gan import GAN, GANState, sample, scores_and_heads
+from jaxgan.gan import GAN, GANState, judge, sample
 from jaxgan.penalties import gradient_norms, interpolate
-from jaxgan.types import Batch, Key, Metrics
+from jaxgan.types import Batch, Key, Metrics, batch_size
 
 _QUANTILES = (0.05, 0.5, 0.95)
 
@@ -33,15 +34,14 @@ def critic_diagnostics(gan: GAN, state: GANState, real: Batch, held_out: Batch, 
     Raises:
         ValueError: the two batches are of different shapes.
     """
-    if real.samples.shape != held_out.samples.shape:
-        raise ValueError("real and held_out must have the same shape; got "
-                         f"{real.samples.shape} and {held_out.samples.shape}")
+    shapes = [jax.tree.map(jnp.shape, batch.samples) for batch in (real, held_out)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("real and held_out must have the same shape; got {} and {}".format(*shapes))
 
     def scores(samples, condition):
-        judgement = gan.critic.apply(state.critic.variables, samples, condition, train=False)
-        return scores_and_heads(judgement, samples)[0]
+        return judge(gan, state, samples, condition).scores
 
-    fake = sample(gan, state, keys.stream(key, "latents"), len(real.samples), real.condition,
+    fake = sample(gan, state, keys.stream(key, "latents"), batch_size(real.samples), real.condition,
                   use_ema=False)
     between = interpolate(real.samples, fake, keys.stream(key, "interpolate"))
     norms = gradient_norms(lambda samples: scores(samples, real.condition), between)

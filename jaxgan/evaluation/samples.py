@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxgan import keys
 from jaxgan.data import Dataset, Source, quantize
 from jaxgan.digests import json_digest
 from jaxgan.features import FeatureNetwork, Features
-from jaxgan.gan import GAN, GANState
+from jaxgan.gan import GAN, GANState, draw_latents, samples_and_heads
 from jaxgan.parallel import map_batches
 from jaxgan.types import Array, Batch, Key, PyTree
 
@@ -120,8 +119,9 @@ def sampler(gan: GAN, key: Key, present: Present, *, averaged: bool = True,
 
     def generate(variables: PyTree, asked: tuple[Array, PyTree]) -> Array:
         rows, condition = asked
-        latents = keys.normal(jax.vmap(partial(jax.random.fold_in, key))(rows), (gan.latent_size,))
-        return present(gan.generator.apply(variables, latents, condition, train=False))
+        latents = draw_latents(gan, jax.vmap(partial(jax.random.fold_in, key))(rows), len(rows))
+        samples, _ = samples_and_heads(gan.generator.apply(variables, latents, condition, train=False))
+        return present(gan.lower(samples) if gan.lower else samples)
 
     mapped, requests = map_batches(generate, devices=devices), requests or Samples("", None, np.asarray)
 

@@ -2,5 +2,7 @@
 
 from jaxgan.nn.convolutions import conv, conv_kernel_gradient, conv_transpose
 from jaxgan.nn.layers import Conv, ConvTranspose, Dense
+from jaxgan.nn.random import Dropout, GaussianNoise, example_keys, module_rngs
 
-__all__ = ["Conv", "ConvTranspose", "Dense", "conv", "conv_kernel_gradient", "conv_transpose"]
+__all__ = ["Conv", "ConvTranspose", "Dense", "Dropout", "GaussianNoise", "conv", "conv_kernel_gradient",
+           "conv_transpose", "example_keys", "module_rngs"]

@@ -1,0 +1,299 @@
+"""One trained network: its numbers, and `update`, by which any game trains it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from jaxgan.terms import Term, Value, View, check_terms
+from jaxgan.types import Array, Metrics, PyTree
+from jaxgan.weighting import Weighting, fixed, shared_norms
+
+See = Callable[[PyTree], tuple[Any, PyTree]]  # parameters -> the view, and the new statistics
+
+
+class NetworkState(NamedTuple):
+    """One network's numbers.
+
+    Attributes:
+        params: the trained parameters; of several modules that are trained together, a dict of theirs.
+        stats: every other collection (BatchNorm's averages, spectral norm's iterates).
+        opt_state: the optimiser's state.
+        weighting: that of the weights of its terms, see `jaxgan.weighting`.
+        terms: the states of its terms, by the names of those that have one.
+    """
+
+    params: PyTree
+    stats: PyTree
+    opt_state: optax.OptState
+    weighting: PyTree = ()
+    terms: PyTree = ()
+
+    @property
+    def variables(self) -> PyTree:
+        """What linen's `apply` takes."""
+        return {"params": self.params, **self.stats}
+
+
+class _Lazy(NamedTuple):
+    """The state of a term that isn't due in every update."""
+
+    count: Array  # updates of the network
+    last: Value  # when it was due, a mean over the devices
+    state: PyTree
+
+
+def network_state(
+    variables: PyTree,
+    optimizer: optax.GradientTransformation,
+    terms: Sequence[Term] = (),
+    see: See | None = None,
+    *,
+    name: str = "network",
+    weighting: Weighting | None = None,
+) -> NetworkState:
+    """Returns the state that a network starts with.
+
+    Args:
+        variables: a linen module's, `{"params": ..., other collections}`.
+        optimizer: as for `update`.
+        terms: as for `update`.
+        see: as for `update`; only asked for its shapes, and only if a term is not due every time.
+        name: as for `update`.
+        weighting: as for `update`.
+
+    Raises:
+        ValueError: terms that can't be a network's.
+    """
+    check_terms(name, tuple(terms))
+    params = variables.get("params", {})
+    stats = {kind: values for kind, values in variables.items() if kind != "params"}
+    base, states = base_weights(terms), {}
+    for term in terms:
+        state = jax.tree.map(lambda x: jnp.array(x), term.init())  # each a buffer of its own
+        if term.every > 1:
+            if see is None:
+                raise ValueError(f"the term {term.name} is due in every {term.every}th update: give "
+                                 "network_state the function `see`, too")
+            last = jax.eval_shape(lambda params, term=term, state=state: _value(
+                term, see(params)[0], state), params)
+            state = _Lazy(jnp.zeros((), jnp.int32),
+                          jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), last), state)
+        if jax.tree.leaves(state):
+            states[term.name] = state
+    return NetworkState(params, stats, optimizer.init(params),
+                        weighting.init(base) if weighting and len(base) > 1 else (), states or ())
+
+
+def update(
+    network: NetworkState,
+    optimizer: optax.GradientTransformation,
+    terms: Sequence[Term],
+    see: See,
+    *,
+    name: str,
+    axis_name: str | None = None,
+    weighting: Weighting | None = None,
+) -> tuple[NetworkState, Metrics]:
+    """Updates a network once, by the gradient of the weighted sum of its terms.
+
+    One pass forward and one backward, whatever the number of terms; one collective, in which gradients,
+    statistics and what was observed are averaged over the devices.
+
+    Args:
+        network: its state, from `network_state` for the same terms.
+        optimizer: any optax transformation.
+        terms: what it minimises.
+        see: parameters -> (what the terms see, the network's new statistics). The view is a type of the
+            game's own, of which nothing is known here but, for weights that follow a schedule, `step`.
+        name: what the network is called in the metrics.
+        axis_name: the devices' axis; None on a single device.
+        weighting: how the terms' weights follow the training, from `jaxgan.weighting`; None for not.
+
+    Returns:
+        The new state, and the metrics, scalars in float32 at least: `NAME/loss`, the weighted sum;
+        `NAME/gradient_norm`, that of the parameters' gradient; where there are several terms each one's
+        `NAME/TERM`, without its weight, and `NAME/TERM_weight`; for each part of a term, `NAME/PART`,
+        with its weight; and what the terms report.
+
+    Raises:
+        ValueError: terms that can't be a network's; a term that gives no scalar, or changes the
+            structure of its state; a weighting that doesn't go with them.
+    """
+    check_terms(name, tuple(terms))
+    states, scheme = dict(network.terms or {}), _scheme(name, terms, weighting)
+    for term in terms:
+        if term.name not in states and (term.every > 1 or jax.tree.leaves(term.init())):
+            raise ValueError(f"the state of the {name} lacks that of its term {term.name}: make it by "
+                             "network_state (or init_state) with the same terms")
+    fed = {term.name: states.get(term.name, ()) for term in terms if term.absorb}
+    for term, state in fed.items():
+        if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
+            raise ValueError(f"the state of the term {term}, which the backward pass feeds, must be of "
+                             f"floating-point numbers; got {jax.tree.map(jnp.result_type, state)}")
+
+    def losses_fn(params: PyTree, fed: PyTree):
+        view, stats = see(params)
+        values = {term.name: _due_value(term, view, (states | fed).get(term.name, ()))
+                  for term in terms}
+        weights = {term.name: term.weight(view.step) if callable(term.weight) else term.weight
+                   for term in terms}
+        losses = {term.name: values[term.name].loss for term in terms
+                  if term.part_of is None and values[term.name].loss is not None}
+        for term in terms:
+            if term.part_of is not None and values[term.name].loss is not None:
+                losses[term.part_of] += weights[term.name] * values[term.name].loss
+        return losses, (stats, values, weights)
+
+    losses, pullback, (stats, values, weights) = jax.vjp(losses_fn, network.params, fed, has_aux=True)
+    base = {term: weights[term] for term in base_weights(terms) if term in losses}
+    head_weights = scheme.weights(network.weighting, base)
+    head_weights = {term: jnp.asarray(head_weights.get(term, 0.0), loss.dtype)
+                    for term, loss in losses.items()}
+    if scheme.by_gradient:  # in a loop, which is compiled once
+        ones = dict(zip(base, jnp.eye(len(base)), strict=True))
+        gradients, cotangents = lax.map(pullback, {
+            term: ones.get(term, jnp.zeros(len(base))).astype(loss.dtype)
+            for term, loss in losses.items()})
+    else:
+        gradients, cotangents = pullback(head_weights)
+    if axis_name is not None:
+        # As one array: XLA makes several collectives of a tree whose leaves it treats differently.
+        flat, unravel = ravel_pytree((gradients, cotangents, stats, losses, values))
+        gradients, cotangents, stats, losses, values = unravel(lax.pmean(flat, axis_name))
+    norms = {}
+    if scheme.by_gradient:
+        norms = dict(zip(base, shared_norms(gradients), strict=True))
+        mixture = jnp.stack([head_weights[term] for term in base])
+        gradients = jax.tree.map(lambda each: jnp.tensordot(mixture, each, 1), gradients)
+
+    metrics = {f"{name}/loss": sum(head_weights[term] * loss for term, loss in losses.items()),
+               f"{name}/gradient_norm": optax.tree.norm(gradients)}
+    metrics |= _reported(name, terms, states, losses, head_weights, weights, values)
+    opt_updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
+    return NetworkState(
+        optax.apply_updates(network.params, opt_updates), stats, opt_state,
+        scheme.update(network.weighting, losses, norms),
+        {term.name: _advanced(term, states[term.name], values[term.name], cotangents)
+         for term in terms if term.name in states} or network.terms), metrics
+
+
+def check_values(network: NetworkState, terms: Sequence[Term], see: See, *, name: str) -> None:
+    """Raises ValueError for a term that can't be computed; arguments as for `update`."""
+    def compute(params: PyTree) -> None:
+        view, _ = see(params)
+        for term in terms:
+            try:
+                _value(term, view, term_state(network, term))
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                what = f"there is no {error}" if isinstance(error, KeyError) else error
+                raise ValueError(f"the {name}'s term {term.name} can't be computed: {what}"
+                                 f"{_there(view)}") from error
+
+    jax.eval_shape(compute, network.params)
+
+
+def _there(view: Any) -> str:
+    """What a GAN's view has that a term may have looked for."""
+    if not isinstance(view, View):
+        return ""
+    heads = ", ".join(map(repr, sorted(view.real.heads))) or "no heads: have it return (scores, heads)"
+    return (f"; the condition is {jax.tree.map(jnp.shape, view.real.condition)}, and the critic returns "
+            f"{heads}")
+
+
+def term_state(network: NetworkState, term: Term) -> PyTree:
+    """Returns the state of one of a network's terms, or the one it starts with."""
+    if term.name not in (network.terms or {}):
+        return jax.tree.map(jnp.array, term.init())
+    state = network.terms[term.name]
+    return state.state if term.every > 1 else state
+
+
+def base_weights(terms: Sequence[Term]) -> dict[str, Any]:
+    """Returns the weights that a network's terms start with, but for those of weight 0 and for parts."""
+    return {term.name: term.weight for term in terms
+            if term.part_of is None and (callable(term.weight) or term.weight > 0)}
+
+
+def _scheme(name: str, terms: Sequence[Term], weighting: Weighting | None) -> Weighting:
+    """The weighting, if there is anything to weigh."""
+    if weighting is None or len(base_weights(terms)) < 2:
+        return fixed()
+    for term in terms:
+        if callable(term.weight) and term.part_of is None and not weighting.is_fixed:
+            raise ValueError(f"the weight of {term.name} in the {name} follows a schedule, which only "
+                             "the weighting fixed() leaves alone")
+        if weighting.by_gradient and (term.every > 1 or term.absorb):
+            raise ValueError(f"a weighting by gradients needs every term's gradient in every update; "
+                             f"{term.name} of the {name} is "
+                             + ("lazy" if term.every > 1 else "fed by the backward pass"))
+    return weighting
+
+
+def _value(term: Term, view: Any, state: PyTree) -> Value:
+    """The term's value, checked."""
+    value = term.value(view, state)
+    if not isinstance(value, Value):
+        value = Value(value)
+    if value.loss is not None and jnp.shape(value.loss) != ():
+        raise ValueError(f"the term {term.name} must give a scalar; got shape "
+                         f"{jnp.shape(value.loss)}: take the mean")
+    if value.loss is None and (callable(term.weight) or term.weight > 0):
+        raise ValueError(f"the term {term.name} gives no loss: give it the weight 0, for it to observe")
+    return jax.tree.map(  # numbers of which there is a mean
+        lambda x: jnp.asarray(x, None if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+                              else jnp.float32), value)
+
+
+def _due_value(term: Term, view: Any, state: PyTree) -> Value:
+    """The term's value; of a lazy one that isn't due, the loss 0 and what was observed last."""
+    if term.every == 1:
+        return _value(term, view, state)
+    skipped = Value(jax.tree.map(jnp.zeros_like, state.last.loss), state.last.observed)
+    return lax.cond(state.count % term.every == 0, lambda: _value(term, view, state.state),
+                    lambda: skipped)
+
+
+def _advanced(term: Term, state: PyTree, value: Value, cotangents: PyTree) -> PyTree:
+    """The term's state after an update."""
+    before = state.state if term.every > 1 else state
+    after = before
+    if term.absorb:
+        after = term.absorb(after, cotangents[term.name])
+    after = term.update(after, value.observed)
+    there, here = (jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", tree)
+                   for tree in (before, after))
+    if there != here:
+        raise ValueError(f"the term {term.name} changes its state from {there} to {here}: keep its "
+                         "structure, shapes and dtypes")
+    after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, before)
+    if term.every == 1:
+        return after
+    is_due = state.count % term.every == 0
+    last, after = jax.tree.map(partial(jnp.where, is_due), (value, after), (state.last, before))
+    return _Lazy(state.count + 1, last, after)
+
+
+def _reported(name: str, terms: Sequence[Term], states: PyTree, losses: Metrics, head_weights: Metrics,
+              weights: PyTree, values: dict[str, Value]) -> Metrics:
+    """The metrics of the terms."""
+    metrics = {}
+    for term in terms:
+        value = values[term.name]
+        if term.every > 1:  # what it was when it was due, on average over the devices
+            is_due = states[term.name].count % term.every == 0
+            value = jax.tree.map(partial(jnp.where, is_due), value, states[term.name].last)
+        if value.loss is not None and term.part_of is not None:
+            metrics[f"{name}/{term.name}"] = weights[term.name] * value.loss
+        elif value.loss is not None and len(losses) > 1:
+            metrics |= {f"{name}/{term.name}": losses[term.name] if term.every == 1 else value.loss,
+                        f"{name}/{term.name}_weight": head_weights[term.name]}
+        metrics |= {key if "/" in key else f"{name}/{key}": number
+                    for key, number in term.report(value.observed).items()}
+    return metrics

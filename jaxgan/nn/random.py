@@ -1,0 +1,94 @@
+"""Layers that draw random numbers in training, by example: the same on any number of devices.
+
+The training steps give every module one key per example of the batch (`module_rngs`), folded from its
+index in the global batch. Layers that draw from these see the same on one device and on eight. Other
+linen modules that draw, `flax.linen.Dropout` for instance, get a key for each device.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core.scope import LazyRng
+
+from jaxgan import keys
+from jaxgan.types import Array, Key
+
+_STREAM = "examples"
+
+
+def module_rngs(key: Key, count: int, axis_name: str | None = None, *, by_device: bool = True
+                ) -> dict[str, Key | LazyRng]:
+    """Returns the `rngs` that linen modules are applied with in training.
+
+    Args:
+        key: one typed key, the same on every device.
+        count: the number of examples on this device.
+        axis_name: the devices' axis; None on a single device.
+        by_device: whether there is a key for modules that don't draw by example, too.
+    """
+    return rngs_of(keys.example_keys(key, count, axis_name)) | (
+        {"params": keys.device_key(key, axis_name)} if by_device else {})
+
+
+def rngs_of(example_keys: Key) -> dict[str, LazyRng]:
+    """Returns the `rngs` of these keys, one per example, [batch]."""
+    return {_STREAM: LazyRng(example_keys, ())}
+
+
+def example_keys(module: nn.Module) -> Key:
+    """Returns keys for a module to draw from, one per example, [batch]: others for each module and call.
+
+    Raises:
+        ValueError: the module is applied without them.
+    """
+    scope = module.scope
+    if scope is None or _STREAM not in scope.rngs:
+        raise ValueError(f"{type(module).__name__} draws by example in training: apply the module with "
+                         "rngs=module_rngs(key, batch), or with train=False")
+    scope.rng_counters[_STREAM] += 1
+    lazy = LazyRng.create(scope.rngs[_STREAM], scope.rng_counters[_STREAM])
+    return jax.vmap(lambda lazy: lazy.as_jax_rng())(lazy)
+
+
+class Dropout(nn.Module):
+    """Sets each number to 0 with the probability `rate` in training, and scales the others to
+    compensate.
+
+    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+
+    Attributes:
+        rate: the probability, in [0, 1).
+        over_positions: whether a channel is dropped at all positions together (Tompson et al. 2015,
+            arXiv 1411.4280, section 3.2) rather than each number by itself.
+    """
+
+    rate: float
+    over_positions: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Maps [batch, ..., channels] to the same shape."""
+        if not 0.0 <= self.rate < 1.0:
+            raise ValueError(f"rate must be in [0, 1); got {self.rate}")
+        if not train or self.rate == 0.0:
+            return x
+        shape = (*(1,) * (x.ndim - 2), x.shape[-1]) if self.over_positions else x.shape[1:]
+        kept = keys.uniform(example_keys(self), shape) >= self.rate
+        return jnp.where(kept, x / (1.0 - self.rate), 0.0)
+
+
+class GaussianNoise(nn.Module):
+    """Adds Gaussian noise of standard deviation `scale` to activations in training.
+
+    Attributes:
+        scale: the standard deviation, in units of the activations.
+    """
+
+    scale: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Maps [batch, ...] to the same shape."""
+        if not train:
+            return x
+        return x + (self.scale * keys.normal(example_keys(self), x.shape[1:])).astype(x.dtype)
