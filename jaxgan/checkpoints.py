@@ -314,10 +314,12 @@ class Checkpoints:
 
     def _check_sizes(self, step: int, like: PyTree) -> None:
         """What the files claim to hold, before any of it is read into memory."""
-        held = self._checkpointer.metadata(self.folder / _name(step)).item_metadata.tree
+        described = self._checkpointer.metadata(self.folder / _name(step)).item_metadata
+        if described is None:
+            raise ValueError("it has no description of its arrays")
         held, expected = ({jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
                            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-                          for tree in (held, like))
+                          for tree in (described.tree, like))
         for path in sorted({*held, *expected}):
             if held.get(path) != expected.get(path):
                 raise ValueError(f"{path} has shape {held.get(path)}, not {expected.get(path)}")
