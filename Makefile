@@ -24,6 +24,7 @@ test-slow: $(VENV)/installed-test
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/basedpyright --pythonpath $(RUN)
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -316,8 +316,10 @@ class Checkpoints:
 
         What the files claim to hold is looked at before any of it is read into memory.
         """
-        held = self._checkpointer.metadata(self.folder / _name(step)).item_metadata.tree
-        expected = _by_path(like)
+        described = self._checkpointer.metadata(self.folder / _name(step)).item_metadata
+        if described is None:
+            raise ValueError("it has no description of its arrays")
+        held, expected = described.tree, _by_path(like)
         shapes = {path: tuple(leaf.shape) for path, leaf in _by_path(held).items()}
         for path in sorted({*shapes, *expected}):
             there, here = shapes.get(path), expected[path].shape if path in expected else None

@@ -20,7 +20,7 @@ def leaf_digest(leaf: np.ndarray) -> str:
     """Returns the SHA-256 of an array's dtype, shape and bytes."""
     leaf = np.asarray(leaf)
     digest = hashlib.sha256(f"{leaf.dtype} {leaf.shape}\n".encode())
-    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

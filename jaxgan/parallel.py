@@ -18,7 +18,7 @@ from jaxgan.types import PyTree
 def data_parallel(
     step_fn: Callable[..., tuple[PyTree, PyTree]],
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]: no stubs
     batch_axis: int | None = 0,
     axis_name: str = "devices",
     donate: bool = False,
@@ -77,8 +77,11 @@ def data_parallel(
     return step
 
 
-def map_batches(fn: Callable[[PyTree, PyTree], PyTree], *, devices: Sequence[jax.Device] | None = None
-                ) -> Callable[[PyTree, PyTree], PyTree]:
+def map_batches(
+    fn: Callable[[PyTree, PyTree], PyTree],
+    *,
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]: no stubs
+) -> Callable[[PyTree, PyTree], PyTree]:
     """Maps `(shared, batch) -> outputs` over devices, each taking an equal slice of the batch.
 
     Args:

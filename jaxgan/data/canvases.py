@@ -36,7 +36,7 @@ def canvases(dataset: Dataset, canvas_size: int, *, value_range: tuple[float, fl
         ValueError: a canvas that is smaller than the largest image, sizes that aren't above 0 and in
             order, a negative number, an image without such pixels, or another range.
     """
-    side = max(dataset.images.shape[1:3])
+    side: int = max(dataset.images.shape[1:3])
     smallest = 0.75 * side if smallest is None else smallest
     largest = 1.5 * side if largest is None else largest
     if not 0 < smallest <= largest:
@@ -83,13 +83,13 @@ def canvases(dataset: Dataset, canvas_size: int, *, value_range: tuple[float, fl
 
 def _ink(dataset: Dataset) -> Array:
     """The corners of each image's ink, (top, left, bottom, right) in its pixels, float32 [count, 4]."""
-    ink = (dataset.images > _INK).any(axis=3)
-    found = ink.any(axis=(1, 2))
+    ink = np.any(dataset.images > _INK, axis=3)
+    found = np.any(ink, axis=(1, 2))
     if not found.all():
         raise ValueError(f"{dataset.name} has no object in image {found.argmin()}, of which no pixel is "
                          f"above {_INK}: leave such images out")
     first, last = [], []
-    for lines in (ink.any(axis=2), ink.any(axis=1)):  # rows, columns
+    for lines in (np.any(ink, axis=2), np.any(ink, axis=1)):  # rows, columns
         first.append(lines.argmax(axis=1))
         last.append(lines.shape[1] - lines[:, ::-1].argmax(axis=1))
     return jnp.asarray(np.stack([*first, *last], axis=1), jnp.float32)

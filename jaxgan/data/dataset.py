@@ -52,7 +52,7 @@ class Dataset:
         """SHA-256 of the images and labels."""
         digest = hashlib.sha256(f"{self.images.shape}\n".encode())
         for array in (self.images, self.labels):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def __len__(self):

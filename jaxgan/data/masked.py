@@ -82,7 +82,8 @@ def _half(key: Key, height: int, width: int) -> Array:
     tall, wide = height // 2, width // 2
     halves = jnp.array([(0, 0, tall, width), (height - tall, 0, tall, width),
                         (0, 0, height, wide), (0, width - wide, height, wide)])
-    return _box(*halves[_between(jax.random.uniform(key), 0, 3)], height, width)
+    top, left, tall, wide = halves[_between(jax.random.uniform(key), 0, 3)]
+    return _box(top, left, tall, wide, height, width)
 
 
 _KINDS: dict[str, Mask] = {"centre": _centre, "boxes": _boxes, "half": _half}

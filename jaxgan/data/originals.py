@@ -165,10 +165,11 @@ def parse_cifar10(path: Path, split: str, *,
             for member in archive:
                 if member.name not in wanted:
                     continue
-                if not member.isfile() or member.size != per_file * 3073:
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is None or member.size != per_file * 3073:
                     raise ValueError(f"{path}: {member.name} must be {per_file * 3073} bytes, "
                                      f"{per_file} records of 3073; got {member.size}")
-                found[member.name] = archive.extractfile(member).read()
+                found[member.name] = file.read()
     except (EOFError, OSError, zlib.error, tarfile.TarError) as error:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
     if missing := [member for member in wanted if member not in found]:

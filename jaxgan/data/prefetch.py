@@ -34,7 +34,8 @@ def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: 
         put: host arrays -> the same on the device or the devices.
         part: the examples that this process's devices draw, of a source that streams.
     """
-    if source.window is None:
+    window = source.window
+    if window is None:
         yield put(source.arrays), stop
         return
     example_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(source.arrays))
@@ -46,8 +47,8 @@ def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: 
 
     def fetch(step: int) -> PyTree:
         with jax.default_device(host):  # the accelerators are busy
-            positions = _positions(np.uint32(step), examples_per_step, rows, source.size)
-            arrays = source.window(key, *positions, part)
+            epochs, offsets = _positions(np.uint32(step), examples_per_step, rows, source.size)
+            arrays = window(key, epochs, offsets, part)
         return put(arrays)
 
     with ThreadPoolExecutor(1) as thread:
@@ -59,7 +60,7 @@ def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: 
             yield arrays, min(step + steps, stop)
 
 
-def _host() -> jax.Device | None:
+def _host() -> jax.Device | None:  # pyright: ignore[reportInvalidTypeForm]: jaxlib has no stubs
     """The processor as a device; None, which stands for the default, if jax was told not to use it."""
     try:
         return jax.local_devices(backend="cpu")[0]

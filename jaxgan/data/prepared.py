@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -52,15 +53,16 @@ def read(directory: Path, name: str, split: str, image_size: int | None = None) 
 
     builder = tfds.builder_from_directory(directory)
     class_names = _class_names(builder, name)
-    if split not in builder.info.splits:
-        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
-    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    info = cast("Any", builder.info)  # typed as if what a prepared set has could be None
+    if split not in info.splits:
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(info.splits)}")
+    if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         images, labels = _read_records(builder, split)
-        pixels = decode(images, builder.info.features["image"].shape[-1])
+        pixels = decode(images, info.features["image"].shape[-1])
         return canonical(name, pixels, labels, class_names, image_size)
     if not _has_tensorflow():
         raise DataNotFoundError(
-            f"{directory} is in the {builder.info.file_format.value} format, which needs "
+            f"{directory} is in the {info.file_format.value} format, which needs "
             "TensorFlow: prepare it with file_format='array_record'")
     return _from_tensorflow(builder, name, split, image_size)
 
@@ -160,6 +162,8 @@ def _read_records(builder, split: str) -> tuple[list[bytes], list[int]]:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.proto import tf_example_generated_pb2
 
+    # protobuf makes the class when the module is imported.
+    example = tf_example_generated_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
     source = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     images, labels = [], []
@@ -167,7 +171,7 @@ def _read_records(builder, split: str) -> tuple[list[bytes], list[int]]:
         for first in range(0, len(source), 1000):
             keys = range(first, min(first + 1000, len(source)))
             for record in source.__getitems__(list(keys)):
-                feature = tf_example_generated_pb2.Example.FromString(record).features.feature
+                feature = example.FromString(record).features.feature
                 images.append(feature["image"].bytes_list.value[0])
                 labels.append(feature["label"].int64_list.value[0])
     except Exception as error:  # what array_record and protobuf raise has no common class

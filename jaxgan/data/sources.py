@@ -65,12 +65,16 @@ class Examples(Protocol):
         class_names: the name of every class, in the order of the labels.
     """
 
-    class_names: tuple[str, ...]
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns images, uint8 [batch, height, width, channels], and labels, int32 [batch]."""
+        ...
 
 
 def draw_step(source: Source, arrays: PyTree, key: Key, step: int | Array,
@@ -188,7 +192,8 @@ def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1
     size = len(examples)
     order = jax.jit(partial(shuffled_index, size=size))
 
-    def window(key: Key, epochs: Array, offsets: Array, part: Part) -> PyTree:
+    def window(key: Key, epochs: Array | np.ndarray, offsets: Array | np.ndarray,
+               part: Part) -> PyTree:
         rows = part.rows(len(epochs))
         images, classes = examples[np.asarray(order(stream(key, "order"), epochs[rows], offsets[rows]))]
         if images.dtype != np.uint8 or classes.dtype != np.int32:

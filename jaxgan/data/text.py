@@ -37,7 +37,7 @@ class Corpus:
     def digest(self) -> str:
         """SHA-256 of the vocabulary and the tokens."""
         digest = hashlib.sha256(f"{self.vocabulary}\n{self.tokens.dtype}\n".encode())
-        digest.update(self.tokens)
+        digest.update(self.tokens.data)
         return digest.hexdigest()
 
     def part(self, split: str) -> "Corpus":

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,7 @@ def train_classifier(training: Dataset, test: Dataset, *, seed: int = 0, epochs:
             rows, key = inputs
 
             def loss_fn(params):
-                _, logits = model.apply({"params": params}, _augmented(images[rows], key))
+                _, logits = outputs(model, params, _augmented(images[rows], key))
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
 
             loss, gradients = jax.value_and_grad(loss_fn)(params)
@@ -164,8 +164,9 @@ def load_classifier(path: Path) -> TrainedClassifier:
 
 def save_trained(path: Path, network: FeatureNetwork, about: dict[str, Any]) -> None:
     """Saves a network and what is known of it; see `save_classifier`."""
-    about = json.dumps({**about, "digest": network.digest})
-    save_weights(path, {"about": np.array(about), **flatten_dict(network.variables, sep="/")})
+    record = json.dumps({**about, "digest": network.digest})
+    flat = cast("dict[str, np.ndarray]", flatten_dict(network.variables, sep="/"))
+    save_weights(path, {"about": np.array(record), **flat})
 
 
 def load_trained(path: Path, name: str, make_model: Callable[[dict[str, Any]], Classifier]
@@ -196,10 +197,16 @@ def load_trained(path: Path, name: str, make_model: Callable[[dict[str, Any]], C
 def network_of(name: str, model: Classifier, params: PyTree) -> FeatureNetwork:
     """Returns a model of this shape as a feature network."""
     def apply(params: PyTree, images: Array) -> Features:
-        return Features(*model.apply({"params": params}, scale(images, (0, 1))))
+        return Features(*outputs(model, params, scale(images, (0, 1))))
 
     digest = json_digest({"name": name, "params": params_digest(params)})
     return FeatureNetwork(name, digest, apply, params)
+
+
+def outputs(model: Classifier, params: PyTree, images: Array) -> tuple[Array, Array]:
+    """The features and logits of images in [0, 1]."""
+    # Flax's type of `apply` allows for changed variables, which there are only with `mutable`.
+    return cast("tuple[Array, Array]", model.apply({"params": params}, images))
 
 
 def _augmented(images: Array, key: Key) -> Array:

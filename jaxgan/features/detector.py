@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ import optax
 
 from jaxgan import keys, tasks
 from jaxgan.data import Source, draw_step, pixels
-from jaxgan.features.classifier import load_trained, logits, network_of, save_trained
+from jaxgan.features.classifier import load_trained, logits, network_of, outputs, save_trained
 from jaxgan.features.network import FeatureNetwork
 from jaxgan.metrics import detection_scores
 from jaxgan.models import Classifier
-from jaxgan.types import PyTree
+from jaxgan.types import Array, PyTree
 
 _BATCH = 128
 _RATE = 2e-3
@@ -64,10 +64,10 @@ def train_detector(training: Source, test: Source, *, seed: int = 0, updates: in
     low, high = training.value_range
 
     def loss_fn(params: PyTree, arrays: PyTree, step: jax.Array) -> jax.Array:
-        samples, wanted = draw_step(training, arrays, keys.stream(key, "data"), step, _BATCH,
-                                    jnp.arange(_BATCH))
-        _, outputs = model.apply({"params": params}, (samples - low) / (high - low))
-        classes, boxes = outputs[:, :-4], outputs[:, -4:]
+        samples, wanted = cast("tuple[Array, dict[str, Array]]", draw_step(  # canvases have a condition
+            training, arrays, keys.stream(key, "data"), step, _BATCH, jnp.arange(_BATCH)))
+        _, found = outputs(model, params, (samples - low) / (high - low))
+        classes, boxes = found[:, :-4], found[:, -4:]
         return (tasks.cross_entropy(classes, wanted["label"]) + tasks.smooth_l1(boxes, wanted["box"])
                 + (1 - tasks.generalised_iou(boxes, wanted["box"])).mean())
 
@@ -105,8 +105,8 @@ def detect(network: FeatureNetwork, images: np.ndarray) -> tuple[np.ndarray, np.
         network: a detector's.
         images: canvases, uint8 [count, height, width, channels].
     """
-    outputs = logits(network, images)
-    return outputs[:, :-4], outputs[:, -4:]
+    seen = logits(network, images)
+    return seen[:, :-4], seen[:, -4:]
 
 
 def save_detector(path: Path, trained: TrainedDetector) -> None:

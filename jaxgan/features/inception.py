@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -142,7 +143,8 @@ def _between(first: Array, second: Array, weight: np.ndarray) -> Array:
 
 
 def _apply(variables: PyTree, images: Array) -> Features:
-    return InceptionV3().apply(variables, preprocess(images))
+    # Flax's type of `apply` allows for changed variables, which there are only with `mutable`.
+    return cast("Features", InceptionV3().apply(variables, preprocess(images)))
 
 
 def preprocess(images: Array) -> Array:
@@ -294,8 +296,8 @@ def _single(x: Array, name: str, features: int) -> Array:
 
 def _chain(x: Array, name: str, *layers: tuple[int, int, int]) -> Array:
     """Convolutions of (features, height, width), called name_1, name_2 and so on."""
-    for number, (features, *kernel) in enumerate(layers, 1):
-        x = _Convolution(features, tuple(kernel), name=f"{name}_{number}")(x)
+    for number, (features, height, width) in enumerate(layers, 1):
+        x = _Convolution(features, (height, width), name=f"{name}_{number}")(x)
     return x
 
 
@@ -320,7 +322,8 @@ def _shapes() -> dict[str, tuple[int, ...]]:
     """The shape of every variable by its path, "params/Mixed_5b/branch1x1/conv/kernel"."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     variables = jax.eval_shape(InceptionV3().init, jax.random.key(0), image)
-    return {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
+    leaves = cast("dict[str, jax.ShapeDtypeStruct]", flatten_dict(variables, sep="/"))
+    return {name: leaf.shape for name, leaf in leaves.items()}
 
 
 def _torch_name(name: str) -> str:

@@ -109,7 +109,7 @@ def _damage(sentence: str):
 
 
 def _write_npz(file: BinaryIO, flat: dict[str, np.ndarray]) -> None:
-    np.savez(file, **flat)
+    np.savez(file, **flat)  # pyright: ignore[reportArgumentType]: no array is called allow_pickle
 
 
 def _read_npz(data: bytes) -> dict[str, np.ndarray]:
@@ -294,7 +294,7 @@ def _interpret(stream: BinaryIO) -> Any:
                 _of(dict, stack.pop())
                 _of(dict, stack[-1])
             case "GLOBAL":
-                stack.append(_global(argument.replace(" ", ".")))
+                stack.append(_global(_of(str, argument).replace(" ", ".")))
             case "STACK_GLOBAL":
                 stack[-2:] = [_global(".".join(stack[-2:]))]
             case "REDUCE":

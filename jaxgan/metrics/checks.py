@@ -2,11 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxgan.types import Array
 
-
-def features(name: str, values: Array, at_least: int = 1) -> np.ndarray:
+def features(name: str, values: ArrayLike, at_least: int = 1) -> np.ndarray:
     """Returns real, finite numbers [samples, dimensions] as they are, on the host.
 
     Raises:
@@ -23,12 +22,12 @@ def features(name: str, values: Array, at_least: int = 1) -> np.ndarray:
         raise ValueError(f"{name} must hold at least {at_least} samples; got {len(values)}: add more")
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
-        raise ValueError(f"{name} must be finite; {bad.sum()} of {len(bad)} samples, the first at "
+        raise ValueError(f"{name} must be finite; {bad.sum()} of {len(values)} samples, the first at "
                          f"index {bad.argmax()}, hold NaN or infinity")
     return values
 
 
-def images(name: str, values: Array, at_least: int) -> np.ndarray:
+def images(name: str, values: ArrayLike, at_least: int) -> np.ndarray:
     """Returns images, uint8 [count, height, width, channels], as they are, on the host.
 
     Raises:

@@ -1,12 +1,12 @@
 """How well objects are found, where there is one in each image."""
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks
-from jaxgan.types import Array
 
 
-def mean_iou(predicted: Array, boxes: Array) -> float:
+def mean_iou(predicted: ArrayLike, boxes: ArrayLike) -> float:
     """Returns the mean area of the boxes' intersection over that of their union, in [0, 1].
 
     Args:
@@ -19,7 +19,7 @@ def mean_iou(predicted: Array, boxes: Array) -> float:
     return float(_ious(predicted, boxes).mean())
 
 
-def average_precision(scores: Array, hits: Array, num_positives: int) -> float:
+def average_precision(scores: ArrayLike, hits: ArrayLike, num_positives: int) -> float:
     """Returns the area under the interpolated curve of precision over recall, in [0, 1].
 
     The precision at a recall is the best at that recall or a higher one, and every recall counts, as
@@ -55,8 +55,8 @@ def average_precision(scores: Array, hits: Array, num_positives: int) -> float:
     return float((np.diff(found, prepend=0.0) * best).sum() / num_positives)
 
 
-def mean_average_precision(class_scores: Array, predicted: Array, labels: Array, boxes: Array, *,
-                           threshold: float = 0.5) -> float:
+def mean_average_precision(class_scores: ArrayLike, predicted: ArrayLike, labels: ArrayLike,
+                           boxes: ArrayLike, *, threshold: float = 0.5) -> float:
     """Returns the mean of `average_precision` over the classes that occur.
 
     Each image has one object, and for each class there is one detection in it: it has the class's
@@ -86,7 +86,8 @@ def mean_average_precision(class_scores: Array, predicted: Array, labels: Array,
                           (labels == label).sum()) for label in np.unique(labels)]))
 
 
-def detection_scores(logits: Array, predicted: Array, labels: Array, boxes: Array) -> dict[str, float]:
+def detection_scores(logits: ArrayLike, predicted: ArrayLike, labels: ArrayLike,
+                     boxes: ArrayLike) -> dict[str, float]:
     """Returns how well a network's classes and boxes are those of the one object in each image.
 
     Args:
@@ -113,7 +114,7 @@ def detection_scores(logits: Array, predicted: Array, labels: Array, boxes: Arra
     }
 
 
-def _labels(labels: Array, scores: np.ndarray) -> np.ndarray:
+def _labels(labels: ArrayLike, scores: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"labels must be integers; got {labels.dtype}")
@@ -126,7 +127,7 @@ def _labels(labels: Array, scores: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _ious(predicted: Array, boxes: Array) -> np.ndarray:
+def _ious(predicted: ArrayLike, boxes: ArrayLike) -> np.ndarray:
     """The IoU of each pair, float64 [count]; 0 where both are empty."""
     predicted, boxes = (checks.features(name, values).astype(np.float64)
                         for name, values in (("predicted", predicted), ("boxes", boxes)))

@@ -5,9 +5,9 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks
-from jaxgan.types import Array
 
 _BLOCK = 4096
 
@@ -37,7 +37,7 @@ class Moments(NamedTuple):
         return self.scatter / (self.count - ddof)
 
 
-def moments(features: Array) -> Moments:
+def moments(features: ArrayLike) -> Moments:
     """Returns the moments of features, [samples, dimensions]; a block at a time is in float64.
 
     Raises:

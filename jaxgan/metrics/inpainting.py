@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks
-from jaxgan.types import Array
 
 _LEAST = 1e-10  # mean squared error: a PSNR is 100 dB at most
 _BLOCK = 256  # images that are in memory in float64
@@ -19,7 +19,7 @@ class HoleErrors(NamedTuple):
     ssim: float
 
 
-def hole_errors(real: Array, fake: Array, mask: Array) -> HoleErrors:
+def hole_errors(real: ArrayLike, fake: ArrayLike, mask: ArrayLike) -> HoleErrors:
     """Returns L1, PSNR and SSIM in the hole, each computed image by image and then averaged.
 
     Pixels are taken as in [0, 1]. L1 is the mean of |real - fake| over the pixels and channels of the

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks, pairs
 from jaxgan.types import Array
@@ -20,7 +21,7 @@ class KernelDistance(NamedTuple):
     std: float
 
 
-def kernel_distance(real: Array, fake: Array, *, subsets: int = 100, subset_size: int = 1000,
+def kernel_distance(real: ArrayLike, fake: ArrayLike, *, subsets: int = 100, subset_size: int = 1000,
                     degree: int = 3, gamma: float | None = None, coef: float = 1.0,
                     seed: int = 0) -> KernelDistance:
     """Returns the unbiased squared MMD with the kernel (gamma x . y + coef)^degree over subsets.
@@ -61,7 +62,7 @@ def kernel_distance(real: Array, fake: Array, *, subsets: int = 100, subset_size
     return KernelDistance(float(np.mean(values)), float(np.std(values)))
 
 
-def maximum_mean_discrepancy(x: Array, y: Array, *, bandwidth: float | None = None) -> float:
+def maximum_mean_discrepancy(x: ArrayLike, y: ArrayLike, *, bandwidth: float | None = None) -> float:
     """Returns the unbiased squared MMD with the kernel exp(-|x - y|^2 / (2 bandwidth^2)).
 
     It may be negative. Gretton et al. 2012, "A Kernel Two-Sample Test", equation 3; section 8 for
@@ -108,8 +109,8 @@ def _polynomial_discrepancy(real: Array, fake: Array, gamma: float, coef: float,
 
 def _gaussian_sum(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
     """Returns the sum of the kernel over all pairs; a point and itself give 1 exactly."""
-    y = jnp.asarray(y)
-    return sum(float(np.asarray(_gaussian_sums(block, y, bandwidth))[:count].sum())
+    columns = jnp.asarray(y)
+    return sum(float(np.asarray(_gaussian_sums(block, columns, bandwidth))[:count].sum())
                for block, count in pairs.blocks(x))
 
 

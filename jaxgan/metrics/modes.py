@@ -1,11 +1,10 @@
 """How well samples cover modes that are known: the components of a mixture, or classes."""
 
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxgan.types import Array
 
-
-def mode_coverage(samples: Array, centres: Array, sigma: float) -> dict[str, float]:
+def mode_coverage(samples: ArrayLike, centres: ArrayLike, sigma: float) -> dict[str, float]:
     """Counts the components that samples reach.
 
     Args:
@@ -38,7 +37,7 @@ def mode_coverage(samples: Array, centres: Array, sigma: float) -> dict[str, flo
     }
 
 
-def class_coverage(predictions: Array, classes: int) -> dict[str, float]:
+def class_coverage(predictions: ArrayLike, classes: int) -> dict[str, float]:
     """Counts the classes that a classifier sees in samples: of Stacked MNIST's 1000, say.
 
     Metz et al. 2017 (arXiv 1611.02163), appendix; Lin et al. 2018 (arXiv 1712.04086).

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks, pairs
 from jaxgan.types import Array
@@ -46,7 +47,7 @@ class Memorisation(NamedTuple):
     z_score: float
 
 
-def precision_recall(real: Array, fake: Array, *, k: int = 3) -> PrecisionRecall:
+def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> PrecisionRecall:
     """Returns the fraction of fakes in the manifold of reals, and of reals in that of fakes.
 
     A manifold is the union of closed balls (<=, as the paper writes it) around the samples of a set,
@@ -70,7 +71,7 @@ def precision_recall(real: Array, fake: Array, *, k: int = 3) -> PrecisionRecall
     return PrecisionRecall(float(precision), float(recall))
 
 
-def density_coverage(real: Array, fake: Array, *, k: int = 5) -> DensityCoverage:
+def density_coverage(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> DensityCoverage:
     """Returns how many reals' balls hold a fake, over k; and the fraction of reals whose ball holds one.
 
     Balls as in `precision_recall`. They are closed, so that a fake equal to a real is met even where
@@ -93,7 +94,7 @@ def density_coverage(real: Array, fake: Array, *, k: int = 5) -> DensityCoverage
     return DensityCoverage(float(counts.mean() / k), float(met.mean()))
 
 
-def memorisation(samples: Array, held_out: Array, training: Array) -> Memorisation:
+def memorisation(samples: ArrayLike, held_out: ArrayLike, training: ArrayLike) -> Memorisation:
     """Compares the samples' distances to the training set with those of reals that were held out.
 
     The probability is the Mann-Whitney statistic U / (samples * held_out), the z-score its normal
@@ -120,7 +121,7 @@ def memorisation(samples: Array, held_out: Array, training: Array) -> Memorisati
     return Memorisation(*medians, ratio, *_mann_whitney(ours, theirs))
 
 
-def _checked(k: int, real: Array, fake: Array, fewest: str) -> list[np.ndarray]:
+def _checked(k: int, real: ArrayLike, fake: ArrayLike, fewest: str) -> list[np.ndarray]:
     sets = {"real": checks.features("real", real), "fake": checks.features("fake", fake)}
     checks.same_dimensions(**sets)
     limit = min(len(sets[name]) for name in fewest.split(" and "))
@@ -136,18 +137,18 @@ def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
 
 
 def _kth_squares(rows: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:
-    points = jnp.asarray(points)
-    return np.concatenate([np.asarray(_kth_of_block(block, points, k))[:count]
+    columns = jnp.asarray(points)
+    return np.concatenate([np.asarray(_kth_of_block(block, columns, k))[:count]
                            for block, count in pairs.blocks(rows)])
 
 
 def _balls_around(rows: np.ndarray, points: np.ndarray,
                   squared_radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns in how many balls around the points each row is, and which balls hold any row."""
-    points, limits = jnp.asarray(points), jnp.asarray(squared_radii * _SLACK)
+    columns, limits = jnp.asarray(points), jnp.asarray(squared_radii * _SLACK)
     counts, met = [], np.zeros(len(points), bool)
     for block, count in pairs.blocks(rows):
-        counts_of_block, met_by_block = _balls_around_block(block, points, limits)
+        counts_of_block, met_by_block = _balls_around_block(block, columns, limits)
         counts.append(np.asarray(counts_of_block)[:count])
         met |= np.asarray(met_by_block)
     return np.concatenate(counts), met

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks
-from jaxgan.types import Array
 
 
 class InceptionScore(NamedTuple):
@@ -15,7 +15,7 @@ class InceptionScore(NamedTuple):
     std: float
 
 
-def inception_score(logits: Array, *, splits: int = 10, seed: int | None = None) -> InceptionScore:
+def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int | None = None) -> InceptionScore:
     """Returns exp(E[KL(p(y|x) || p(y))]) over splits of the samples.
 
     Salimans et al. 2016 (arXiv 1606.03498), section 4; with the logits of Inception.

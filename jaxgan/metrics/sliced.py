@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks
-from jaxgan.types import Array
 
 _PATCH = 7
 _SMALLEST = 16  # the pyramid's last level is at least as large as this
@@ -14,7 +14,7 @@ _BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 _ELEMENTS = 2**21  # of a set's projections that a thread has in memory
 
 
-def sliced_wasserstein(x: Array, y: Array, *, projections: int = 512, seed: int = 0) -> float:
+def sliced_wasserstein(x: ArrayLike, y: ArrayLike, *, projections: int = 512, seed: int = 0) -> float:
     """Returns the mean over random directions w of the distance W1 between w . x and w . y.
 
     W1 is the integral of the difference of the quantile functions; for equally many samples the
@@ -36,7 +36,7 @@ def sliced_wasserstein(x: Array, y: Array, *, projections: int = 512, seed: int 
     return _mean_distance(x.astype(np.float64), y.astype(np.float64), projections, seed)
 
 
-def sliced_wasserstein_images(real: Array, fake: Array, *, patches_per_image: int = 128,
+def sliced_wasserstein_images(real: ArrayLike, fake: ArrayLike, *, patches_per_image: int = 128,
                               projections: int = 512, seed: int = 0) -> dict[str, float]:
     """Returns the sliced Wasserstein distances of 7x7 patches, times 1000, level by level.
 
@@ -68,8 +68,9 @@ def sliced_wasserstein_images(real: Array, fake: Array, *, patches_per_image: in
                          f"{real.shape[1:]} and {fake.shape[1:]}")
     distances = {}
     for levels in zip(_pyramid(real), _pyramid(fake), strict=True):
-        patches = (_patches(level, patches_per_image, seed) for level in levels)
-        distances[str(min(levels[0].shape[1:3]))] = 1000 * _mean_distance(*patches, projections, seed)
+        reals, fakes = (_patches(level, patches_per_image, seed) for level in levels)
+        distances[str(min(levels[0].shape[1:3]))] = 1000 * _mean_distance(reals, fakes, projections,
+                                                                          seed)
     return distances | {"mean": float(np.mean(list(distances.values())))}
 
 
@@ -109,8 +110,8 @@ def _blur(images: np.ndarray) -> np.ndarray:
     for axis in (1, 2):
         size = images.shape[axis]
         padded = np.pad(images, [(2, 2) if i == axis else (0, 0) for i in range(4)], mode="reflect")
-        images = sum(weight * padded[(slice(None),) * axis + (slice(i, i + size),)]
-                     for i, weight in enumerate(_BINOMIAL))
+        images = sum((weight * padded[(slice(None),) * axis + (slice(i, i + size),)]
+                      for i, weight in enumerate(_BINOMIAL)), start=np.zeros((), images.dtype))
     return images
 
 

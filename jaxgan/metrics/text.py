@@ -1,12 +1,12 @@
 """How the n-grams of generated sequences are distributed."""
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan.metrics import checks
-from jaxgan.types import Array
 
 
-def ngram_divergence(real: Array, fake: Array, n: int) -> float:
+def ngram_divergence(real: ArrayLike, fake: ArrayLike, n: int) -> float:
     """Returns the Jensen-Shannon divergence, in bits, of the distributions of n-grams.
 
     (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2. Gulrajani et al. 2017 (arXiv 1704.00028)

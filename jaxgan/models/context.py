@@ -52,11 +52,12 @@ class ContextGenerator(nn.Module):
         check_latents("ContextGenerator", latents)
         check_image_shape("ContextGenerator", self.image_shape)
         check_norm(self.norm, ("none", "batch"))
-        *size, channels = self.image_shape
+        height, width, channels = self.image_shape
+        size = height, width
         stages = halvings("ContextGenerator", size, self.stages)
         widths = [self.width * 2 ** stage for stage in range(stages)]
 
-        x, seen = beside("ContextGenerator", self.planes, condition, tuple(size)), []
+        x, seen = beside("ContextGenerator", self.planes, condition, size), []
         for features in widths:
             seen.append(x)
             x = Conv(features, (self.kernel_size,) * 2, strides=2, kernel_init=conv_init(2),

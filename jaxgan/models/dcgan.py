@@ -10,6 +10,7 @@ networks, whose kernels are 5x5 and whose critics have no batch normalisation:
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -145,7 +146,7 @@ class DCGANCritic(nn.Module):
                      num_classes=self.num_classes, heads=self.heads, train=train)
 
 
-def halvings(model: str, size: tuple[int, ...], stages: int | None) -> int:
+def halvings(model: str, size: Sequence[int], stages: int | None) -> int:
     """The number of doublings or halvings, checked to leave at least 2 of height and width."""
     height, width = size
     if stages is None:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxgan.models.ends import check_labels
 from jaxgan.types import Array, PyTree
@@ -114,12 +115,12 @@ def check_boxes(model: str, boxes: Array) -> None:
     if getattr(boxes, "ndim", None) != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{model}: boxes must be (top, left, bottom, right), shape [batch, 4]; got "
                          f"{jnp.shape(boxes)}")
-    if isinstance(boxes, jax.core.Tracer):
+    if isinstance(boxes, Tracer):
         return
-    boxes = np.asarray(boxes)  # what jax computes here may be traced all the same
-    inside = ((boxes >= 0) & (boxes <= 1)).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
+    known = np.asarray(boxes)  # what jax computes here may be traced all the same
+    inside = ((known >= 0) & (known <= 1)).all(axis=1) & (known[:, :2] <= known[:, 2:]).all(axis=1)
     if not inside.all():
         first = inside.argmin()
         raise ValueError(f"{model}: boxes must be (top, left, bottom, right) with 0 <= top <= bottom <= "
                          "1 and 0 <= left <= right <= 1, as fractions of height and width; got "
-                         f"{[round(float(x), 4) for x in boxes[first]]}")
+                         f"{[round(float(x), 4) for x in known[first]]}")

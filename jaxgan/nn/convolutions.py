@@ -14,6 +14,7 @@ platform: `jax.custom_vjp` has no forward mode, and `jax.custom_jvp` no transpos
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -192,8 +193,8 @@ def _geometry(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ..
 
 
 def _convolve(a: Array, b: Array, axes: tuple[str, str, str], **options) -> Array:
-    dimensions = tuple(pattern.replace("*", "XYZUVW"[:a.ndim - 2]) for pattern in axes)
-    return lax.conv_general_dilated(a, b, dimension_numbers=dimensions,
+    lhs, rhs, out = (pattern.replace("*", "XYZUVW"[:a.ndim - 2]) for pattern in axes)
+    return lax.conv_general_dilated(a, b, dimension_numbers=(lhs, rhs, out),
                                     preferred_element_type=accumulator(a), **options
                                     ).astype(a.dtype)
 
@@ -284,7 +285,7 @@ def _conv_products(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
 def _conv_transpose_products(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
     patches = product(_matrix(y), _matrix(kernel), (1, 1))
     patches = patches.reshape(y.shape[0], -1, kernel.shape[-2])
-    x = sum(_gather(patches, visit) for visit in _visits(geometry))
+    x = cast("Array", sum(_gather(patches, visit) for visit in _visits(geometry)))  # one at least
     return x.reshape(y.shape[0], *geometry.input_size, -1).astype(y.dtype)
 
 
@@ -362,11 +363,12 @@ def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int 
            *, geometry: Geometry) -> tuple[Array, int]:
     """The rule of `vmap`: the mapped axis joins the batch, or the groups if a kernel is mapped."""
     (a, b), (a_axis, b_axis) = operands, axes
-    if b_axis is None and primitive is not _conv_kernel_gradient_p:
+    if a_axis is not None and b_axis is None and primitive is not _conv_kernel_gradient_p:
         a = jnp.moveaxis(a, a_axis, 0)
         out = primitive.bind(a.reshape(-1, *a.shape[2:]), b, geometry=geometry)
         return out.reshape(*a.shape[:2], *out.shape[1:]), 0
-    count = b.shape[b_axis] if a_axis is None else a.shape[a_axis]
+    count = next(operand.shape[axis] for operand, axis in zip(operands, axes, strict=True)
+                 if axis is not None)
 
     def into_groups(operand, axis):
         if axis is None:

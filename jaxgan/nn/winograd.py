@@ -126,7 +126,7 @@ def _points_of(kernel_size: Index, strides: Index) -> list[_Point]:
         taps = -(-size // stride)
         phases = [stride] * taps + [size - stride * (taps - 1)]
         axes.append(list(zip(_INPUTS[taps], _TAPS[taps], _OUTPUTS[taps], phases, strict=True)))
-    return [_Point(*(_kronecker(rows) for rows in (inputs, taps, outputs)), phases)
+    return [_Point(_kronecker(inputs), _kronecker(taps), _kronecker(outputs), phases)
             for inputs, taps, outputs, phases in (zip(*rows, strict=True)
                                                   for rows in itertools.product(*axes))]
 
@@ -198,6 +198,8 @@ def _sum(terms: Iterable[tuple[float, Array]]) -> Array:
             total = scaled if weight > 0 else -scaled
         else:
             total = total + scaled if weight > 0 else total - scaled
+    if total is None:
+        raise ValueError("there is nothing to sum")
     return total
 
 
