@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxgan.penalties import add_noise
 from jaxgan.terms import Term
@@ -53,7 +54,7 @@ def instance_noise(scale: float | optax.Schedule) -> Augmentation:
         scale: the noise's standard deviation, in units of the samples; or a schedule, iteration -> that,
             `optax.linear_schedule(0.1, 0.0, 10_000)` for example.
     """
-    def draw(keys: Key, step: Array, state: PyTree) -> tuple[Key, Array | float]:
+    def draw(keys: Key, step: Array, state: PyTree) -> tuple[Key, ArrayLike]:
         return keys, scale(step) if callable(scale) else scale
 
     return Augmentation(draw, lambda draws, samples: add_noise(samples, *draws))

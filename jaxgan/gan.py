@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -120,7 +120,7 @@ class GANState(NamedTuple):
     step: Array
     generator: NetworkState
     critic: NetworkState
-    ema: PyTree | None
+    ema: PyTree
 
 
 def terms_of(gan: GAN, role: str) -> tuple[Term, ...]:
@@ -202,8 +202,7 @@ def generate(
             raise ValueError(f"latents must have shape [batch, {there[0]}]; got {latents.shape}")
         raise ValueError(f"latents must be as the prior draws them, of shapes [batch, *{there}]; got "
                          f"{jax.tree.map(jnp.shape, latents)}")
-    averaged = use_ema and state.ema is not None
-    variables = state.ema if averaged else state.generator.variables
+    variables = state.generator.variables if state.ema is None or not use_ema else state.ema
     samples, _ = samples_and_heads(gan.generator.apply(variables, latents, condition, train=False))
     return gan.lower(samples) if gan.lower else samples
 
@@ -217,9 +216,9 @@ def draw_latents(gan: GAN, key: Key, count: int) -> PyTree:
         count: how many.
     """
     example_keys = keys.per_example(key, count)
-    if gan.prior is None:
+    if gan.latent_size is not None:
         return keys.normal(example_keys, (gan.latent_size,))
-    return gan.prior(example_keys)
+    return cast("Prior", gan.prior)(example_keys)
 
 
 def judge(gan: GAN, state: GANState, samples: PyTree, condition: PyTree | None = None) -> Judgement:
@@ -237,11 +236,19 @@ def judge(gan: GAN, state: GANState, samples: PyTree, condition: PyTree | None =
     Raises:
         ValueError: the critic doesn't give one score for each.
     """
-    samples = gan.lift(samples) if gan.lift else samples
-    if gan.augment is not None:
-        samples, condition = gan.augment.quiet(samples), gan.augment.condition(condition)
-    return scores_and_heads(
-        gan.critic.apply(state.critic.variables, samples, condition, train=False), samples)
+    return judge_shown(gan, state, *as_shown(gan, gan.lift(samples) if gan.lift else samples, condition))
+
+
+def as_shown(gan: GAN, samples: PyTree, condition: PyTree) -> tuple[PyTree, PyTree]:
+    """Returns what the critic is shown, in evaluation, of a generator's samples and their condition."""
+    if gan.augment is None:
+        return samples, condition
+    return gan.augment.quiet(samples), gan.augment.condition(condition)
+
+
+def judge_shown(gan: GAN, state: GANState, shown: PyTree, condition: PyTree) -> Judgement:
+    """`judge` of what the critic is shown."""
+    return scores_and_heads(gan.critic.apply(state.critic.variables, shown, condition, train=False), shown)
 
 
 def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:

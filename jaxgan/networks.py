@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -137,14 +137,14 @@ def update(
             raise ValueError(f"the state of the term {term}, which the backward pass feeds, must be of "
                              f"floating-point numbers; got {jax.tree.map(jnp.result_type, state)}")
 
-    def losses_fn(params: PyTree, fed: PyTree):
+    def losses_fn(params: PyTree, fed: PyTree) -> tuple[dict[str, Any], tuple[PyTree, PyTree, PyTree]]:
         view, stats = see(params)
         values = {term.name: _due_value(term, view, (states | fed).get(term.name, ()))
                   for term in terms}
-        weights = {term.name: term.weight(view.step) if callable(term.weight) else term.weight
-                   for term in terms}
-        losses = {term.name: values[term.name].loss for term in terms
-                  if term.part_of is None and values[term.name].loss is not None}
+        weights: dict[str, Any] = {term.name: term.weight(view.step) if callable(term.weight)
+                                   else term.weight for term in terms}
+        losses: dict[str, Any] = {term.name: values[term.name].loss for term in terms
+                                  if term.part_of is None and values[term.name].loss is not None}
         for term in terms:
             if term.part_of is not None and values[term.name].loss is not None:
                 losses[term.part_of] += weights[term.name] * values[term.name].loss
@@ -172,8 +172,8 @@ def update(
         mixture = jnp.stack([head_weights[term] for term in base])
         gradients = jax.tree.map(lambda each: jnp.tensordot(mixture, each, 1), gradients)
 
-    metrics = {f"{name}/loss": sum(head_weights[term] * loss for term, loss in losses.items()),
-               f"{name}/gradient_norm": optax.tree.norm(gradients)}
+    loss = sum(head_weights[term] * loss for term, loss in losses.items())
+    metrics = {f"{name}/loss": cast("Array", loss), f"{name}/gradient_norm": optax.tree.norm(gradients)}
     metrics |= _reported(name, terms, states, losses, head_weights, weights, values)
     opt_updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
     return NetworkState(
@@ -285,7 +285,7 @@ def _reported(name: str, terms: Sequence[Term], states: PyTree, losses: Metrics,
     """The metrics of the terms."""
     metrics = {}
     for term in terms:
-        value = values[term.name]
+        value: Any = values[term.name]
         if term.every > 1:  # what it was when it was due, on average over the devices
             is_due = states[term.name].count % term.every == 0
             value = jax.tree.map(partial(jnp.where, is_due), value, states[term.name].last)

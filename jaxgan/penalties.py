@@ -11,10 +11,12 @@ randomness on any number of devices).
 import dataclasses
 from collections.abc import Callable
 from functools import partial, reduce
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxgan import keys
 from jaxgan.terms import ADVERSARIAL, Term, Value, View
@@ -180,25 +182,24 @@ def combine(*penalties: Term) -> Term:
         raise ValueError("combine needs at least one penalty; leave the GAN's penalty None instead")
     if len(penalties) == 1:
         return penalties[0]
-    measures = [penalty.value.measure if isinstance(penalty.value, Penalty) else None
-                for penalty in penalties]
-    for penalty, measure in zip(penalties, measures, strict=True):
-        if measure is None or callable(penalty.weight) or penalty.every > 1:
+    weighted: list[tuple[float, Measure]] = []
+    for penalty in penalties:
+        if (not isinstance(penalty.value, Penalty) or callable(penalty.weight) or penalty.every > 1):
             raise ValueError(f"combine adds penalties with fixed weights, due in every update; "
                              f"{penalty.name} is none: give it to the GAN as one of its critic_terms")
+        weighted.append((penalty.weight, penalty.value.measure))
 
     def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
         sample_keys = keys.per_example(key, batch_size(real))
         parts = [part(critic_fn, real, fake, jax.vmap(jax.random.fold_in, (0, None))(sample_keys, i))
-                 for i, part in enumerate(measures)]
-        return (sum(penalty.weight * scalar
-                    for penalty, (scalar, _) in zip(penalties, parts, strict=True)),
-                jnp.concatenate([norms for _, norms in parts]))
+                 for i, (_, part) in enumerate(weighted)]
+        total = sum(weight * scalar for (weight, _), (scalar, _) in zip(weighted, parts, strict=True))
+        return cast("Array", total), jnp.concatenate([norms for _, norms in parts])
 
     return _term(penalties[0].name, 1.0, measure)
 
 
-def add_noise(samples: PyTree, key: Key, scale: Array | float) -> PyTree:
+def add_noise(samples: PyTree, key: Key, scale: ArrayLike) -> PyTree:
     """Adds Gaussian noise of standard deviation `scale` to samples [batch, ...], or a pytree of arrays.
 
     On the critic's input it is "instance noise": Sonderby et al. 2017 (arXiv 1610.04490), section

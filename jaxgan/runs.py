@@ -65,7 +65,8 @@ class Run:
         elif self.folder.exists() and not _is_unused(self.folder):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
         self._config = _json({"settings": settings} | environment())
-        self._board = self._lock_file = None
+        self._board: Any = None  # tensorboardX's writer
+        self._lock_file: Any = None
 
     @property
     def config_path(self) -> Path:
@@ -133,7 +134,7 @@ class Run:
                            "choose another --run-dir") from error
         self._board = SummaryWriter(str(self.folder), flush_secs=10)
         for row in self.metrics():
-            self._show(**row)
+            self._show(row)
         for sampled_step, path in saved.items():
             self._show_samples(sampled_step, path.read_text(encoding="utf-8") if path.suffix == ".txt"
                                else load_png(path))
@@ -150,11 +151,12 @@ class Run:
         _append(self._metrics_path, {"step": step, **metrics})
         _append(self._digests_path, {"step": step} | {
             name: digest[:_SHORT] for name, digest in digests.items()})
-        self._show(step, **metrics)
+        self._show({"step": step, **metrics})
 
-    def _show(self, step: int, **metrics: float) -> None:
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
+    def _show(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name, value, row["step"])
 
     def _show_samples(self, step: int, samples: np.ndarray | str) -> None:
         if isinstance(samples, str):

@@ -73,10 +73,9 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
     reals = gan.lift(samples) if gan.lift else samples
     generator_variables = _init_generator(gan, keys.stream(key, "generator"), example_batch, reals)
 
-    shown, shown_condition = reals, condition
-    if gan.augment is not None:
-        shown, shown_condition = _zeros(lambda: (gan.augment.quiet(reals),
-                                                 gan.augment.condition(condition)))
+    shown, shown_condition, augment = reals, condition, gan.augment
+    if augment is not None:
+        shown, shown_condition = _zeros(lambda: (augment.quiet(reals), augment.condition(condition)))
     critic_variables = gan.critic.init(keys.stream(key, "critic"), shown, shown_condition, train=False)
     jax.eval_shape(lambda v: scores_and_heads(
         gan.critic.apply(v, shown, shown_condition, train=False), shown), critic_variables)

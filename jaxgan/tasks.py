@@ -9,10 +9,10 @@ predicted for it; the condition of the i-th fake is that of the i-th real, unles
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxgan.terms import Seen, Term, View, check_weight
 from jaxgan.types import Array, PyTree
@@ -197,7 +197,7 @@ def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = No
 
 def check_range(name: str, labels: Array, num_classes: int) -> None:
     """Raises ValueError for labels that aren't in [0, num_classes), unless they are traced."""
-    if isinstance(labels, jax.core.Tracer) or not labels.size:
+    if isinstance(labels, Tracer) or not labels.size:
         return
     known = np.asarray(labels)  # what jax computes here may be traced all the same
     low, high = known.min(), known.max()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -317,7 +317,8 @@ def _default_picture(game: Game, source: Source, seed: int, count: int = 64) -> 
             or tuple(source.value_range) not in ((0, 1), (-1, 1))
             or example_batch(source, 1).condition is not None):
         return None
-    draw = jax.jit(lambda state: game.sample(state, keys.stream(jax.random.key(seed), "sample"), count))
+    draw_samples = game.sample
+    draw = jax.jit(lambda state: draw_samples(state, keys.stream(jax.random.key(seed), "sample"), count))
     return lambda state: grid(pixels(draw(state), source.value_range))
 
 
@@ -345,13 +346,14 @@ def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -
 
 
 def _start(begin: Callable[[], State], template: State, checkpoints: Checkpoints, plan: Plan,
-           resume: str | int) -> tuple[State, int]:
+           resume: str | int | None) -> tuple[State, int]:
     """The state to go on from and how often the run had gone back by then."""
     if resume in ("auto", "latest"):
         state, retries = _newest(begin, template, checkpoints)
     else:
-        state = jax.device_put(checkpoints.restore(template, int(resume)))
-        retries = checkpoints.manifest(int(resume))["retries"]
+        step = int(cast("str | int", resume))
+        state = jax.device_put(checkpoints.restore(template, step))
+        retries = checkpoints.manifest(step)["retries"]
     step = int(state.step)
     if step > plan.steps:
         raise ValueError(f"the checkpoint is of step {step}, beyond --steps {plan.steps}: resume from "
@@ -384,9 +386,9 @@ class _Watch:
 
         Several processes take the largest of each: all do the same, and stop if one was told to.
         """
-        *values, number, late = agreed(*values, self.received[-1] if self.received else 0,
-                                       time.monotonic() > self.deadline)
-        return *values, number if number or late else None
+        *found, number, late = agreed(*values, self.received[-1] if self.received else 0,
+                                      time.monotonic() > self.deadline)
+        return *found, number if number or late else None
 
 
 @dataclasses.dataclass
@@ -424,7 +426,7 @@ class _Reporter:
             self.run.save_samples(step, samples)
             if isinstance(samples, str) and step < self.plan.steps and jax.process_index() == 0:
                 tqdm.write(f"step {step}: {samples.splitlines()[0]}", sys.stderr)
-        if evaluating:
+        if evaluating and self.evaluate is not None:
             try:
                 self._tick(stop)
                 metrics = metrics | self.evaluate(state, self._tick)

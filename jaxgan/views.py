@@ -174,11 +174,11 @@ def _judge_both(tools: _Tools, network: NetworkState, real: PyTree, fake: PyTree
     """Judges reals and fakes, in one call unless batch statistics or random numbers keep them apart."""
     count, shown = batch_size(real), tools.as_shown(condition)
     if not has_batch_statistics(network.stats):
-        both = jax.tree.map(lambda *x: jnp.concatenate(x), (real, shown), (fake, shown))
+        both, conditions = jax.tree.map(lambda *x: jnp.concatenate(x), (real, shown), (fake, shown))
         example_keys = jnp.concatenate([tools.keys(f"critic_{kind}", count)
                                         for kind in ("real", "fake")])
         try:
-            judgement, stats = tools.judge(network, *both, rngs_of(example_keys))
+            judgement, stats = tools.judge(network, both, conditions, rngs_of(example_keys))
             return *(jax.tree.map(lambda x, half=half: jnp.split(x, 2)[half], judgement)
                      for half in (0, 1)), stats
         except InvalidRngError:  # a module draws from the device's key: one call could not be repeated

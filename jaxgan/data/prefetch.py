@@ -1,6 +1,6 @@
 """The arrays that a source is drawn from: one window of steps after the other, fetched ahead of use."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -19,7 +19,7 @@ _positions = jax.jit(epoch_and_offset, static_argnums=(1, 3))
 
 def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: int, *,
             put: Callable[[PyTree], PyTree] = jax.device_put, part: Part = _WHOLE
-            ) -> Iterator[tuple[PyTree, int]]:
+            ) -> Generator[tuple[PyTree, int], None, None]:
     """Yields arrays to draw the steps from `start` to `stop` from, each with the step it ends before.
 
     Of a resident source that is `source.arrays`, once. Of one that streams, they are windows of equal

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgan import keys
-from jaxgan.gan import GAN, GANState, judge, sample
+from jaxgan.gan import GAN, GANState, as_shown, draw_latents, judge_shown, samples_and_heads
 from jaxgan.penalties import gradient_norms, interpolate
 from jaxgan.types import Batch, Key, Metrics, batch_size
 
@@ -38,15 +38,17 @@ def critic_diagnostics(gan: GAN, state: GANState, real: Batch, held_out: Batch, 
     if shapes[0] != shapes[1]:
         raise ValueError("real and held_out must have the same shape; got {} and {}".format(*shapes))
 
-    def scores(samples, condition):
-        return judge(gan, state, samples, condition).scores
-
-    fake = sample(gan, state, keys.stream(key, "latents"), batch_size(real.samples), real.condition,
-                  use_ema=False)
-    between = interpolate(real.samples, fake, keys.stream(key, "interpolate"))
-    norms = gradient_norms(lambda samples: scores(samples, real.condition), between)
-    means = [scores(samples, condition).astype(jnp.float32).mean() for samples, condition in (
-        real, held_out, (fake, real.condition))]
+    lift = gan.lift or (lambda samples: samples)
+    latents = draw_latents(gan, keys.stream(key, "latents"), batch_size(real.samples))
+    fake, _ = samples_and_heads(gan.generator.apply(
+        state.generator.variables, latents, real.condition, train=False))
+    shown = [as_shown(gan, *pair) for pair in (
+        (lift(real.samples), real.condition), (lift(held_out.samples), held_out.condition),
+        (fake, real.condition))]
+    means = [judge_shown(gan, state, *pair).scores.astype(jnp.float32).mean() for pair in shown]
+    (real_shown, condition), _, (fake_shown, _) = shown
+    norms = gradient_norms(lambda points: judge_shown(gan, state, points, condition).scores,
+                           interpolate(real_shown, fake_shown, keys.stream(key, "interpolate")))
     return {
         "critic/train_wasserstein": means[0] - means[2],
         "critic/held_out_wasserstein": means[1] - means[2],
