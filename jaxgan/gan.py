@@ -248,7 +248,8 @@ def as_shown(gan: GAN, samples: PyTree, condition: PyTree) -> tuple[PyTree, PyTr
 
 def judge_shown(gan: GAN, state: GANState, shown: PyTree, condition: PyTree) -> Judgement:
     """`judge` of what the critic is shown."""
-    return scores_and_heads(gan.critic.apply(state.critic.variables, shown, condition, train=False), shown)
+    judgement = gan.critic.apply(state.critic.variables, shown, condition, train=False)
+    return scores_and_heads(judgement, shown)
 
 
 def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:
