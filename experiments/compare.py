@@ -2,14 +2,13 @@
 
 import dataclasses
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from experiments import cli, measuring
+from experiments import flags, launch, measuring, opening, settings
 from jaxgan import evaluation
 from jaxgan.pictures import save_bands
 from jaxgan.runs import read_config, read_evaluations, read_logs
@@ -83,7 +82,7 @@ def _protocol(run: Mapping[str, Any]) -> evaluation.Protocol:
 
 def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """The runs by those of their settings that differ between them, but for the seed."""
-    ignored = cli.REPORTING | {"seed"}
+    ignored = {"seed", "experiment_file"}.union(*map(_not_compared, runs))
     names = {name for run in runs for name in run["settings"]} - ignored
     differing = sorted(name for name in names
                        if len({repr(run["settings"].get(name)) for run in runs}) > 1)
@@ -92,6 +91,14 @@ def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
         label = ", ".join(f"{name} {run['settings'].get(name)}" for name in differing)
         groups.setdefault(label or str(run["settings"].get("experiment")), []).append(run)
     return groups
+
+
+def _not_compared(run: Mapping[str, Any]) -> set[str]:
+    """The names of settings that don't decide what is computed, where the run's experiment is ours."""
+    name = run["settings"].get("experiment")
+    is_ours = name in opening.names() and "experiment_file" not in run["settings"]
+    config = opening.load(name).Config() if is_ours else flags.Config()
+    return settings.flat(config).keys() - settings.identity(config)
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -105,5 +112,4 @@ def _curves(folder: str, names: Sequence[str]) -> dict[str, list[tuple[int, floa
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.compare",
-                                        description=__doc__)))
+    launch.tool(main, Options)

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments.settings import reports
 from jaxgan import evaluation, features, keys
 from jaxgan.data import DataNotFoundError, Dataset, Source, load, scale
 from jaxgan.evaluation import Evaluator, Extractor, Own, Present, Protocol, Samples
@@ -29,12 +30,11 @@ _DIAGNOSED = 256  # samples that the critic is diagnosed on
 class Flags:
     """How to measure, in training and afterwards."""
 
-    protocol: str = "default"
-    """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
-    features: str = ""
-    """The feature network: classifier, inception, raw, random_projection; by default the protocol's,
-    or the experiment's."""
-    inception: str = ""
+    protocol: Literal[*evaluation.PRESETS] = reports("default")
+    """By which protocol."""
+    features: Literal["", *FEATURES] = reports("")
+    """The feature network; by default the protocol's, or the experiment's."""
+    inception: str = reports("")
     """The file with Inception's weights; by default $JAXGAN_INCEPTION."""
 
 

@@ -10,7 +10,8 @@ from functools import cache, partial
 import jax
 import numpy as np
 
-from experiments import cli, measuring
+from experiments import flags, launch, measuring
+from experiments.experiment import Experiment
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys
 from jaxgan.data import Dataset, Source, load, stacked
@@ -22,13 +23,20 @@ from jaxgan.models import DCGANCritic, DCGANGenerator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
-    """The settings for MNIST, with a batch of 64."""
+class Networks(flags.Networks):
+    """The networks."""
 
     width: int = 64
     """Channels of the critic's first layer; they double with each halving of the image."""
     latent_size: int = 128
     """Latent variables."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """The settings for MNIST, with a batch of 64."""
+
+    networks: Networks = Networks()
 
 
 def make_source(config: Config) -> Source:
@@ -38,7 +46,7 @@ def make_source(config: Config) -> Source:
 
 def open_data(config: Config, split: str = "train") -> Dataset:
     """Opens a split of MNIST."""
-    return load("mnist", split, data_dir=config.data_dir or None)
+    return load("mnist", split, data_dir=config.data.data_dir or None)
 
 
 def make_reference(config: Config) -> Reference:
@@ -69,20 +77,17 @@ def make_modes(config: Config) -> Own:
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    return cli.make_gan(
+    networks = config.networks
+    return flags.make_gan(
         config,
-        DCGANGenerator(tuple(sample_shape), config.width),
-        DCGANCritic(config.width, norm=config.critic_norm),
-        config.latent_size,
+        DCGANGenerator(tuple(sample_shape), networks.width),
+        DCGANCritic(networks.width, norm=networks.critic_norm),
+        networks.latent_size,
     )
 
 
-def main(config: Config) -> None:
-    """Trains."""
-    source = make_source(config)
-    cli.train("stacked_mnist", config, make_gan(config, source.sample_shape), source,
-              make_reference(config))
+experiment = Experiment(Config, make_source, make_gan, make_reference)
 
 
 if __name__ == "__main__":
-    cli.main(Config, main)
+    launch.main(experiment)
