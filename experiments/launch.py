@@ -96,9 +96,9 @@ def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Co
         "to report is not taken from it."))], "")]
     if experiment.presets:
         names = tuple(experiment.presets)
-        by = f" that --{experiment.preset_by} names" * bool(experiment.preset_by)
+        by = f"; by default those that --{experiment.preset_by} names" if experiment.preset_by else ""
         fields.append(("preset", Annotated[Literal[*names], tyro.conf.arg(help=(
-            f"Settings to start from, which other flags change; by default those{by}."))], names[0]))
+            f"Settings to start from, which other flags change{by}."))], names[0]))
     command = dataclasses.make_dataclass("Command", [
         *fields, ("settings", Annotated[type(default), tyro.conf.arg(name="")], default)], frozen=True)
     return tyro.cli(command, args=arguments, prog=experiment.command,

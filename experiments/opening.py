@@ -108,16 +108,12 @@ def load_file(path: str | Path) -> Experiment:
     if not path.is_file() or path.suffix != ".py":
         raise ValueError(f"there is no Python file {path}: name the file of the experiment")
     name = f"own experiment {path}"  # no other module's
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
+    if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # as for a script, whose neighbours can be imported
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    made = getattr(sys.modules[name], "experiment", None)
+    spec.loader.exec_module(module)
+    made = getattr(module, "experiment", None)
     if not isinstance(made, Experiment):
         raise ValueError(f"{path} holds no experiment: it has to say experiment = Experiment(...)")
     return made

@@ -115,7 +115,7 @@ def test_nothing_is_evaluated_unpickled_or_printed():
     ("nn.layers", "from .. import gan", "jaxgan.nn.layers imports jaxgan.gan, which comes after it"),
     ("gan", "from jaxgan import GAN", "jaxgan.gan imports jaxgan.GAN, which has no place in ORDER"),
     ("gan", "import jaxgan", "jaxgan.gan imports jaxgan, which has no place in ORDER"),
-    ("training", "from experiments import cli", "jaxgan.training imports experiments.cli"),
+    ("training", "from experiments import launch", "jaxgan.training imports experiments.launch"),
     ("training", "import tests.conftest", "jaxgan.training imports tests.conftest"),
     ("runs", "import pickle", "jaxgan.runs imports pickle"),
     ("runs", "def f(x):\n    return eval(x)", "jaxgan.runs calls eval"),

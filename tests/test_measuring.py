@@ -8,7 +8,7 @@ import pytest
 import tyro
 from PIL import Image
 
-from experiments import cli, compare, evaluate, measuring
+from experiments import compare, evaluate, launch, measuring
 from jaxgan.data import load
 from jaxgan.pictures import load_png
 from tests.test_training import TINY, result, rows, run_here
@@ -19,8 +19,11 @@ QUICK = ("--eval-metrics", "fd,swd", "--features", "raw")
 
 def tool(module, *arguments):
     """Runs a command in this process: the exit status."""
-    options = tyro.cli(module.Options, args=list(map(str, arguments)))
-    return cli.guarded(module.main, options)
+    try:
+        options = tyro.cli(module.Options, args=list(map(str, arguments)))
+    except SystemExit as stop:
+        return stop.code
+    return launch.guarded(module.main, options)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +135,8 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
 
 @pytest.mark.parametrize(("flags", "message"), [
     (("--metrics", "fid"), "unknown metric 'fid': did you mean"),
-    (("--protocol", "mimicri"), "unknown protocol 'mimicri': did you mean mimicry?"),
-    (("--features", "clasifier"), "unknown features 'clasifier': did you mean classifier?"),
+    (("--protocol", "mimicri"), "invalid choice 'mimicri'"),
+    (("--features", "clasifier"), "invalid choice 'clasifier'"),
     (("--metrics", "modes"), "for sets of known modes"),
     (("--metrics", "is", "--features", "raw"), "need a feature network that classifies"),
     (("--protocol", "mimicry", "--features", "raw"), "50000 samples are asked for, but digits"),
