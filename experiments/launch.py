@@ -112,6 +112,8 @@ def from_file(experiment: Experiment, path: str) -> Config:
     Raises:
         ValueError: it is of another experiment, or a setting is amiss.
     """
+    if not Path(path).exists():
+        raise ValueError(f"there is no file {path}: give a run's config.json with --config")
     values = read_config(path)["settings"]
     if values.get("experiment") != experiment.name:
         raise ValueError(f"{path} is of the experiment {values.get('experiment')!r}, not of "

@@ -34,27 +34,9 @@ from tests.test_training import TINY, result, run_here
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = json.loads(Path(__file__).with_name("first_release.json").read_text())
 COMMON = FIRST.pop("common")  # flag -> [default, whether it only reports or may differ]
-OWN = '''"""Digits, with a narrower network."""
-
-import dataclasses
-
-from experiments import flags, launch
-from experiments.digits import Networks, make_gan, make_reference, make_source
-from experiments.experiment import Experiment
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(flags.Config):
-    networks: Networks = Networks(width=4)
-    schedule: flags.Schedule = flags.Schedule(n_critic=1, batch_size=8, steps=2)
-    run: flags.Run = flags.Run(log_every=1, devices=1, keep_programs=False)
-
-
-experiment = Experiment(Config, make_source, make_gan, make_reference)
-
-if __name__ == "__main__":
-    launch.main(experiment)
-'''
+# The example of the documents.
+OWN, = re.findall(r"^```python\n(.*?)^```", (ROOT / "experiments" / "README.md").read_text(),
+                  re.MULTILINE | re.DOTALL)
 
 
 def tool(module, *arguments):
@@ -75,11 +57,15 @@ def run(tmp_path_factory):
 def own(tmp_path_factory):
     """The file of a user's own experiment, and a run of it."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "narrow.py").write_text(OWN)
-    experiment = opening.load_file(folder / "narrow.py")
-    assert launch.guarded(launch.run, experiment, experiment.configure(
-        run_dir=str(folder / "run"))) == 0
-    return folder / "narrow.py", folder / "run"
+    file, run = folder / "mlp_digits.py", folder / "run"
+    file.write_text(OWN)
+    words = (*TINY, "--steps", 2, "--sample-every", 0, "--log-every", 1, "--run-dir", run)
+    assert launch.guarded(lambda: train(opening.load_file(file), *words)) == 0
+    return file, run
+
+
+def train(experiment, *words):
+    launch.run(experiment, launch.parse(experiment, [*map(str, words)]))
 
 
 def changed(run, tmp_path, **changes):
@@ -140,7 +126,8 @@ def commands():
         text = re.sub(r"\\\n\s*", "", (ROOT / path).read_text())
         for name, rest in re.findall(r"python -m experiments\.(\w+)([^\n`#|&]*)", text):
             words = re.sub(r"\b(SEED|N|H)\b", "1", rest)
-            if name in FIRST and not re.search(r"\b[A-Z]{3,}\b|\.\.\.|\$", words.replace("DIR", "dir")):
+            if name in FIRST and not re.search(r"\b[A-Z]{3,}\b|\.\.\.|\$|--config",
+                                               words.replace("DIR", "dir")):
                 yield name, words.split(";")[0]
 
 
@@ -177,7 +164,7 @@ def test_each_network_may_have_an_optimiser_of_its_own():
 
 @pytest.mark.parametrize(("words", "message"), [
     (("--critic-learning-rate", "0"), "critic_learning_rate must be above 0; got 0.0"),
-    (("--config", "nowhere.json"), "nowhere.json is not a run's folder"),
+    (("--config", "nowhere.json"), "there is no file nowhere.json: give a run's"),
 ])
 def test_bad_flags_get_one_sentence(words, message, tmp_path, capsys):
     assert run_here("digits", *TINY, "--run-dir", tmp_path / "run", *words) == 2
@@ -347,7 +334,8 @@ def test_a_run_is_opened_sampled_and_looked_into(run):
 def test_an_own_file_trains_and_its_run_is_opened_when_the_file_is_named(own, tmp_path, capsys):
     file, run = own
     recorded = json.loads((run / "config.json").read_text())["settings"]
-    assert (recorded["experiment"], recorded["experiment_file"]) == ("narrow", str(file))
+    assert recorded["experiment"] == "mlp_digits"
+    assert recorded["experiment_file"] == str(file)
     assert len(recorded["experiment_sha256"]) == 64
     assert tool(sample, run, "--experiment", file, "--num", 4, "--out", tmp_path / "s.npy") == 0
     assert np.load(tmp_path / "s.npy").shape == (4, 8, 8, 1)
@@ -355,13 +343,13 @@ def test_an_own_file_trains_and_its_run_is_opened_when_the_file_is_named(own, tm
     assert tool(reproduce, run, "--experiment", file) == 0
     assert "warning" not in capsys.readouterr().err
     assert tool(list, run.parent) == 0
-    assert re.search(r"run +narrow +0 ", capsys.readouterr().out)
+    assert re.search(r"run +mlp_digits +0 ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    ((), "is of a user's own experiment, 'narrow': give its file with --experiment (it was '"),
-    (("--experiment", "other.py"), "is of the experiment 'narrow', and other.py is another one's file"),
-    (("--experiment", "narrow.py"), "there is no Python file"),
+    ((), "is of a user's own experiment, 'mlp_digits': give its file with --experiment (it was '"),
+    (("--experiment", "other.py"), "'mlp_digits', and other.py is another one's file"),
+    (("--experiment", "mlp_digits.py"), "there is no Python file"),
 ])
 def test_nothing_is_imported_that_was_not_named(own, words, message, capsys, monkeypatch):
     monkeypatch.setattr(opening.importlib.util, "spec_from_file_location",
@@ -371,19 +359,15 @@ def test_nothing_is_imported_that_was_not_named(own, words, message, capsys, mon
 
 
 def test_a_changed_file_is_warned_of_and_named_by_reproduce(own, tmp_path, capsys):
-    file, run = tmp_path / "narrow.py", own[1]
+    file, run = tmp_path / "mlp_digits.py", own[1]
     file.write_text(OWN + "# changed\n")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert tool(sample, run, "--experiment", file, "--num", 1, "--out", tmp_path / "s.npy") == 0
     assert f"warning: {file} was changed since {run} was trained with it" in capsys.readouterr().err
-    other = tmp_path / "other" / "narrow.py"
+    other = tmp_path / "other" / "mlp_digits.py"
     other.parent.mkdir()
-    other.write_text(OWN.replace("from experiments.digits import Networks, make_gan, make_reference, "
-                                 "make_source", "from experiments.digits import *\n"
-                                 "from experiments.digits import make_gan as made\n"
-                                 "def make_gan(config, shape):\n"
-                                 "    return dataclasses.replace(made(config, shape), penalty=None)\n"))
+    other.write_text(OWN.replace(",) * 2", ",) * 3"))
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert tool(reproduce, run, "--experiment", other) == 1
@@ -421,5 +405,5 @@ def test_an_own_files_command_is_its_own(own, monkeypatch):
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
         launch.parse(experiment, ["--help"])
-    assert shown.getvalue().startswith("usage: python narrow.py ")
-    assert "Digits, with a narrower network." in shown.getvalue()
+    assert shown.getvalue().startswith("usage: python mlp_digits.py ")
+    assert "Digits drawn by multilayer perceptrons." in shown.getvalue()
