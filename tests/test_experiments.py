@@ -6,6 +6,8 @@ import io
 import json
 import re
 import shlex
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -29,11 +31,12 @@ from experiments import (
 )
 from experiments.experiment import Experiment
 from jaxgan.runs import RunError
-from tests.test_training import TINY, result, run_here
+from tests.test_training import TINY, environment, result, run_here
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = json.loads(Path(__file__).with_name("first_release.json").read_text())
 COMMON = FIRST.pop("common")  # flag -> [default, whether it only reports or may differ]
+LITTLE = (*TINY, "--steps", 2, "--sample-every", 0, "--log-every", 1)
 # The example of the documents.
 OWN, = re.findall(r"^```python\n(.*?)^```", (ROOT / "experiments" / "README.md").read_text(),
                   re.MULTILINE | re.DOTALL)
@@ -59,13 +62,11 @@ def own(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     file, run = folder / "mlp_digits.py", folder / "run"
     file.write_text(OWN)
-    words = (*TINY, "--steps", 2, "--sample-every", 0, "--log-every", 1, "--run-dir", run)
-    assert launch.guarded(lambda: train(opening.load_file(file), *words)) == 0
+    done = subprocess.run([sys.executable, file.name, *map(str, (*LITTLE, "--run-dir", run))],
+                          cwd=folder, env=environment() | {"PYTHONPATH": str(ROOT)}, text=True, timeout=300,
+                          capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
     return file, run
-
-
-def train(experiment, *words):
-    launch.run(experiment, launch.parse(experiment, [*map(str, words)]))
 
 
 def changed(run, tmp_path, **changes):
@@ -365,6 +366,10 @@ def test_a_changed_file_is_warned_of_and_named_by_reproduce(own, tmp_path, capsy
         warnings.simplefilter("always")
         assert tool(sample, run, "--experiment", file, "--num", 1, "--out", tmp_path / "s.npy") == 0
     assert f"warning: {file} was changed since {run} was trained with it" in capsys.readouterr().err
+    edited = opening.load_file(file)
+    config = launch.parse(edited, [*map(str, (*LITTLE, "--run-dir", run, "--resume", "latest"))])
+    with pytest.warns(UserWarning, match=f"{file} was changed since {run} was begun with it"):
+        launch.run(edited, config)
     other = tmp_path / "other" / "mlp_digits.py"
     other.parent.mkdir()
     other.write_text(OWN.replace(",) * 2", ",) * 3"))
