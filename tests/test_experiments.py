@@ -63,8 +63,8 @@ def own(tmp_path_factory):
     file, run = folder / "mlp_digits.py", folder / "run"
     file.write_text(OWN)
     done = subprocess.run([sys.executable, file.name, *map(str, (*LITTLE, "--run-dir", run))],
-                          cwd=folder, env=environment() | {"PYTHONPATH": str(ROOT)}, text=True, timeout=300,
-                          capture_output=True, check=False)
+                          cwd=folder, env=environment() | {"PYTHONPATH": str(ROOT)}, text=True,
+                          timeout=300, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return file, run
 
