@@ -32,7 +32,7 @@ from experiments.measuring import Reference
 from jaxgan import keys, losses, penalties, training, weighting
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Examples, Source, draw_step, pixels, resident, streaming, windows
-from jaxgan.evaluation import Samples, is_better_higher
+from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN, GANState, generate, init_state
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, processor, read_config, write_evaluation
@@ -374,24 +374,24 @@ def train(name: str, config: Config, gan: GAN, source: Source, reference: Refere
             config.eval_metrics or reference.quick, settings, inception=config.inception,
             devices=local_devices(config))
         evaluate = measuring.in_training(gan, evaluator, reference, settings, local_devices(config))
-    state, result = training.train(gan, source, run, plan(config), real=real, picture=picture,
-                                   evaluate=evaluate, resume=config.resume or None)
+    state, result = training.train(gan, source, run, plan(config, reference), real=real,
+                                   picture=picture, evaluate=evaluate, resume=config.resume or None)
     if jax.process_index() > 0:
         return
     pace = result["iterations_per_second"]
     print(f"{run.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
           + (f" ({pace:.3g} steps/s)" if pace else ""))
-    values = {metric: value for metric, value in result["final"].items()
-              if not metric.startswith(("critic/", "generator/"))}
-    for metric, value in result["final"].items():
-        if metric not in values:
+    measured = result.get("evaluation", result["final"])  # the first release put all into one
+    shown = {metric for metric in measured if measuring.find(reference, metric)}
+    for metric, value in (result["final"] | measured).items():
+        if metric not in shown:
             print(f"  {metric:32} {value:.5g}")
     print(f"  params_sha256                    {result['params_sha256']}")
-    if evaluator is not None:
-        found = measuring.entry(evaluator, reference, values, step=result["steps"],
+    if evaluator is not None and shown:
+        found = measuring.entry(evaluator, reference, measured, step=result["steps"],
                                 params_sha256=result["params_sha256"])
         write_evaluation(run.folder, found)
-        print(measuring.table(found))
+        print(measuring.table(found, reference))
     if make_text:
         print("samples:", *picture(state).splitlines()[:_SHOWN], sep="\n  ")
 
@@ -412,12 +412,14 @@ def local_devices(config: Config) -> list[jax.Device]:
     return jax.local_devices()[:config.devices or None]
 
 
-def plan(config: Config) -> training.Plan:
-    """How long to train and how often to report."""
+def plan(config: Config, reference: Reference | None = None) -> training.Plan:
+    """How long to train and how often to report; the reference's metrics say what is best."""
     if config.resume and config.resume not in ("auto", "latest") and not config.resume.isdecimal():
         raise ValueError(f"resume must be auto, latest or a step; got {config.resume!r}")
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(training.Plan)}
-    return training.Plan(**values | {"best_metric": config.best_metric or None})
+    names = {field.name for field in dataclasses.fields(training.Plan)} - {"best_is_highest"}
+    return training.Plan(
+        **{name: getattr(config, name) for name in names} | {"best_metric": config.best_metric or None},
+        best_is_highest=bool(reference) and measuring.is_better_higher(reference, config.best_metric))
 
 
 def image_grid(gan: GAN, seed: int, settings: Mapping[str, Any], requests: Samples | None = None,
@@ -487,9 +489,9 @@ def load_run(run_dir: str) -> tuple[ModuleType, Config, dict[str, Any]]:
     return module, module.Config(**known), settings
 
 
-def restore(run_dir: str, config: Config, gan: GAN, settings: dict[str, Any], checkpoint: str
-            ) -> GANState:
-    """Reads a run's checkpoint: latest, best or a step."""
+def restore(run_dir: str, config: Config, gan: GAN, settings: dict[str, Any], reference: Reference,
+            checkpoint: str) -> GANState:
+    """Reads a run's checkpoint: latest, best (as the reference's metrics say) or a step."""
     if checkpoint not in ("latest", "best") and not checkpoint.isdecimal():
         raise ValueError(f"checkpoint must be latest, best or a step; got {checkpoint!r}")
     folder = Path(run_dir) / "checkpoints"
@@ -500,7 +502,7 @@ def restore(run_dir: str, config: Config, gan: GAN, settings: dict[str, Any], ch
     template = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
                               Batch(jnp.zeros((2, *settings["sample_shape"])), condition))
     checkpoints = Checkpoints(folder, config.keep, config.best_metric or None,
-                              highest=is_better_higher(config.best_metric))
+                              highest=measuring.is_better_higher(reference, config.best_metric))
     try:
         step = None if checkpoint == "latest" else checkpoint
         if step == "best" and (step := checkpoints.best_step()) is None:

@@ -54,16 +54,13 @@ def main(options: Options) -> None:
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
         **({"num_fake": options.num} if options.num else {}), averaged=not options.as_trained)
-    metrics = options.metrics or reference.metrics
-    if not options.metrics and protocol.features in ("raw", "random_projection"):
-        metrics = metrics.replace("is,", "")  # they don't classify
     evaluator = measuring.make_evaluator(
-        reference, protocol, metrics, settings,
+        reference, protocol, options.metrics or measuring.default_metrics(reference, protocol), settings,
         inception=options.inception, batch_size=options.batch_size, devices=cli.local_devices(options))
     samples = fakes(protocol)
     values = measuring.measure(evaluator, samples) | judge()
     found = measuring.entry(evaluator, reference, values, samples=samples.name, **about)
-    print(measuring.table(found))
+    print(measuring.table(found, reference))
     if not options.images:
         write_evaluation(options.run_dir, found)
     elif options.out:
@@ -75,8 +72,8 @@ def _run(options: Options):
     config = dataclasses.replace(config, data_dir=options.data_dir or config.data_dir)
     shape = tuple(settings["sample_shape"])
     gan = module.make_gan(config, shape)
-    state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
     reference = module.make_reference(config)
+    state = cli.restore(options.run_dir, config, gan, settings, reference, options.checkpoint)
     about = {"step": int(state.step),
              "params_sha256": params_digest(state.generator.params, state.critic.params)}
 
@@ -85,7 +82,7 @@ def _run(options: Options):
                                       cli.local_devices(options))(state)
 
     def judge() -> dict[str, float]:
-        return reference.judge(gan)(state) if reference.judge else {}
+        return reference.judge.make(gan)(state) if reference.judge else {}
 
     return about, reference, settings, fakes, judge
 

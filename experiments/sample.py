@@ -56,14 +56,14 @@ def main(options: Options) -> None:
     out = _checked(options.out, shape, as_lines is not None)
     gan = module.make_gan(config, shape)
     key = jax.random.key(options.seed)
-    state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
+    reference = module.make_reference(config)
+    state = cli.restore(options.run_dir, config, gan, settings, reference, options.checkpoint)
 
     classes = settings["num_classes"] if cli.is_of_classes(settings) else 0
     _check_classes(options, classes)
     num = classes * options.columns if options.grid_by_class else options.num
     latents = draw_latents(gan, keys.stream(key, "latents"), num)
-    condition = _condition(options, classes, num, measuring.requests(module.make_reference(config),
-                                                                     settings))
+    condition = _condition(options, classes, num, measuring.requests(reference, settings))
     if options.interpolate:
         ends = draw_latents(gan, keys.stream(key, "ends"), options.num)
         weights = jnp.linspace(0.0, 1.0, options.columns)
