@@ -83,7 +83,8 @@ class Reporting:
             bare(period)
             seconds.append(time.perf_counter() - started)
 
-        plan = dataclasses.replace(launch.plan(config), steps=period * segments + period // 2, devices=1)
+        plan = dataclasses.replace(launch.plan(config), steps=period * segments + period // 2,
+                                   best_metric=None, devices=1)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             run = TimedRun(Path(folder) / "run", period, interlude)
             training.train(self.gan, self.source, run, plan,

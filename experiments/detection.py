@@ -23,11 +23,11 @@ from tqdm import tqdm
 from experiments import flags, launch, measuring
 from experiments.experiment import Experiment
 from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.measuring import Reference
+from experiments.measuring import Judge, Reference
 from jaxgan import evaluation, features, keys, tasks
 from jaxgan.data import Dataset, Source, canvases, load, pixels, scale
-from jaxgan.evaluation import Observed, Own, Samples
-from jaxgan.features import TrainedDetector
+from jaxgan.evaluation import Comparison, Metric, Number, Samples
+from jaxgan.features import FeatureNetwork, TrainedDetector
 from jaxgan.gan import GAN, GANState, draw_latents, generate
 from jaxgan.metrics import detection_scores
 from jaxgan.models import ContextGenerator, DCGANCritic
@@ -120,21 +120,21 @@ def make_reference(config: Config) -> Reference:
                                     targets=lambda batch: batch.condition)
 
     return Reference(reals, "random_projection", "agreement,fd", "agreement,fd,kid,pr,dc,swd",
-                     own={"agreement": partial(make_agreement, config.data)}, num_fake=2000,
-                     requests=reals, judge=partial(make_judge, reals))
+                     own=(make_agreement(config.data),), num_fake=2000, requests=reals,
+                     judge=make_judge(reals))
 
 
-def make_agreement(data: Data) -> Own:
-    """Returns what compares the classes and boxes that a detector reads in samples with the targets."""
-    network = obtain_detector(data).network
+def make_agreement(data: Data) -> Metric:
+    """The metric that compares what a detector reads in samples with the classes and boxes asked for."""
+    @cache
+    def network() -> FeatureNetwork:
+        return obtain_detector(data).network
 
-    def agreement(found: Observed) -> dict[str, float]:
-        if found.targets is None:
-            raise ValueError("the metric 'agreement' is for samples that were drawn for labels and "
-                             "boxes: leave it out")
-        return _scores("agreement", features.detect(network, found.samples), found.targets)
+    def measure(seen: Comparison) -> dict[str, float]:
+        return _scores("agreement", features.detect(network(), seen.fake.samples), seen.fake.targets)
 
-    return agreement
+    return Metric("agreement", measure, _numbers("agreement", "agreement with what was asked for"),
+                  samples=True, targets=("label", "box"), ready=network)
 
 
 def obtain_detector(data: Data) -> TrainedDetector:
@@ -164,12 +164,15 @@ def train_detector(training: Source, test: Source) -> TrainedDetector:
         return features.train_detector(training, test, progress=progress)
 
 
-def make_judge(reals: Callable[[str], Samples], gan: GAN) -> Callable[[GANState], dict[str, float]]:
-    """Returns what measures the critic's heads on held-out reals."""
-    rows = np.arange(_JUDGED)
-    samples, wanted = scale(jnp.asarray(reals("test").take(rows)), (0, 1)), reals("test").targets(rows)
-    read = jax.jit(partial(critic_reads, gan))
-    return lambda state: _scores("detection", read(state, samples), wanted)
+def make_judge(reals: Callable[[str], Samples]) -> Judge:
+    """What measures the critic's heads on held-out reals."""
+    def make(gan: GAN) -> Callable[[GANState], dict[str, float]]:
+        held_out, rows = reals("test"), np.arange(_JUDGED)
+        samples, wanted = scale(jnp.asarray(held_out.take(rows)), (0, 1)), held_out.targets(rows)
+        read = jax.jit(partial(critic_reads, gan))
+        return lambda state: _scores("detection", read(state, samples), wanted)
+
+    return Judge(make, _numbers("detection", "critic on held-out reals"))
 
 
 def critic_reads(gan: GAN, state: GANState, samples: Array) -> tuple[Array, Array]:
@@ -181,6 +184,12 @@ def critic_reads(gan: GAN, state: GANState, samples: Array) -> tuple[Array, Arra
 def _scores(name: str, read: tuple[Array, Array], wanted: dict[str, np.ndarray]) -> dict[str, float]:
     scores = detection_scores(*read, wanted["label"], wanted["box"])
     return {f"{name}/{key}": value for key, value in scores.items()}
+
+
+def _numbers(name: str, title: str) -> tuple[Number, ...]:
+    """What the numbers of `_scores` are."""
+    return tuple(Number(f"{name}/{key}", f"{title}: {kind}", True) for key, kind in (
+        ("iou", "IoU"), ("ap", "AP"), ("accuracy", "accuracy")))
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:

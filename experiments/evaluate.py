@@ -55,16 +55,14 @@ def main(options: Options) -> None:
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
         **({"num_fake": options.num} if options.num else {}), averaged=not options.as_trained)
-    metrics = options.metrics or reference.metrics
-    if not options.metrics and protocol.features in ("raw", "random_projection"):
-        metrics = metrics.replace("is,", "")  # they don't classify
     evaluator = measuring.make_evaluator(
-        reference, protocol, metrics, settings, inception=options.inception,
-        batch_size=options.batch_size, devices=launch.local_devices(options.devices))
+        reference, protocol, options.metrics or measuring.default_metrics(reference, protocol), settings,
+        inception=options.inception, batch_size=options.batch_size,
+        devices=launch.local_devices(options.devices))
     samples = fakes(protocol)
     values = measuring.measure(evaluator, samples) | judge()
     found = measuring.entry(evaluator, reference, values, samples=samples.name, **about)
-    print(measuring.table(found))
+    print(measuring.table(found, reference))
     if not options.images:
         write_evaluation(options.run_dir, found)
     elif options.out:
@@ -83,7 +81,7 @@ def _run(options: Options):
                                       launch.local_devices(options.devices))(state)
 
     def judge() -> dict[str, float]:
-        return reference.judge(run.game)(state) if reference.judge else {}
+        return reference.judge.make(run.game)(state) if reference.judge else {}
 
     return about, reference, run.settings, fakes, judge
 

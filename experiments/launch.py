@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -174,8 +174,8 @@ def run(experiment: Experiment, config: Config) -> None:
     if experiment.is_own and experiment.name in opening.names():
         raise ValueError(f"{experiment.file} has the name of this project's experiment "
                          f"{experiment.name}: rename the file")
-    schedule = plan(config)
     source, reference = experiment.make_source(config), experiment.make_reference(config)
+    schedule = plan(config, reference)
     gan = experiment.make_gan(config, source.sample_shape)
     if config.data.stream and source.window is None:
         raise ValueError(f"stream is for images; {experiment.name} draws its samples where it needs "
@@ -188,12 +188,14 @@ def run(experiment: Experiment, config: Config) -> None:
     state, result = training.train(gan, source, folder, schedule, **arguments)
     if jax.process_index() > 0:
         return
-    values = summarise(folder, result)
-    if evaluator is not None:
-        found = measuring.entry(evaluator, reference, values, step=result["steps"],
+    measured = result.get("evaluation", result["final"])  # the first release put all into one
+    shown = {metric for metric in measured if measuring.find(reference, metric)}
+    summarise(folder, result, shown)
+    if evaluator is not None and shown:
+        found = measuring.entry(evaluator, reference, measured, step=result["steps"],
                                 params_sha256=result["params_sha256"])
         write_evaluation(folder.folder, found)
-        print(measuring.table(found))
+        print(measuring.table(found, reference))
     if experiment.make_text:
         print("samples:", *arguments["picture"](state).splitlines()[:_SHOWN], sep="\n  ")
 
@@ -248,8 +250,8 @@ def training_arguments(experiment: Experiment, config: Config, gan: GAN, source:
             "resume": config.run.resume or None}
 
 
-def plan(config: Config) -> training.Plan:
-    """How long to train and how often to report.
+def plan(config: Config, reference: Reference | None = None) -> training.Plan:
+    """How long to train and how often to report; the reference's metrics say what is best.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -257,8 +259,11 @@ def plan(config: Config) -> training.Plan:
     resume, values = config.run.resume, settings.flat(config)
     if resume and resume not in ("auto", "latest") and not resume.isdecimal():
         raise ValueError(f"resume must be auto, latest or a step; got {resume!r}")
-    named = {field.name: values[field.name] for field in dataclasses.fields(training.Plan)}
-    return training.Plan(**named | {"best_metric": config.run.best_metric or None})
+    best = config.run.best_metric
+    named = {field.name: values[field.name] for field in dataclasses.fields(training.Plan)
+             if field.name in values}
+    return training.Plan(**named | {"best_metric": best or None, "best_is_highest": (
+        bool(reference) and measuring.is_better_higher(reference, best))})
 
 
 def condition_shapes(source: Source) -> Any:
@@ -272,15 +277,12 @@ def local_devices(count: int) -> list[jax.Device]:
     return jax.local_devices()[:count or None]
 
 
-def summarise(folder: Run, result: Mapping[str, Any]) -> dict[str, float]:
-    """Prints a run's result, and returns those of its last numbers that an evaluation gave."""
+def summarise(folder: Run, result: Mapping[str, Any], tabulated: Container[str]) -> None:
+    """Prints a run's result, but for the numbers that a table shows."""
     pace = result["iterations_per_second"]
     print(f"{folder.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
           + (f" ({pace:.3g} steps/s)" if pace else ""))
-    values = {metric: value for metric, value in result["final"].items()
-              if not metric.startswith(("critic/", "generator/"))}
-    for metric, value in result["final"].items():
-        if metric not in values:
+    for metric, value in (result["final"] | result.get("evaluation", {})).items():
+        if metric not in tabulated:
             print(f"  {metric:32} {value:.5g}")
     print(f"  params_sha256                    {result['params_sha256']}")
-    return values

@@ -9,7 +9,7 @@ was trained on reals alone reads the right class and box in the completed ones.
 """
 
 import dataclasses
-from functools import cache, partial
+from functools import cache
 from typing import Literal
 
 import jax
@@ -79,7 +79,7 @@ def make_reference(config: Config) -> Reference:
 
     return detection.make_reference(config)._replace(
         reals=reals, quick="inpainting,agreement", metrics="inpainting,agreement,fd,kid,pr,swd",
-        requests=reals, judge=partial(detection.make_judge, reals),
+        requests=reals, judge=detection.make_judge(reals),
         baselines={"mean fill": lambda: inpainting.mean_filled(reals("test"))})
 
 

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from experiments import settings as setting
 from experiments.experiment import PACKAGE, Experiment
 from experiments.flags import Config
-from experiments.measuring import Reference
+from experiments.measuring import Reference, is_better_higher
 from jaxgan.checkpoints import Checkpoints
-from jaxgan.evaluation import is_better_higher, nearest
+from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN, GANState, init_state
 from jaxgan.runs import read_config
 from jaxgan.types import Batch
@@ -70,8 +70,10 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
     if data_dir:
         config = setting.replace(config, data_dir=data_dir)
     game = made.make_gan(config, tuple(settings["sample_shape"]))
-    state = None if checkpoint is None else restore(path, config, game, settings, checkpoint)
-    return OpenRun(made, config, settings, game, made.make_reference(config), state)
+    reference = made.make_reference(config)
+    state = (None if checkpoint is None else
+             restore(path, config, game, settings, reference, checkpoint))
+    return OpenRun(made, config, settings, game, reference, state)
 
 
 def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment, Config, dict[str, Any]]:
@@ -150,8 +152,8 @@ def _own(path: str | Path, settings: Mapping[str, Any], file: str | Path) -> Exp
 
 
 def restore(path: str | Path, config: Config, gan: GAN, settings: Mapping[str, Any],
-            checkpoint: str | int) -> GANState:
-    """Reads a run's checkpoint: latest, best or a step."""
+            reference: Reference, checkpoint: str | int) -> GANState:
+    """Reads a run's checkpoint: latest, best (as the reference's metrics say) or a step."""
     checkpoint = str(checkpoint)
     if checkpoint not in ("latest", "best") and not checkpoint.isdecimal():
         raise ValueError(f"checkpoint must be latest, best or a step; got {checkpoint!r}")
@@ -163,7 +165,7 @@ def restore(path: str | Path, config: Config, gan: GAN, settings: Mapping[str, A
     template = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
                               Batch(jnp.zeros((2, *settings["sample_shape"])), condition))
     checkpoints = Checkpoints(folder, config.run.keep, config.run.best_metric or None,
-                              highest=is_better_higher(config.run.best_metric))
+                              highest=is_better_higher(reference, config.run.best_metric))
     try:
         step = None if checkpoint == "latest" else checkpoint
         if step == "best" and (step := checkpoints.best_step()) is None:

@@ -5,7 +5,7 @@ digits. Networks and settings are those of `experiments.mnist`, for images of th
 """
 
 import dataclasses
-from functools import cache, partial
+from functools import cache
 
 import jax
 import numpy as np
@@ -15,7 +15,8 @@ from experiments.experiment import Experiment
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys
 from jaxgan.data import Dataset, Source, load, stacked
-from jaxgan.evaluation import Observed, Own
+from jaxgan.evaluation import Comparison, Metric, Number
+from jaxgan.features import FeatureNetwork
 from jaxgan.features.classifier import predict
 from jaxgan.gan import GAN
 from jaxgan.metrics import class_coverage
@@ -59,20 +60,24 @@ def make_reference(config: Config) -> Reference:
                                     keys.stream(jax.random.key(0), f"reals {split}"))
 
     return Reference(cache(reals), "random_projection", "modes", "modes,fd,kid,pr,dc,swd",
-                     own={"modes": partial(make_modes, config)}, num_fake=26_000)
+                     own=(make_modes(config),), num_fake=26_000)
 
 
-def make_modes(config: Config) -> Own:
-    """Returns what counts the stacks of three digits that MNIST's classifier sees in images."""
-    network = measuring.obtain_classifier(*(open_data(config, split) for split in ("train", "test"))
-                                          ).network
+def make_modes(config: Config) -> Metric:
+    """The metric that counts the stacks of three digits that MNIST's classifier sees in images."""
+    @cache
+    def network() -> FeatureNetwork:
+        return measuring.obtain_classifier(open_data(config, "train"), open_data(config, "test")).network
 
-    def modes(found: Observed) -> dict[str, float]:
-        channels = np.moveaxis(found.samples, 3, 1)  # [count, 3, height, width]
-        digits = predict(network, channels.reshape(-1, *channels.shape[2:], 1)).reshape(-1, 3)
+    def measure(seen: Comparison) -> dict[str, float]:
+        channels = np.moveaxis(seen.fake.samples, 3, 1)  # [count, 3, height, width]
+        digits = predict(network(), channels.reshape(-1, *channels.shape[2:], 1)).reshape(-1, 3)
         return class_coverage(digits @ np.array([100, 10, 1]), 1000)
 
-    return modes
+    return Metric("modes", measure, (
+        Number("modes", "modes of 1000", True),
+        Number("modes_kl", "KL of modes from even (nats)", False),
+    ), samples=True, ready=network)
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:

@@ -20,7 +20,6 @@ from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Part, Source, windows
 from jaxgan.digests import leaf_digests, params_digest
-from jaxgan.evaluation import is_better_higher
 from jaxgan.gan import GAN, GANState, init_state
 from jaxgan.parallel import agreed, data_parallel
 from jaxgan.runs import Run, read_result
@@ -71,8 +70,9 @@ class Plan:
         eval_every: iterations between two evaluations, the last one at the end; 0 for none.
         checkpoint_every: iterations between two checkpoints; 0 for one at the end only.
         keep: how many of the latest checkpoints to keep.
-        best_metric: None, or the metric whose lowest value (highest, of a score) marks the checkpoint
-            to keep as well; with evaluations there is a checkpoint at each of them.
+        best_metric: None, or the metric whose lowest value marks the checkpoint to keep as well; with
+            evaluations there is a checkpoint at each of them.
+        best_is_highest: whether it is its highest value instead.
         devices: how many devices to use; 0 for all. On several processes it is all of theirs.
         fakes_at_once: as for `train_step`.
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
@@ -90,6 +90,7 @@ class Plan:
     checkpoint_every: int = 1000
     keep: int = 3
     best_metric: str | None = None
+    best_is_highest: bool = False
     devices: int = 0
     fakes_at_once: bool = False
     on_nan: str = "stop"
@@ -182,7 +183,7 @@ def train(
     if plan.eval_every and evaluate is None:
         raise ValueError(f"eval_every is {plan.eval_every}, but there is nothing to evaluate with")
     checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity,
-                              highest=is_better_higher(plan.best_metric or ""))
+                              highest=plan.best_is_highest)
     deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
     try:
         resuming = _is_resuming(checkpoints, run, resume)
@@ -291,7 +292,7 @@ class _Reporter:
 
     def __call__(self, step: int, state: GANState, metrics: dict[str, float], stop: int | None = None,
                  *, saved: bool = False) -> dict[str, float]:
-        """Does what is due at a step, and returns the metrics with those of an evaluation.
+        """Does what is due at a step, and returns the numbers of an evaluation, if there is one.
 
         Args:
             step: its number.
@@ -303,7 +304,7 @@ class _Reporter:
         Raises:
             Interrupted: the run was to stop, or was told to in the evaluation; it is saved.
         """
-        evaluating = self.plan.is_evaluating(step)
+        evaluating, evaluation = self.plan.is_evaluating(step), {}
         if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
             samples = self.picture(state)
             self.run.save_samples(step, samples)
@@ -312,13 +313,13 @@ class _Reporter:
         if evaluating:
             try:
                 self._tick(stop)
-                metrics = metrics | self.evaluate(state, self._tick)
+                evaluation = self.evaluate(state, self._tick)
             except _Abandoned as abandoned:
                 stop, = abandoned.args
         is_scored = evaluating and stop is None
         if is_scored or (not evaluating and (self.plan.is_due(self.plan.log_every, step)
                                              or self.plan.is_due(self.plan.sample_every, step))):
-            self.run.log(step, metrics, leaf_digests(_params(state)))
+            self.run.log(step, metrics | evaluation, leaf_digests(_params(state)))
         is_rated = is_scored and self.plan.best_metric is not None
         if saved and is_rated:
             if jax.process_index() == 0:
@@ -326,12 +327,12 @@ class _Reporter:
             agreed(0)  # the others go on when it is gone
         if is_rated or (not saved and (
                 stop is not None or self.plan.is_due(self.plan.checkpoint_every, step))):
-            self.checkpoints.save(step, state, metrics, retries=self.retries, unscored=(
+            self.checkpoints.save(step, state, metrics | evaluation, retries=self.retries, unscored=(
                 not is_scored if self.plan.eval_every else stop is not None))
         if stop is not None:
             self.checkpoints.wait()
             raise Interrupted(step, stop or None)
-        return metrics
+        return evaluation
 
     def is_behind(self, step: int) -> bool:
         """Whether a run that resumes at a step has yet to evaluate it."""
@@ -339,9 +340,9 @@ class _Reporter:
         behind, = agreed(step > 0 and self.plan.is_evaluating(step) and logged != [step])
         return bool(behind)
 
-    def catch_up(self, step: int, state: GANState) -> dict[str, float]:
+    def catch_up(self, step: int, state: GANState) -> None:
         """Evaluates the step that a run resumes at."""
-        return self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
+        self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
 
     def _tick(self, stop: int | None = None) -> None:
         if stop is None:
@@ -362,9 +363,9 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
     feed = windows(source, keys.stream(key, "data"), plan.n_critic * plan.batch_size, step, plan.steps,
                    put=put, part=part)
     report = _Reporter(run, plan, checkpoints, retries, picture, evaluate, watch)
-    metrics = {name: value for name, value in (run.metrics() or [{}])[-1].items() if name != "step"}
     if report.is_behind(step):
-        metrics = report.catch_up(step, state)
+        report.catch_up(step, state)
+    metrics, evaluation = _last_row(gan, source, run, plan, state) if step == plan.steps else ({}, {})
     with (closing(feed),
           tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True,
                disable=None if jax.process_index() == 0 else True) as bar):
@@ -394,13 +395,15 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
                 checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
             _check_finite(step, metrics, state)
-            bar.set_postfix_str(_summary(metrics))
-            metrics = report(step, state, metrics, stop)
+            bar.set_postfix_str(_summary(metrics, {}))
+            evaluation = report(step, state, metrics, stop)
             if bar.disable and jax.process_index() == 0:
-                print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr, flush=True)
+                print(f"step {step} of {plan.steps}: {_summary(metrics, evaluation)}", file=sys.stderr,
+                      flush=True)
     return state, {
         "steps": step,
         "final": metrics,
+        "evaluation": evaluation,
         "iterations_per_second": counted / seconds if counted else None,
         "first_step_seconds": first_step_seconds,
         "duration_seconds": time.perf_counter() - started,
@@ -408,6 +411,17 @@ def _loop(gan: GAN, source: Source, run: Run, plan: Plan, checkpoints: Checkpoin
         "params_sha256": params_digest(state.generator.params, state.critic.params),
         "leaves_sha256": leaf_digests(_params(state)),
     }
+
+
+def _last_row(gan: GAN, source: Source, run: Run, plan: Plan, state: GANState
+              ) -> tuple[dict[str, float], dict[str, float]]:
+    """What was logged last: an iteration's metrics, and the numbers of its evaluation."""
+    step_fn = partial(train_steps, gan, source=source, n_critic=plan.n_critic,
+                      batch_size=plan.batch_size)
+    names = {"step", *jax.eval_shape(step_fn, state, source.arrays, jax.random.key(0), 1)[1]}
+    row = (run.metrics() or [{}])[-1]
+    return ({name: value for name, value in row.items() if name in names - {"step"}},
+            {name: value for name, value in row.items() if name not in names})
 
 
 def _params(state: GANState) -> dict[str, PyTree]:
@@ -473,6 +487,8 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _summary(metrics: dict[str, float]) -> str:
-    names = ("critic/loss", "generator/loss", "critic/wasserstein", "modes")
-    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names if name in metrics)
+def _summary(metrics: dict[str, float], evaluation: dict[str, float]) -> str:
+    """The losses and the first number of the evaluation, if there was one."""
+    names = ("critic/loss", "generator/loss", "critic/wasserstein", *list(evaluation)[:1])
+    numbers = metrics | evaluation
+    return ", ".join(f"{name} {numbers[name]:.4g}" for name in names if name in numbers)

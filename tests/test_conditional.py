@@ -169,7 +169,7 @@ def test_a_critic_that_sees_the_class_beside_the_image(tmp_path, capsys):
 
 def test_accuracy_needs_a_classifier(run, capsys):
     assert tool(evaluate, run, "--metrics", "accuracy", "--features", "raw") == 2
-    assert "need a feature network that classifies" in capsys.readouterr().err
+    assert "needs a feature network that classifies" in capsys.readouterr().err
 
 
 def test_classes_of_a_folder(tmp_path, capsys):

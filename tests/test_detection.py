@@ -13,13 +13,14 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from experiments import detection, measuring
 from jaxgan import evaluation, tasks
 from jaxgan.data import Dataset, canvases, draw_step, load, pixels
-from jaxgan.evaluation import evaluator
+from jaxgan.evaluation import Extractor, Protocol, Samples, evaluator
 from jaxgan.features import (
     FeatureNetwork,
     Features,
     TrainedDetector,
     detect,
     load_detector,
+    raw,
     save_classifier,
     save_detector,
     train_detector,
@@ -285,11 +286,6 @@ def test_metrics_refuse(call, error, message):
         call()
 
 
-def test_higher_is_better():
-    assert all(evaluation.is_better_higher(f"{kind}/{name}") for kind in ("agreement", "detection")
-               for name in ("iou", "ap", "accuracy"))
-
-
 # The detector
 
 
@@ -421,8 +417,12 @@ def judged(quick_compilation):
 def test_the_critic_is_judged_on_held_out_reals(judged):
     gan, reference, state = judged
     targets = reference.reals("test").targets(np.arange(1000))
-    found = reference.judge(gan)(state)
+    found = reference.judge.make(gan)(state)
     assert found.keys() == {"detection/iou", "detection/ap", "detection/accuracy"}
+    assert found.keys() == {number.name for number in reference.judge.numbers}
+    assert all(measuring.is_better_higher(reference, name) for name in found)
+    title = measuring.find(reference, "detection/accuracy").title
+    assert title == "critic on held-out reals: accuracy"  # not that of a network called detection
     assert found["detection/iou"] == pytest.approx(areas(targets["box"]).mean(), rel=1e-5)
     assert found["detection/accuracy"] == (targets["label"] == 3).mean()
 
@@ -490,5 +490,8 @@ def test_the_detector_is_trained_once_and_kept(trained, tmp_path, monkeypatch, c
 def test_agreement_needs_requests(monkeypatch):
     monkeypatch.setattr(detection, "obtain_detector", lambda data: everything_is(3))
     agreement = detection.make_agreement(detection.Config().data)
-    with pytest.raises(ValueError, match="'agreement' is for samples that were drawn for"):
-        agreement(evaluation.Observed(None, np.zeros((2, 16, 16, 1), np.uint8)))
+    images = Samples("images", 2, lambda rows: np.zeros((len(rows), 16, 16, 1), np.uint8))
+    measure = evaluation.prepare(Protocol(), (agreement,), Extractor(raw()), images, images)
+    assert measure.floor == {}
+    with pytest.raises(ValueError, match="'agreement' compares samples with their label, which isn't"):
+        measure(images)

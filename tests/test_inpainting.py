@@ -290,8 +290,8 @@ def test_evaluations_measure_holes_and_have_no_floor_for_them():
     network = FeatureNetwork("classifier", "", lambda variables, images: Features(
         images[:, 0, :2, 0] / 255, jnp.eye(3)[jnp.zeros(len(images), int)]), {})
     real, held_out = (evaluation.of_dataset(made_up(count), "split") for count in (21, 9))
-    evaluator = evaluation.prepare(Protocol(), ("inpainting", "accuracy"), Extractor(network), real,
-                                   held_out)
+    evaluator = evaluation.prepare(Protocol(), evaluation.chosen("inpainting,accuracy"),
+                                   Extractor(network), real, held_out)
     original, mask = images(9), hole(9)
     completed = np.where(mask, 255 - original, original)
     targets = {"image": original, "mask": mask, "label": np.arange(9) % 3}
@@ -301,9 +301,7 @@ def test_evaluations_measure_holes_and_have_no_floor_for_them():
     assert {name: found[f"hole_{name}"] for name in errors._fields} == pytest.approx(errors._asdict())
     assert found["classifier/accuracy"] == pytest.approx(1 / 3)
     assert evaluator.floor == {"classifier/accuracy": 1, "classifier/accuracy_0": 1}
-    assert [evaluation.is_better_higher(name) for name in ("hole_l1", "hole_psnr", "hole_ssim")] == [
-        False, True, True]
-    with pytest.raises(ValueError, match="'inpainting' is for samples that were drawn for a image"):
+    with pytest.raises(ValueError, match="'inpainting' compares samples with their image, which isn't"):
         evaluator(held_out)
 
 

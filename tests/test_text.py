@@ -385,7 +385,7 @@ def test_a_short_text_has_no_floor(tmp_path, capsys):
 @pytest.mark.parametrize("samples", [np.zeros((9, 4, 4, 1), np.uint8), np.zeros((9, 2), np.float32)])
 def test_n_grams_are_of_text(samples):
     fakes = evaluation.Samples("others", 9, lambda rows: samples[rows])
-    evaluator = evaluation.prepare(evaluation.Protocol(num_fake=9), ("ngrams",),
+    evaluator = evaluation.prepare(evaluation.Protocol(num_fake=9), evaluation.chosen("ngrams"),
                                    evaluation.Extractor(raw()), fakes)
     with pytest.raises(ValueError, match="the metric 'ngrams' is for text: leave it out"):
         evaluator(fakes)

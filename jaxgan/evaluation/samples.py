@@ -181,6 +181,11 @@ class Extractor:
         devices = len(self.devices or jax.local_devices())
         return -(-self.batch_size // devices) * devices
 
+    def classifies(self, samples: Samples) -> bool:
+        """Whether the network gives logits of such samples; nothing is computed."""
+        first = samples.take(np.zeros(1, int))
+        return jax.eval_shape(self.network.apply, self.network.variables, first).logits is not None
+
     def observe(self, samples: Samples, count: int, *, features: bool = True, keep: bool = False,
                 progress: Progress = lambda done: None) -> Observed:
         """Returns the first `count` samples' features, and the samples too if they are to be kept.
