@@ -1,7 +1,6 @@
 """jaxgan's side: the experiments' own GANs, trained as `jaxgan.training` trains them."""
 
 import dataclasses
-import importlib
 import time
 from functools import lru_cache, partial
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from benchmarks.settings import Setting
 from benchmarks.timing import Unavailable, best_rate
+from experiments import opening
 from jaxgan import GAN, Batch, generate, train_step, train_steps
 from jaxgan.data import Source, mixture, resident
 from jaxgan.data.dataset import Dataset
@@ -23,9 +23,9 @@ def make_gan(setting: Setting, precision: str = "float32") -> GAN:
     Raises:
         Unavailable: bfloat16 is asked of networks that have no field `dtype`.
     """
-    experiment = importlib.import_module(f"experiments.{setting.experiment}")
+    experiment = opening.load(setting.experiment)
     model = {"model": setting.family} if setting.experiment == "cifar10" else {}
-    config = experiment.Config(
+    config = experiment.configure(
         **model, width=setting.width, batch_size=setting.batch_size, n_critic=setting.n_critic,
         penalty_weight=setting.penalty_weight, learning_rate=setting.learning_rate,
         beta1=setting.beta1, beta2=setting.beta2, decay_steps=setting.decay_steps)

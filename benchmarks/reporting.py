@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.networks_jaxgan import configure
-from experiments import cli, digits
+from experiments import launch, showing
+from experiments.digits import experiment
 from jaxgan import train_steps, training
 from jaxgan.runs import Run
 from jaxgan.training import example_batch, initial_state
@@ -60,9 +61,9 @@ class Reporting:
 
     def __init__(self, changes: dict):
         configure("float32")
-        self.config = dataclasses.replace(digits.Config(), eval_every=0, **changes)
-        self.source = digits.make_source(self.config)
-        self.gan = digits.make_gan(self.config, self.source.sample_shape)
+        self.config = experiment.configure(eval_every=0, **changes)
+        self.source = experiment.make_source(self.config)
+        self.gan = experiment.make_gan(self.config, self.source.sample_shape)
 
     def measure(self, segments: int) -> dict:
         """Times equally long segments of a run and of bare iterations, by turns.
@@ -74,7 +75,7 @@ class Reporting:
             `train` and `bare`, the seconds of each segment; `finish`, the seconds at the run's end
             for its curves; `period`, iterations of a segment; `steps`, iterations of a whole run.
         """
-        config, period = self.config, self.config.checkpoint_every
+        config, period = self.config, self.config.run.checkpoint_every
         bare, seconds = self._bare_loop(), []
 
         def interlude():
@@ -82,21 +83,20 @@ class Reporting:
             bare(period)
             seconds.append(time.perf_counter() - started)
 
-        plan = training.Plan(**{
-            field.name: getattr(config, field.name) for field in dataclasses.fields(training.Plan)
-        } | {"steps": period * segments + period // 2, "best_metric": None, "devices": 1})
+        plan = dataclasses.replace(launch.plan(config), steps=period * segments + period // 2,
+                                   best_metric=None, devices=1)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             run = TimedRun(Path(folder) / "run", period, interlude)
             training.train(self.gan, self.source, run, plan,
-                           real=cli.real_grid(self.source, config.seed),
-                           picture=cli.image_grid(self.gan, config.seed, {
+                           real=showing.real_grid(self.source, config.schedule.seed),
+                           picture=showing.image_grid(self.gan, config.schedule.seed, {
                                "value_range": self.source.value_range, "condition": None}))
         return {"train": run.segments, "bare": seconds, "finish": run.finishing, "period": period,
-                "steps": config.steps}
+                "steps": config.schedule.steps}
 
     def _bare_loop(self) -> Callable[[int], None]:
         """Returns what runs a number of iterations, in dispatches of half a second as training does."""
-        config = self.config
+        config = self.config.schedule
         key, arrays = jax.random.key(0), jax.device_put(self.source.arrays)
         state = initial_state(self.gan, 0, example_batch(self.source, config.batch_size))
         steps = jax.jit(partial(train_steps, self.gan, source=self.source, n_critic=config.n_critic,

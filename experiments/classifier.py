@@ -1,13 +1,12 @@
 """Trains the classifier whose features evaluations of a data set use."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from experiments import cli, measuring
+from experiments import launch, measuring
 from jaxgan.features import save_classifier
 
 
@@ -33,7 +32,7 @@ def main(options: Options) -> None:
     """Trains, prints the accuracy and saves."""
     if options.out and not options.out.endswith(".npz"):
         raise ValueError(f"out must end in .npz; got {options.out!r}")
-    cli.keep_programs()
+    launch.keep_programs()
     training, test = measuring.open_splits(options.dataset, options.data_dir, options.image_size or None)
     path = Path(options.out) if options.out else measuring.classifier_path(training)
     trained = measuring.train_classifier(training, test, seed=options.seed,
@@ -44,5 +43,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.classifier",
-                                        description=__doc__)))
+    launch.tool(main, Options)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import statistics
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from experiments import cli, measuring
+from experiments import flags, launch, measuring, open_run, opening, settings
 from jaxgan import evaluation
 from jaxgan.pictures import save_bands
 from jaxgan.runs import read_config, read_evaluations, read_logs
@@ -32,26 +32,27 @@ def main(options: Options) -> None:
     runs = [_read(folder) for folder in dict.fromkeys(options.run_dirs)]
     _check_same_protocol(runs)
     groups = _grouped(runs)
-    names = [name for name in runs[0]["metrics"]
-             if all(name in run["metrics"] for run in runs) and not name.endswith("_std")]
-    for number, (label, members) in enumerate(groups.items(), 1):
+    numbers = [number for number in map(_namer(runs[0]["folder"]), runs[0]["metrics"])
+               if all(number.name in run["metrics"] for run in runs) and not number.deviation_of]
+    for position, (label, members) in enumerate(groups.items(), 1):
         steps = ", ".join(map(str, sorted({run["step"] for run in members})))
         runs_of_it = f"{len(members)} run{'s' * (len(members) > 1)}"
-        print(f"[{number}] {label}: {runs_of_it}, step {steps}")
-    rows = [("", *(f"[{number}]" for number in range(1, len(groups) + 1)), "held-out reals")]
-    for name in names:
-        floor = runs[0]["metrics"][name]["floor"]
-        rows.append((evaluation.title(name), *(
-            _mean([run["metrics"][name]["value"] for run in members]) for members in groups.values()),
+        print(f"[{position}] {label}: {runs_of_it}, step {steps}")
+    rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)), "held-out reals")]
+    for number in numbers:
+        floor = runs[0]["metrics"][number.name]["floor"]
+        rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
+                                     for members in groups.values()),
             "" if floor is None else _mean([floor])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(measuring.described(runs[0]))
-    curves = {label: [_curves(run["folder"], names) for run in members]
+    titles = {number.name: number.title for number in numbers}
+    curves = {label: [_curves(run["folder"], titles) for run in members]
               for label, members in groups.items()}
     if any(points for members in curves.values() for run in members for points in run.values()):
-        save_bands(Path(options.out), curves, {name: evaluation.title(name) for name in names})
+        save_bands(Path(options.out), curves, titles)
         print(options.out)
 
 
@@ -61,6 +62,15 @@ def _read(folder: str) -> dict[str, Any]:
     if not evaluations:
         raise ValueError(f"{folder} has no evaluation.json: run python -m experiments.evaluate {folder}")
     return {**evaluations[-1], "folder": folder, "settings": settings}
+
+
+def _namer(folder: str) -> Callable[[str], evaluation.Number]:
+    """Returns what gives a number by its name, whatever version the run is of."""
+    try:
+        find = partial(measuring.find, open_run(folder, None).reference)
+    except ValueError:  # a run that this version can't open: its experiment's own numbers have no title
+        find = partial(evaluation.find, known=evaluation.METRICS.values())
+    return lambda name: find(name=name) or evaluation.Number(name, name, False)
 
 
 def _check_same_protocol(runs: Sequence[Mapping[str, Any]]) -> None:
@@ -83,7 +93,7 @@ def _protocol(run: Mapping[str, Any]) -> evaluation.Protocol:
 
 def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """The runs by those of their settings that differ between them, but for the seed."""
-    ignored = cli.REPORTING | {"seed"}
+    ignored = {"seed", "experiment_file"}.union(*map(_not_compared, runs))
     names = {name for run in runs for name in run["settings"]} - ignored
     differing = sorted(name for name in names
                        if len({repr(run["settings"].get(name)) for run in runs}) > 1)
@@ -94,16 +104,23 @@ def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
     return groups
 
 
+def _not_compared(run: Mapping[str, Any]) -> set[str]:
+    """The names of settings that don't decide what is computed, where the run's experiment is ours."""
+    name = run["settings"].get("experiment")
+    is_ours = name in opening.names() and "experiment_file" not in run["settings"]
+    config = opening.load(name).Config() if is_ours else flags.Config()
+    return settings.flat(config).keys() - settings.identity(config)
+
+
 def _mean(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.4g}"
     return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.2g}"
 
 
-def _curves(folder: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+def _curves(folder: str, names: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
     rows, _ = read_logs(folder)
     return {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.compare",
-                                        description=__doc__)))
+    launch.tool(main, Options)

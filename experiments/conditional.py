@@ -10,7 +10,12 @@ import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import cli, image_sets, measuring
+import flax.linen as nn
+
+from experiments import flags, image_sets, launch, measuring
+from experiments.experiment import Experiment
+from experiments.flags import Evaluation, Optimiser, Run, Schedule
+from experiments.image_sets import Images
 from experiments.measuring import Reference
 from jaxgan import tasks
 from jaxgan.data import Source
@@ -19,17 +24,32 @@ from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGener
 from jaxgan.models.planes import class_planes
 
 _IN_COLOUR = ("cifar10", "folder")
-_OF_CLASSES = ("critic_class_weight", "critic_fake_weight", "generator_class_weight")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(image_sets.Images):
-    """Those of `experiments.digits`, which train in minutes on two cores."""
+class Networks(flags.Networks):
+    """The networks."""
+
+    model: Literal["dcgan", "resnet"] = "dcgan"
+    """The networks; the ResNet is that of WGAN-GP's paper for CIFAR-10, where its width is 128."""
+    width: int = 48
+    """Channels: of the DCGAN critic's first layer, of all the ResNet's."""
+    latent_size: int = 32
+    """Latent variables."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(Images):
+    """The data."""
 
     num_classes: int = 10
     """How many classes the images are of; those of a folder are its sub-folders."""
-    model: Literal["dcgan", "resnet"] = "dcgan"
-    """The networks; the ResNet is that of WGAN-GP's paper for CIFAR-10, where its width is 128."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes:
+    """How the networks meet the classes."""
+
     conditioning: Literal["classes", "projection", "concatenation"] = "classes"
     """How the critic meets the class: it classifies (AC-GAN), scores by projection, or sees a plane for
     each class beside the image (DCGAN only)."""
@@ -41,8 +61,19 @@ class Config(image_sets.Images):
     """AC-GAN: the weight of that of fakes, which the generator sees."""
     generator_labels: Literal["batch", "uniform"] = "batch"
     """What the generator's updates draw fakes for: the batch's labels, or all classes alike."""
-    width: int = 48
-    """Channels: of the DCGAN critic's first layer, of all the ResNet's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """What trains in minutes on two cores."""
+
+    networks: Networks = Networks()
+    classes: Classes = Classes()
+    optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.0, decay_steps=6000, ema_decay=0.999)
+    schedule: Schedule = Schedule(n_critic=3, steps=6000)
+    data: Data = Data(dataset="digits", image_size=64)
+    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=2000)
+    evaluation: Evaluation = Evaluation(eval_every=2000)
 
 
 def make_source(config: Config) -> Source:
@@ -51,17 +82,18 @@ def make_source(config: Config) -> Source:
     Raises:
         ValueError: there are more classes, or fewer.
     """
+    data = config.data
     source = image_sets.make_source(config, labels=True, value_range=(
-        (-1.0, 1.0) if config.model == "resnet" or config.dataset in _IN_COLOUR else (0.0, 1.0)))
-    if source.num_classes != config.num_classes:
-        raise ValueError(f"num_classes is {config.num_classes}, but {config.folder or config.dataset} "
-                         f"has {source.num_classes}: give --num-classes {source.num_classes}")
+        (-1.0, 1.0) if config.networks.model == "resnet" or data.dataset in _IN_COLOUR else (0.0, 1.0)))
+    if source.num_classes != data.num_classes:
+        raise ValueError(f"num_classes is {data.num_classes}, but {data.folder or data.dataset} has "
+                         f"{source.num_classes}: give --num-classes {source.num_classes}")
     return source
 
 
 def make_reference(config: Config) -> Reference:
     """What samples are measured against."""
-    return measuring.of_images(partial(image_sets.open_data, config), quick="accuracy,fd",
+    return measuring.of_images(partial(image_sets.open_data, config.data), quick="accuracy,fd",
                                metrics="accuracy,fd,kid,is,pr,dc,copying,swd")
 
 
@@ -71,41 +103,46 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     Raises:
         ValueError: flags that don't go together.
     """
-    for name in () if config.conditioning == "classes" else _OF_CLASSES:
-        if getattr(config, name) != getattr(Config, name):
+    networks, classes, count = config.networks, config.classes, config.data.num_classes
+    for name in () if classes.conditioning == "classes" else (
+            "critic_class_weight", "critic_fake_weight", "generator_class_weight"):
+        if getattr(classes, name) != getattr(Classes(), name):
             raise ValueError(f"{name} is for --conditioning classes: leave it out")
-    shape, classes = tuple(sample_shape), config.num_classes
-    judging = {"norm": config.critic_norm}
-    if config.conditioning != "concatenation":
-        judging |= {"conditioning": config.conditioning, "num_classes": classes}
-    elif config.model == "dcgan":
-        judging |= {"planes": partial(class_planes, num_classes=classes)}
+    terms = (tasks.classification(critic_weight=classes.critic_class_weight,
+                                  generator_weight=classes.generator_class_weight,
+                                  fake_weight=classes.critic_fake_weight),
+             ) if classes.conditioning == "classes" else ()
+    return flags.make_gan(
+        config, *make_networks(config, tuple(sample_shape)), networks.latent_size, tasks=terms,
+        generator_condition=uniform_labels(count) if classes.generator_labels == "uniform" else None)
+
+
+def make_networks(config: Config, shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
+    """The generator and the critic.
+
+    Raises:
+        ValueError: the critic can't meet the class in this way.
+    """
+    networks, conditioning, count = config.networks, config.classes.conditioning, config.data.num_classes
+    judging = {"norm": networks.critic_norm}
+    if conditioning != "concatenation":
+        judging |= {"conditioning": conditioning, "num_classes": count}
+    elif networks.model == "dcgan":
+        judging |= {"planes": partial(class_planes, num_classes=count)}
     else:
         raise ValueError("concatenation is for the dcgan: choose --conditioning projection for the "
                          "resnet")
-    if config.model == "resnet":
-        widths = (config.width,) * 4
-        networks = (ResNetGenerator(shape, widths, num_classes=classes), ResNetCritic(widths, **judging))
-    else:
-        size = 3 if min(shape[:2]) < 16 else 5
-        ends = {"norm": "batch", "output": "tanh"} if config.dataset in _IN_COLOUR else {}
-        networks = (DCGANGenerator(shape, config.width, kernel_size=size, num_classes=classes, **ends),
-                    DCGANCritic(config.width, kernel_size=size, **judging))
-    terms = (tasks.classification(critic_weight=config.critic_class_weight,
-                                  generator_weight=config.generator_class_weight,
-                                  fake_weight=config.critic_fake_weight),
-             ) if config.conditioning == "classes" else ()
-    return cli.make_gan(
-        config, *networks, config.latent_size, tasks=terms,
-        generator_condition=uniform_labels(classes) if config.generator_labels == "uniform" else None)
+    if networks.model == "resnet":
+        widths = (networks.width,) * 4
+        return ResNetGenerator(shape, widths, num_classes=count), ResNetCritic(widths, **judging)
+    size = 3 if min(shape[:2]) < 16 else 5
+    ends = {"norm": "batch", "output": "tanh"} if config.data.dataset in _IN_COLOUR else {}
+    return (DCGANGenerator(shape, networks.width, kernel_size=size, num_classes=count, **ends),
+            DCGANCritic(networks.width, kernel_size=size, **judging))
 
 
-def main(config: Config) -> None:
-    """Trains."""
-    source = make_source(config)
-    cli.train("conditional", config, make_gan(config, source.sample_shape), source,
-              make_reference(config))
+experiment = Experiment(Config, make_source, make_gan, make_reference)
 
 
 if __name__ == "__main__":
-    cli.main(Config, main)
+    launch.main(experiment)

@@ -1,13 +1,12 @@
 """Converts the Inception network's weights from PyTorch's file into one that opens faster."""
 
 import dataclasses
-import sys
 from typing import Annotated
 
 import tyro
 from flax.traverse_util import flatten_dict
 
-from experiments import cli
+from experiments import launch
 from jaxgan.digests import params_digest
 from jaxgan.features import load_inception, save_weights
 
@@ -30,5 +29,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.convert_inception",
-                                        description=__doc__)))
+    launch.tool(main, Options)

@@ -3,7 +3,9 @@
 import dataclasses
 from functools import partial
 
-from experiments import cli, measuring
+from experiments import flags, launch, measuring
+from experiments.experiment import Experiment
+from experiments.flags import Evaluation, Optimiser, Run, Schedule
 from experiments.measuring import Reference
 from jaxgan.data import Source, load
 from jaxgan.gan import GAN
@@ -11,29 +13,29 @@ from jaxgan.models import DCGANCritic, DCGANGenerator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
-    """Small networks, larger steps than the paper's."""
+class Networks(flags.Networks):
+    """The networks."""
 
     width: int = 48
     """Channels of the critic's first layer; they double with each halving of the image."""
     latent_size: int = 32
     """Latent variables."""
-    learning_rate: float = 1e-3
-    beta1: float = 0.0
-    decay_steps: int = 6000
-    n_critic: int = 3
-    ema_decay: float = 0.999
-    steps: int = 6000
-    log_every: int = 50
-    sample_every: int = 500
-    eval_every: int = 2000
-    eval_metrics: str = "fd,kid,is,pr,dc,copying,swd"
-    checkpoint_every: int = 2000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """Small networks, larger steps than the paper's."""
+
+    networks: Networks = Networks()
+    optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.0, decay_steps=6000, ema_decay=0.999)
+    schedule: Schedule = Schedule(n_critic=3, steps=6000)
+    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=2000)
+    evaluation: Evaluation = Evaluation(eval_every=2000, eval_metrics="fd,kid,is,pr,dc,copying,swd")
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    return cli.image_source(config, load("digits"), value_range=(0.0, 1.0))
+    return flags.image_source(config, load("digits"), value_range=(0.0, 1.0))
 
 
 def make_reference(config: Config) -> Reference:
@@ -43,19 +45,17 @@ def make_reference(config: Config) -> Reference:
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    return cli.make_gan(
+    networks = config.networks
+    return flags.make_gan(
         config,
-        DCGANGenerator(tuple(sample_shape), config.width, kernel_size=3),
-        DCGANCritic(config.width, kernel_size=3, norm=config.critic_norm),
-        config.latent_size,
+        DCGANGenerator(tuple(sample_shape), networks.width, kernel_size=3),
+        DCGANCritic(networks.width, kernel_size=3, norm=networks.critic_norm),
+        networks.latent_size,
     )
 
 
-def main(config: Config) -> None:
-    """Trains."""
-    source = make_source(config)
-    cli.train("digits", config, make_gan(config, source.sample_shape), source, make_reference(config))
+experiment = Experiment(Config, make_source, make_gan, make_reference)
 
 
 if __name__ == "__main__":
-    cli.main(Config, main)
+    launch.main(experiment)

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from experiments import cli, measuring
+from experiments import launch, measuring, open_run
 from jaxgan import evaluation
 from jaxgan.data import load
 from jaxgan.digests import params_digest
@@ -24,6 +23,8 @@ class Options(measuring.Flags):
     """The run's folder; its evaluation.json gets the numbers."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
+    experiment: str = ""
+    """Of a run of your own experiment: the Python file that holds it."""
     metrics: str = ""
     """What to measure, a list like fd,kid; by default what fits the data. See docs/evaluation.md."""
     num: int = 0
@@ -54,16 +55,14 @@ def main(options: Options) -> None:
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
         **({"num_fake": options.num} if options.num else {}), averaged=not options.as_trained)
-    metrics = options.metrics or reference.metrics
-    if not options.metrics and protocol.features in ("raw", "random_projection"):
-        metrics = metrics.replace("is,", "")  # they don't classify
     evaluator = measuring.make_evaluator(
-        reference, protocol, metrics, settings,
-        inception=options.inception, batch_size=options.batch_size, devices=cli.local_devices(options))
+        reference, protocol, options.metrics or measuring.default_metrics(reference, protocol), settings,
+        inception=options.inception, batch_size=options.batch_size,
+        devices=launch.local_devices(options.devices))
     samples = fakes(protocol)
     values = measuring.measure(evaluator, samples) | judge()
     found = measuring.entry(evaluator, reference, values, samples=samples.name, **about)
-    print(measuring.table(found))
+    print(measuring.table(found, reference))
     if not options.images:
         write_evaluation(options.run_dir, found)
     elif options.out:
@@ -71,30 +70,26 @@ def main(options: Options) -> None:
 
 
 def _run(options: Options):
-    module, config, settings = cli.load_run(options.run_dir)
-    config = dataclasses.replace(config, data_dir=options.data_dir or config.data_dir)
-    shape = tuple(settings["sample_shape"])
-    gan = module.make_gan(config, shape)
-    state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
-    reference = module.make_reference(config)
+    run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment,
+                   data_dir=options.data_dir)
+    state, reference = run.state, run.reference
     about = {"step": int(state.step),
              "params_sha256": params_digest(state.generator.params, state.critic.params)}
 
     def fakes(protocol: evaluation.Protocol) -> Samples:
-        return measuring.make_sampler(gan, protocol, reference, settings,
-                                      cli.local_devices(options))(state)
+        return measuring.make_sampler(run.game, protocol, reference, run.settings,
+                                      launch.local_devices(options.devices))(state)
 
     def judge() -> dict[str, float]:
-        return reference.judge(gan)(state) if reference.judge else {}
+        return reference.judge.make(run.game)(state) if reference.judge else {}
 
-    return about, reference, settings, fakes, judge
+    return about, reference, run.settings, fakes, judge
 
 
 def _images(options: Options):
     if options.run_dir:
-        module, config, settings = cli.load_run(options.run_dir)
-        reference = module.make_reference(dataclasses.replace(
-            config, data_dir=options.data_dir or config.data_dir))
+        run = open_run(options.run_dir, None, experiment=options.experiment, data_dir=options.data_dir)
+        reference, settings = run.reference, run.settings
     else:
         reference = measuring.of_images(
             lambda split: load(options.dataset, split, data_dir=options.data_dir or None))
@@ -104,5 +99,4 @@ def _images(options: Options):
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.evaluate",
-                                        description=__doc__)))
+    launch.tool(main, Options)

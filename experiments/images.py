@@ -8,47 +8,64 @@ import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import cli, measuring
+from experiments import flags, launch, measuring
+from experiments.experiment import Experiment
+from experiments.flags import Optimiser, Schedule
 from experiments.measuring import Reference
+from experiments.settings import reports
 from jaxgan.data import Dataset, Source, load, open_folder
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
-    """The public code's settings for 64x64 images."""
+class Networks(flags.Networks):
+    """The networks."""
 
-    folder: str = ""
-    """The folder with PNG or JPEG files, in class folders or not."""
-    image_size: int = 64
-    """Images are resized and cropped to this height and width."""
-    on_demand: bool = False
-    """With --stream: read each image whenever it is needed, for sets larger than the host's memory."""
     model: Literal["dcgan", "resnet"] = "resnet"
     """The networks."""
     width: int = 64
     """Channels next to the image; they double with each halving, up to 8 times."""
     latent_size: int = 128
     """Latent variables."""
-    beta1: float = 0.0
-    critic_norm: Literal["none", "batch", "layer", "spectral"] = "layer"
-    steps: int = 200_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(flags.Data):
+    """The data."""
+
+    folder: str = ""
+    """The folder with PNG or JPEG files, in class folders or not."""
+    image_size: int = 64
+    """Images are resized and cropped to this height and width."""
+    on_demand: bool = reports(False)
+    """With --stream: read each image whenever it is needed, for sets larger than the host's memory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """The public code's settings for 64x64 images."""
+
+    networks: Networks = Networks(critic_norm="layer")
+    optimiser: Optimiser = Optimiser(beta1=0.0)
+    schedule: Schedule = Schedule(steps=200_000)
+    data: Data = Data()
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    if not config.folder:
+    data = config.data
+    if not data.folder:
         raise ValueError("folder is missing: give a folder of PNG or JPEG files with --folder")
-    if config.on_demand and not config.stream:
+    if data.on_demand and not data.stream:
         raise ValueError("on_demand is for images that are streamed: give --stream as well")
-    return cli.image_source(config, open_folder(config.folder, image_size=config.image_size)
-                            if config.on_demand else open_data(config))
+    return flags.image_source(config, open_folder(data.folder, image_size=data.image_size)
+                              if data.on_demand else open_data(config))
 
 
 def open_data(config: Config, split: str = "train") -> Dataset:
     """Opens a split."""
-    return load(f"folder:{config.folder}", split, image_size=config.image_size)
+    return load(f"folder:{config.data.folder}", split, image_size=config.data.image_size)
 
 
 def make_reference(config: Config) -> Reference:
@@ -58,28 +75,27 @@ def make_reference(config: Config) -> Reference:
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    shape = tuple(sample_shape)
-    if config.model == "dcgan":
-        return cli.make_gan(config,
-                            DCGANGenerator(shape, config.width, norm="batch", output="tanh"),
-                            DCGANCritic(config.width, norm=config.critic_norm), config.latent_size)
-    blocks, size = 0, config.image_size
+    shape, networks = tuple(sample_shape), config.networks
+    if networks.model == "dcgan":
+        return flags.make_gan(config,
+                              DCGANGenerator(shape, networks.width, norm="batch", output="tanh"),
+                              DCGANCritic(networks.width, norm=networks.critic_norm),
+                              networks.latent_size)
+    blocks, size = 0, config.data.image_size
     while size % 2 == 0 and size > 4:
         blocks, size = blocks + 1, size // 2
     if not blocks or size > 8:
-        raise ValueError(f"image_size {config.image_size} can't be halved down to between 4 and 8, as "
-                         "the resnet needs: choose 32, 48, 64 or 128 for example, or --model dcgan")
-    widths = tuple(config.width * min(8, 2**block) for block in range(blocks + 1))
-    return cli.make_gan(config, ResNetGenerator(shape, widths[::-1], first_bias=False),
-                        ResNetCritic(widths, down_blocks=blocks, stem="conv", head="flatten",
-                                     norm=config.critic_norm, first_bias=False), config.latent_size)
+        raise ValueError(f"image_size {config.data.image_size} can't be halved down to between 4 and 8, "
+                         "as the resnet needs: choose 32, 48, 64 or 128 for example, or --model dcgan")
+    widths = tuple(networks.width * min(8, 2**block) for block in range(blocks + 1))
+    return flags.make_gan(config, ResNetGenerator(shape, widths[::-1], first_bias=False),
+                          ResNetCritic(widths, down_blocks=blocks, stem="conv", head="flatten",
+                                       norm=networks.critic_norm, first_bias=False),
+                          networks.latent_size)
 
 
-def main(config: Config) -> None:
-    """Trains."""
-    source = make_source(config)
-    cli.train("images", config, make_gan(config, source.sample_shape), source, make_reference(config))
+experiment = Experiment(Config, make_source, make_gan, make_reference)
 
 
 if __name__ == "__main__":
-    cli.main(Config, main)
+    launch.main(experiment)

@@ -6,55 +6,85 @@ Pathak et al. 2016 (arXiv 1604.07379) with the adversarial loss of Gulrajani et 
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 
-from experiments import cli, image_sets, measuring
+from experiments import flags, image_sets, launch, measuring
+from experiments.experiment import Experiment
+from experiments.flags import Evaluation, Optimiser, Run, Schedule
+from experiments.image_sets import Images
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys, tasks
-from jaxgan.data import Source, masked, pixels, quantize, resident
+from jaxgan.data import MASKS, Source, masked, pixels, quantize, resident
 from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN, GANState, draw_latents, generate
 from jaxgan.models import ContextGenerator, DCGANCritic
 from jaxgan.models.planes import masked_planes, paste
 from jaxgan.pictures import grid
 from jaxgan.tasks import Task
+from jaxgan.training import Picture
 from jaxgan.types import Array, Batch, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(image_sets.Images):
-    """Those of `experiments.digits`, with smaller networks, which train in minutes on two cores."""
+class Networks(flags.Networks):
+    """The networks."""
 
-    mask: Literal["centre", "boxes", "half"] = "boxes"
+    width: int = 32
+    """Channels next to the image; they double with each halving."""
+    latent_size: int = 32
+    """Latent variables."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(Images):
+    """The data."""
+
+    mask: Literal[*MASKS] = "boxes"
     """What is left out: the middle, one to three boxes, or one of four halves."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """The reconstruction."""
+
     reconstruction_weight: float = 1.0
     """The weight of the reconstruction in the hole."""
     order: int = 1
     """1 for the reconstruction's absolute errors, 2 for their squares."""
-    width: int = 32
-    """Channels next to the image; they double with each halving."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """Small networks, which train in minutes on two cores."""
+
+    networks: Networks = Networks()
+    reconstruction: Reconstruction = Reconstruction()
+    optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.0, decay_steps=6000, ema_decay=0.999)
+    schedule: Schedule = Schedule(n_critic=3, steps=6000)
+    data: Data = Data(dataset="digits", image_size=64)
+    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=2000)
+    evaluation: Evaluation = Evaluation(eval_every=2000)
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    return masked(image_sets.make_source(config), config.mask)
+    return masked(image_sets.make_source(config), config.data.mask)
 
 
 def make_reference(config: Config) -> Reference:
     """What completed images are measured against: the originals, and images like them."""
     @cache
     def requests(split: str) -> Samples:
-        source = masked(resident(image_sets.open_data(config, split)), config.mask)
+        source = masked(resident(image_sets.open_data(config.data, split)), config.data.mask)
         return evaluation.of_source(source, f"masked {split}",
                                     keys.stream(jax.random.key(0), f"masked {split}"), targets=targets)
 
     images = measuring.of_images(
-        partial(image_sets.open_data, config), "raw" if config.folder else "classifier",
+        partial(image_sets.open_data, config.data), "raw" if config.data.folder else "classifier",
         "inpainting,fd", "inpainting,fd,kid,pr,swd")
     return images._replace(requests=requests,
                            baselines={"mean fill": lambda: mean_filled(requests("test"))})
@@ -82,48 +112,45 @@ def hole(condition: PyTree) -> Array:
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    shape = tuple(sample_shape)
+    shape, networks = tuple(sample_shape), config.networks
     size = 3 if min(shape[:2]) < 16 else 5
-    return cli.make_gan(
+    reconstruction = config.reconstruction
+    return flags.make_gan(
         config,
-        ContextGenerator(shape, masked_planes, paste, config.width, kernel_size=size, norm="batch",
+        ContextGenerator(shape, masked_planes, paste, networks.width, kernel_size=size, norm="batch",
                          output="tanh"),
-        DCGANCritic(config.width, kernel_size=size, norm=config.critic_norm, planes=hole),
-        config.latent_size, tasks=(make_task(config),))
+        DCGANCritic(networks.width, kernel_size=size, norm=networks.critic_norm, planes=hole),
+        networks.latent_size,
+        tasks=(make_task(reconstruction.order, reconstruction.reconstruction_weight),))
 
 
-def make_task(config: Any) -> Task:
-    """The reconstruction in the hole, by a configuration's `order` and `reconstruction_weight`."""
-    return tasks.reconstruction(order=config.order, mask=hole, weight=config.reconstruction_weight)
+def make_task(order: int, weight: float) -> Task:
+    """The reconstruction in the hole."""
+    return tasks.reconstruction(order=order, mask=hole, weight=weight)
 
 
-def make_picture(config: cli.Config, gan: GAN, requests: Samples,
-                 value_range: tuple[float, float] = (-1.0, 1.0), *, columns: int = 12, bands: int = 3
-                 ) -> Callable[[GANState], np.ndarray]:
+def make_picture(config: flags.Config, gan: GAN, source: Source, reference: Reference, *,
+                 columns: int = 12, bands: int = 3) -> Picture:
     """Returns the picture of held-out images, in rows: the original, what is known of it, completed."""
+    requests = reference.requests("test")
     count = requests.count or columns * bands
     columns = min(columns, count)
     rows = np.arange(columns * min(bands, count // columns))
     condition = requests.condition(rows)
     image, mask = (requests.targets(rows)[name] for name in ("image", "mask"))
-    latents = draw_latents(gan, keys.stream(jax.random.key(config.seed), "sample"), len(rows))
+    latents = draw_latents(gan, keys.stream(jax.random.key(config.schedule.seed), "sample"), len(rows))
     draw, known = jax.jit(partial(generate, gan)), np.where(mask, np.uint8(128), image)
 
     def picture(state: GANState) -> np.ndarray:
-        shown = np.stack([image, known, pixels(draw(state, latents, condition), value_range)])
+        shown = np.stack([image, known, pixels(draw(state, latents, condition), source.value_range)])
         shown = shown.reshape(3, -1, columns, *image.shape[1:]).swapaxes(0, 1)
         return grid(shown.reshape(-1, *image.shape[1:]), columns)
 
     return picture
 
 
-def main(config: Config) -> None:
-    """Trains."""
-    source, reference = make_source(config), make_reference(config)
-    gan = make_gan(config, source.sample_shape)
-    cli.train("inpainting", config, gan, source, reference,
-              picture=make_picture(config, gan, reference.requests("test")))
+experiment = Experiment(Config, make_source, make_gan, make_reference, picture=make_picture)
 
 
 if __name__ == "__main__":
-    cli.main(Config, main)
+    launch.main(experiment)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments import cli
+from experiments import launch
 from jaxgan.runs import RunError, read_config, read_result
 
 COLUMNS = ("run", "experiment", "seed", "loss", "penalty", "steps", "steps/s", "wasserstein", "sha256")
@@ -51,5 +51,4 @@ def _row(folder: Path, run: Path) -> tuple[str, ...] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.list",
-                                        description=__doc__)))
+    launch.tool(main, Options)

@@ -8,20 +8,31 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments.settings import reports
 from jaxgan import evaluation, features, keys
 from jaxgan.data import DataNotFoundError, Dataset, Source, load, scale
-from jaxgan.evaluation import Evaluator, Extractor, Own, Present, Protocol, Samples
+from jaxgan.evaluation import (
+    METRICS,
+    Evaluator,
+    Extractor,
+    Metric,
+    Number,
+    Present,
+    Protocol,
+    Samples,
+)
 from jaxgan.gan import GAN, GANState
 from jaxgan.types import Batch
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
+_CLASSIFYING = ("classifier", "inception")
 _DIAGNOSED = 256  # samples that the critic is diagnosed on
 
 
@@ -29,13 +40,24 @@ _DIAGNOSED = 256  # samples that the critic is diagnosed on
 class Flags:
     """How to measure, in training and afterwards."""
 
-    protocol: str = "default"
-    """By which protocol: default, mimicry, ttur, compare_gan, r3gan, torch_fidelity."""
-    features: str = ""
-    """The feature network: classifier, inception, raw, random_projection; by default the protocol's,
-    or the experiment's."""
-    inception: str = ""
+    protocol: Literal[*evaluation.PRESETS] = reports("default")
+    """By which protocol."""
+    features: Literal["", *FEATURES] = reports("")
+    """The feature network; by default the protocol's, or the experiment's."""
+    inception: str = reports("")
     """The file with Inception's weights; by default $JAXGAN_INCEPTION."""
+
+
+class Judge(NamedTuple):
+    """What is measured of a GAN's state besides its samples.
+
+    Attributes:
+        make: gan -> (state -> numbers by their full names).
+        numbers: what these are.
+    """
+
+    make: Callable[[GAN], Callable[[GANState], dict[str, float]]]
+    numbers: tuple[Number, ...]
 
 
 class Reference(NamedTuple):
@@ -47,10 +69,10 @@ class Reference(NamedTuple):
         quick: the metrics for evaluations in training, if none are asked for.
         metrics: those for afterwards.
         labelled: None, or the labelled images of a split that the classifier learns from.
-        own: metrics that the experiment brings, by name: what gives the function of observed samples.
+        own: metrics that the experiment brings, besides the library's.
         num_fake: how many samples, where the protocol and the data leave it open; 0 for 10,000.
         requests: None, or what samples are drawn for, by split; "test" for evaluations.
-        judge: None, or gan -> (state -> numbers by name): what else is measured of a state.
+        judge: None, or what else is measured of a state.
         baselines: what other samples the numbers are to be seen beside, by name.
         present: None for what `evaluation.presented` gives, or how a run's samples are measured, of data
             that `metrics` alone are for.
@@ -62,10 +84,10 @@ class Reference(NamedTuple):
     quick: str
     metrics: str
     labelled: Callable[[str], Dataset] | None = None
-    own: Mapping[str, Callable[[], Own]] = MappingProxyType({})
+    own: tuple[Metric, ...] = ()
     num_fake: int = 0
     requests: Callable[[str], Samples] | None = None
-    judge: Callable[[GAN], Callable[[GANState], dict[str, float]]] | None = None
+    judge: Judge | None = None
     baselines: Mapping[str, Callable[[], Samples]] = MappingProxyType({})
     present: Present | None = None
     about: Callable[[], Mapping[str, Any]] = dict
@@ -182,23 +204,29 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
     Raises:
         ValueError: something that the protocol or a metric needs isn't there.
     """
-    names = evaluation.chosen(metrics)
-    _check_fit(reference, names, settings)
-    own = {name: make() for name, make in reference.own.items() if name in names}
+    asked = evaluation.chosen(metrics, reference.own)
+    _check_fit(reference, asked, settings)
     network = (make_network(protocol.features, reference, inception, settings["sample_shape"])
-               if evaluation.needs_features(names) else features.raw())
+               if any(metric.features for metric in asked) else features.raw())
     real, held_out = reference.reals(protocol.split), _held_out(reference, protocol.held_out)
     protocol = dataclasses.replace(protocol, dataset=real.name)
     with _bar("reals") as progress:
         return evaluation.prepare(
-            protocol, names, Extractor(network, batch_size, devices, cache_folder() / "features"),
-            real, held_out, own=own, progress=progress)
+            protocol, asked, Extractor(network, batch_size, devices, cache_folder() / "features"),
+            real, held_out, progress=progress)
 
 
-def _check_fit(reference: Reference, names: Sequence[str], settings: Mapping[str, Any]) -> None:
+def default_metrics(reference: Reference, protocol: Protocol) -> str:
+    """What is measured afterwards if nothing is asked for: what the protocol's features allow."""
+    return ",".join(metric.name for metric in evaluation.chosen(reference.metrics, reference.own)
+                    if protocol.features in _CLASSIFYING or not metric.logits)
+
+
+def _check_fit(reference: Reference, asked: Sequence[Metric], settings: Mapping[str, Any]) -> None:
     """Raises ValueError for metrics that aren't for the data, and data that a run isn't of."""
-    if reference.present and (other := [name for name in names
-                                        if name not in evaluation.chosen(reference.metrics)]):
+    if reference.present and (other := [
+            metric.name for metric in asked
+            if metric not in evaluation.chosen(reference.metrics, reference.own)]):
         raise ValueError(f"the metric {other[0]!r} is not for such samples: choose from "
                          f"{reference.metrics}")
     if differing := [name for name, value in reference.about().items() if settings[name] != value]:
@@ -231,8 +259,8 @@ def in_training(gan: GAN, evaluator: Evaluator, reference: Reference, settings: 
         values = measure(evaluator, draw(state), tick)
         for name in sorted({*reached_floor(evaluator, values)} - said):
             said.add(name)
-            tqdm.write(f"step {int(state.step)}: {evaluation.title(name)} {values[name]:.5g} is down to "
-                       f"that of as many held-out reals, {evaluator.floor[name]:.5g}", sys.stderr)
+            tqdm.write(f"step {int(state.step)}: {find(reference, name).title} {values[name]:.3g} has "
+                       f"reached the real-data floor ({evaluator.floor[name]:.3g})", sys.stderr)
         return values | judge(state)
 
     return evaluate
@@ -260,7 +288,7 @@ def make_judge(gan: GAN, protocol: Protocol, reference: Reference, settings: Map
     """Returns what is measured of a state besides its samples."""
     judges = [make_diagnostics(gan, protocol, reference, settings)]
     if reference.judge:
-        judges.append(reference.judge(gan))
+        judges.append(reference.judge.make(gan))
     return lambda state: {name: value for judge in judges for name, value in judge(state).items()}
 
 
@@ -293,7 +321,10 @@ def _as_trained(samples: np.ndarray, settings: Mapping[str, Any]) -> jax.Array:
 
 def entry(evaluator: Evaluator, reference: Reference, values: Mapping[str, float], **about: Any
           ) -> dict[str, Any]:
-    """What is stored of an evaluation: the numbers, beside which, and by what they were measured."""
+    """What is stored of an evaluation: the numbers, beside which, and by what they were measured.
+
+    The critic's diagnostics, which no metric describes, are for the curves alone.
+    """
     beside = {"floor": evaluator.floor} | {name: measure(evaluator, samples())
                                            for name, samples in reference.baselines.items()}
     return {**about, "protocol": evaluator.protocol.as_json(),
@@ -301,15 +332,28 @@ def entry(evaluator: Evaluator, reference: Reference, values: Mapping[str, float
             "floor_count": evaluator.other.count if evaluator.other else 0,
             "metrics": {name: {"value": value} | {other: numbers.get(name)
                                                   for other, numbers in beside.items()}
-                        for name, value in values.items()}}
+                        for name, value in values.items() if find(reference, name)}}
+
+
+def find(reference: Reference, name: str) -> Number | None:
+    """What a number of an experiment's evaluations is; None if nothing describes it."""
+    return evaluation.find(name, (*METRICS.values(), *reference.own),
+                           reference.judge.numbers if reference.judge else ())
+
+
+def is_better_higher(reference: Reference, name: str) -> bool:
+    """Whether a number is better when it is higher; one that nothing describes is better when lower."""
+    number = find(reference, name)
+    return number is not None and number.higher_is_better
 
 
 def reached_floor(evaluator: Evaluator, values: Mapping[str, float]) -> list[str]:
-    """The Frechet distances that are no larger than those of as many held-out reals."""
+    """The numbers with a floor that are no larger than those of as many held-out reals."""
     if not evaluator.other or evaluator.other.count < evaluator.protocol.num_fake:
         return []
-    return [name for name, value in values.items() if name.endswith("/fd")
-            and value <= evaluator.floor[name]]
+    numbers = {name: evaluation.find(name, evaluator.metrics) for name in values}
+    return [name for name, number in numbers.items() if number and number.has_floor
+            and values[name] <= evaluator.floor[name]]
 
 
 def described(found: Mapping[str, Any]) -> str:
@@ -320,17 +364,19 @@ def described(found: Mapping[str, Any]) -> str:
             f"features {protocol['features']} {protocol['features_digest'][:12]}")
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(found: Mapping[str, Any], reference: Reference) -> str:
     """An evaluation's numbers beside those of held-out reals, as text."""
     metrics = found["metrics"]
+    numbers = [find(reference, name) for name in metrics]
+    deviations = {number.deviation_of: number.name for number in numbers if number.deviation_of}
     columns = {"value": "samples", "floor": "held-out reals"} | {
-        name: name for numbers in metrics.values() for name in numbers if name not in ("value", "floor")}
+        name: name for values in metrics.values() for name in values if name not in ("value", "floor")}
     rows = [("", *columns.values())]
-    for name in metrics:
-        if not name.endswith("_std"):
-            better = "higher is better" if evaluation.is_better_higher(name) else ""
-            rows.append((evaluation.title(name), *(_number(metrics, name, which)
-                                                   for which in columns), better))
+    for number in numbers:
+        if not number.deviation_of:
+            values, spread = metrics[number.name], metrics.get(deviations.get(number.name), {})
+            rows.append((number.title, *(_number(values[which], spread.get(which)) for which in columns),
+                         "higher is better" if number.higher_is_better else ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
     return "\n".join((
         described(found),
@@ -338,9 +384,8 @@ def table(found: Mapping[str, Any]) -> str:
           for row in rows)))
 
 
-def _number(metrics: Mapping[str, Mapping[str, float | None]], name: str, which: str) -> str:
+def _number(value: float | None, deviation: float | None) -> str:
     """A number and, where it is a mean, its standard deviation."""
-    value, deviation = metrics[name][which], metrics.get(f"{name}_std", {}).get(which)
     if value is None:
         return ""
     return f"{value:.5g}" + ("" if deviation is None else f" +- {deviation:.2g}")

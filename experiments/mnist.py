@@ -8,35 +8,56 @@ import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import cli, measuring
+from experiments import flags, launch, measuring
+from experiments.experiment import Experiment
+from experiments.flags import Schedule
 from experiments.measuring import Reference
+from experiments.settings import replace
 from jaxgan.data import Dataset, Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
-    """The public code's settings for MNIST."""
+class Networks(flags.Networks):
+    """The networks."""
 
-    dataset: Literal["mnist", "fashion_mnist"] = "mnist"
-    """Which set."""
     width: int = 64
     """Channels of the critic's first layer; they double with each halving of the image."""
     latent_size: int = 128
     """Latent variables."""
-    batch_size: int = 50
-    steps: int = 200_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(flags.Data):
+    """The data."""
+
+    dataset: Literal["mnist", "fashion_mnist"] = "mnist"
+    """Which set."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """The public code's settings for MNIST."""
+
+    networks: Networks = Networks()
+    schedule: Schedule = Schedule(batch_size=50, steps=200_000)
+    data: Data = Data()
+
+
+PRESETS = {"paper": Config(),
+           # Half the width, for a quarter of an hour on two cores.
+           "laptop": replace(Config(), width=32, steps=1500, eval_every=500)}
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    return cli.image_source(config, open_data(config), value_range=(0.0, 1.0))
+    return flags.image_source(config, open_data(config), value_range=(0.0, 1.0))
 
 
 def open_data(config: Config, split: str = "train") -> Dataset:
     """Opens a split."""
-    return load(config.dataset, split, data_dir=config.data_dir or None)
+    return load(config.data.dataset, split, data_dir=config.data.data_dir or None)
 
 
 def make_reference(config: Config) -> Reference:
@@ -46,19 +67,17 @@ def make_reference(config: Config) -> Reference:
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    return cli.make_gan(
+    networks = config.networks
+    return flags.make_gan(
         config,
-        DCGANGenerator(tuple(sample_shape), config.width),
-        DCGANCritic(config.width, norm=config.critic_norm),
-        config.latent_size,
+        DCGANGenerator(tuple(sample_shape), networks.width),
+        DCGANCritic(networks.width, norm=networks.critic_norm),
+        networks.latent_size,
     )
 
 
-def main(config: Config) -> None:
-    """Trains."""
-    source = make_source(config)
-    cli.train("mnist", config, make_gan(config, source.sample_shape), source, make_reference(config))
+experiment = Experiment(Config, make_source, make_gan, make_reference, presets=PRESETS)
 
 
 if __name__ == "__main__":
-    cli.main(Config, main)
+    launch.main(experiment)

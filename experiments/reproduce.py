@@ -1,13 +1,14 @@
 """Runs a run again from its configuration alone, and says whether it comes to the same bits."""
 
 import dataclasses
-import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import tyro
 
-from experiments import cli
+from experiments import launch, open_run, opening, settings
+from experiments.experiment import Experiment
 from jaxgan.runs import environment, read_config, read_logs, read_result
 
 
@@ -21,22 +22,26 @@ class Options:
     """The new run's folder; by default one that is removed at the end."""
     data_dir: str = ""
     """Where data sets are, if not where they were."""
+    experiment: str = ""
+    """Of a run of your own experiment: the Python file that holds it."""
 
 
 def main(options: Options) -> int:
     """Runs it up to the last step that was logged and compares; 1 if there is a difference."""
-    module, config, _ = cli.load_run(options.run_dir)
+    run = open_run(options.run_dir, None, experiment=options.experiment, data_dir=options.data_dir)
+    config = run.config
     logs = read_logs(options.run_dir)
     if not logs[0]:
         raise ValueError(f"{options.run_dir} has no logged step to compare with")
-    cli.prepare(config)
+    launch.prepare(config)
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or f"{temporary}/run"
-        module.main(dataclasses.replace(
-            config, run_dir=out, data_dir=options.data_dir or config.data_dir, resume="",
-            steps=logs[0][-1]["step"], eval_every=0, max_hours=0.0, distributed=False, coordinator="",
+        rollback = config.schedule.on_nan == "rollback"
+        launch.run(run.experiment, settings.replace(
+            config, run_dir=out, resume="", steps=logs[0][-1]["step"], eval_every=0, max_hours=0.0,
+            distributed=False, coordinator="",
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
-            checkpoint_every=config.checkpoint_every if config.on_nan == "rollback" else 0))
+            checkpoint_every=config.run.checkpoint_every if rollback else 0))
         difference = _first_difference(logs, read_logs(out))
         results = [read_result(folder) for folder in (options.run_dir, out)]
     if difference is None and None not in results and results[0]["steps"] == results[1]["steps"]:
@@ -45,7 +50,8 @@ def main(options: Options) -> int:
         print(f"identical: {len(logs[0])} logged steps, up to step {logs[0][-1]['step']}")
         return 0
     print(f"different: {difference}")
-    for name, there, here in _environment_differences(options.run_dir):
+    for name, there, here in (*_experiment_differences(run.experiment, run.settings),
+                              *_environment_differences(options.run_dir)):
         print(f"environment: {name} was {there}, is {here}")
     return 1
 
@@ -71,6 +77,14 @@ def _leaf_difference(there: dict[str, str], here: dict[str, str]) -> str | None:
     return f"at the end: parameter {names[0]}; {len(names)} in all" if names else None
 
 
+def _experiment_differences(experiment: Experiment, recorded: Mapping[str, Any]
+                            ) -> list[tuple[str, Any, Any]]:
+    """The digest of the file of a user's own experiment, there and here, if it is another one."""
+    name = "experiment_sha256"
+    return ([(name, recorded.get(name), experiment.recorded()[name])]
+            if opening.is_edited(experiment, recorded) else [])
+
+
 def _environment_differences(run_dir: str) -> list[tuple[str, Any, Any]]:
     there, here = read_config(run_dir), environment()
     return [(name, there.get(name), here[name]) for name in here
@@ -78,5 +92,4 @@ def _environment_differences(run_dir: str) -> list[tuple[str, Any, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.reproduce",
-                                        description=__doc__)))
+    launch.tool(main, Options)

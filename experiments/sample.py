@@ -1,7 +1,6 @@
 """Draws samples from a trained run."""
 
 import dataclasses
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import cli, measuring
+from experiments import launch, measuring, open_run
+from experiments.showing import is_of_classes
 from jaxgan import keys
 from jaxgan.data import pixels
 from jaxgan.evaluation import Samples
@@ -33,6 +33,8 @@ class Options:
     float32. By default samples.png; text is printed."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
+    experiment: str = ""
+    """Of a run of your own experiment: the Python file that holds it."""
     seed: int = 0
     """Of the latents."""
     label: int | None = None
@@ -50,25 +52,23 @@ def main(options: Options) -> None:
     for name in ("num", "columns"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(options, name)}")
-    module, config, settings = cli.load_run(options.run_dir)
-    shape, value_range = tuple(settings["sample_shape"]), tuple(settings["value_range"])
-    as_lines = module.make_text(settings) if hasattr(module, "make_text") else None
-    out = _checked(options.out, shape, as_lines is not None)
-    gan = module.make_gan(config, shape)
+    run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment)
+    settings, gan, state = run.settings, run.game, run.state
+    make_text = run.experiment.make_text
+    as_lines = make_text(settings) if make_text else None
+    out = _checked(options.out, tuple(settings["sample_shape"]), as_lines is not None)
     key = jax.random.key(options.seed)
-    state = cli.restore(options.run_dir, config, gan, settings, options.checkpoint)
 
-    classes = settings["num_classes"] if cli.is_of_classes(settings) else 0
+    classes = settings["num_classes"] if is_of_classes(settings) else 0
     _check_classes(options, classes)
     num = classes * options.columns if options.grid_by_class else options.num
     latents = draw_latents(gan, keys.stream(key, "latents"), num)
-    condition = _condition(options, classes, num, measuring.requests(module.make_reference(config),
-                                                                     settings))
+    condition = _condition(options, classes, num, measuring.requests(run.reference, settings))
     if options.interpolate:
         ends = draw_latents(gan, keys.stream(key, "ends"), options.num)
         weights = jnp.linspace(0.0, 1.0, options.columns)
         latents = jax.vmap(jax.vmap(spherical, (None, None, 0)), (0, 0, None))(latents, ends, weights)
-        latents = latents.reshape(-1, gan.latent_size)
+        latents = latents.reshape(-1, latents.shape[-1])
         condition = jax.tree.map(lambda x: x.repeat(options.columns, axis=0), condition)
     draw = jax.jit(partial(generate, gan))
     samples = np.concatenate([
@@ -84,8 +84,8 @@ def main(options: Options) -> None:
     elif out.suffix == ".txt":
         out.write_text("\n".join(as_lines(samples)) + "\n", encoding="utf-8")
     else:
-        in_rows = options.interpolate or options.grid_by_class
-        save_png(out, grid(pixels(samples, value_range), options.columns if in_rows else None))
+        columns = options.columns if options.interpolate or options.grid_by_class else None
+        save_png(out, grid(pixels(samples, tuple(settings["value_range"])), columns))
     print(f"{out}: {len(samples)} samples of step {int(state.step)}")
 
 
@@ -132,5 +132,4 @@ def spherical(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main, tyro.cli(Options, prog="python -m experiments.sample",
-                                        description=__doc__)))
+    launch.tool(main, Options)

@@ -5,16 +5,18 @@ digits. Networks and settings are those of `experiments.mnist`, for images of th
 """
 
 import dataclasses
-from functools import cache, partial
+from functools import cache
 
 import jax
 import numpy as np
 
-from experiments import cli, measuring
+from experiments import flags, launch, measuring
+from experiments.experiment import Experiment
 from experiments.measuring import Reference
 from jaxgan import evaluation, keys
 from jaxgan.data import Dataset, Source, load, stacked
-from jaxgan.evaluation import Observed, Own
+from jaxgan.evaluation import Comparison, Metric, Number
+from jaxgan.features import FeatureNetwork
 from jaxgan.features.classifier import predict
 from jaxgan.gan import GAN
 from jaxgan.metrics import class_coverage
@@ -22,13 +24,20 @@ from jaxgan.models import DCGANCritic, DCGANGenerator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Config):
-    """The settings for MNIST, with a batch of 64."""
+class Networks(flags.Networks):
+    """The networks."""
 
     width: int = 64
     """Channels of the critic's first layer; they double with each halving of the image."""
     latent_size: int = 128
     """Latent variables."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """The settings for MNIST, with a batch of 64."""
+
+    networks: Networks = Networks()
 
 
 def make_source(config: Config) -> Source:
@@ -38,7 +47,7 @@ def make_source(config: Config) -> Source:
 
 def open_data(config: Config, split: str = "train") -> Dataset:
     """Opens a split of MNIST."""
-    return load("mnist", split, data_dir=config.data_dir or None)
+    return load("mnist", split, data_dir=config.data.data_dir or None)
 
 
 def make_reference(config: Config) -> Reference:
@@ -51,38 +60,39 @@ def make_reference(config: Config) -> Reference:
                                     keys.stream(jax.random.key(0), f"reals {split}"))
 
     return Reference(cache(reals), "random_projection", "modes", "modes,fd,kid,pr,dc,swd",
-                     own={"modes": partial(make_modes, config)}, num_fake=26_000)
+                     own=(make_modes(config),), num_fake=26_000)
 
 
-def make_modes(config: Config) -> Own:
-    """Returns what counts the stacks of three digits that MNIST's classifier sees in images."""
-    network = measuring.obtain_classifier(*(open_data(config, split) for split in ("train", "test"))
-                                          ).network
+def make_modes(config: Config) -> Metric:
+    """The metric that counts the stacks of three digits that MNIST's classifier sees in images."""
+    @cache
+    def network() -> FeatureNetwork:
+        return measuring.obtain_classifier(open_data(config, "train"), open_data(config, "test")).network
 
-    def modes(found: Observed) -> dict[str, float]:
-        channels = np.moveaxis(found.samples, 3, 1)  # [count, 3, height, width]
-        digits = predict(network, channels.reshape(-1, *channels.shape[2:], 1)).reshape(-1, 3)
+    def measure(seen: Comparison) -> dict[str, float]:
+        channels = np.moveaxis(seen.fake.samples, 3, 1)  # [count, 3, height, width]
+        digits = predict(network(), channels.reshape(-1, *channels.shape[2:], 1)).reshape(-1, 3)
         return class_coverage(digits @ np.array([100, 10, 1]), 1000)
 
-    return modes
+    return Metric("modes", measure, (
+        Number("modes", "modes of 1000", True),
+        Number("modes_kl", "KL of modes from even (nats)", False),
+    ), samples=True, ready=network)
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    return cli.make_gan(
+    networks = config.networks
+    return flags.make_gan(
         config,
-        DCGANGenerator(tuple(sample_shape), config.width),
-        DCGANCritic(config.width, norm=config.critic_norm),
-        config.latent_size,
+        DCGANGenerator(tuple(sample_shape), networks.width),
+        DCGANCritic(networks.width, norm=networks.critic_norm),
+        networks.latent_size,
     )
 
 
-def main(config: Config) -> None:
-    """Trains."""
-    source = make_source(config)
-    cli.train("stacked_mnist", config, make_gan(config, source.sample_shape), source,
-              make_reference(config))
+experiment = Experiment(Config, make_source, make_gan, make_reference)
 
 
 if __name__ == "__main__":
-    cli.main(Config, main)
+    launch.main(experiment)

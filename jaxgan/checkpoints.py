@@ -10,9 +10,9 @@ itself restores a flipped bit without an error.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from jaxgan.digests import json_digest, leaf_digest, leaf_digests
+from jaxgan.digests import file_digest, json_digest, leaf_digest, leaf_digests
 from jaxgan.parallel import agreed
 from jaxgan.types import PyTree
 
@@ -110,7 +110,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 body["leaves"] = _described(host)
                 body["sha256"] = json_digest(body["leaves"])
-                body["files"] = {name: [path.stat().st_size, _file_digest(path)]
+                body["files"] = {name: [path.stat().st_size, file_digest(path)]
                                  for name, path in _files(partial).items()}
                 with (partial / _MANIFEST).open("w") as file:
                     json.dump({"sha256": json_digest(body), "manifest": body}, file, indent=1)
@@ -191,6 +191,33 @@ class Checkpoints:
                                f"{_MANIFEST}: {_first_line(error)}") from error
         return body
 
+    def load(self, step: int | None = None) -> dict[str, Any]:
+        """Returns the state of a step, or of the latest one, as nested dicts of NumPy's arrays.
+
+        For who has no template: a field's name, a dict's key or a list's index is a key here.
+
+        Raises:
+            DamagedError: it is not what was saved.
+            CheckpointError: there is none.
+        """
+        step, manifest = self._find(step)
+        nested: dict[str, Any] = {}
+        try:
+            leaves = self._read(step)
+            for path, (_, _, digest) in manifest["leaves"].items():
+                *folders, name = ["".join(part) for part in _PARTS.findall(path)]
+                leaf = leaves["/".join([*folders, name])]
+                if leaf_digest(leaf) != digest:
+                    raise ValueError(f"{path} is not what was saved")
+                inside = nested
+                for folder in folders:
+                    inside = inside.setdefault(folder, {})
+                inside[name] = leaf
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise DamagedError(f"the checkpoint of step {step} in {self.folder} can't be read "
+                               f"({_first_line(error)})") from error
+        return nested
+
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
         """Returns the state of a step, or of the latest one, as arrays of NumPy.
 
@@ -203,21 +230,14 @@ class Checkpoints:
             CheckpointError: there is none, or it is of another architecture (the leaves that differ
                 are named) or configuration.
         """
-        steps = self.steps()
-        if not steps:
-            raise CheckpointError(f"there is no checkpoint in {self.folder}")
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise CheckpointError(f"there is no checkpoint of step {step} in {self.folder}: choose "
-                                  f"from {', '.join(map(str, steps))}")
-        manifest = self.manifest(step)
-        self._check_files(step, manifest["files"])
+        step, manifest = self._find(step)
         what = f"the checkpoint of step {step} in {self.folder}"
         _check_same(manifest["leaves"], _described(template, digests=False), what)
         self._check_configuration(manifest["configuration"], what)
         like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), template)
         try:
-            state = self._read(step, like)
+            leaves = self._read(step, _by_path(like))
+            state = jax.tree_util.tree_map_with_path(lambda path, _: leaves[_path(path)], like)
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise DamagedError(f"{what} can't be read ({_first_line(error)})") from error
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
@@ -305,29 +325,44 @@ class Checkpoints:
                     raise ValueError(f"{name} does not belong there")
                 if name not in files:
                     raise ValueError(f"{name} is missing")
-                if [files[name].stat().st_size, _file_digest(files[name])] != expected[name]:
+                if [files[name].stat().st_size, file_digest(files[name])] != expected[name]:
                     raise ValueError(f"{name} is not what was saved")
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DamagedError(f"the checkpoint of step {step} in {self.folder} is damaged: "
                                f"{_first_line(error)}") from error
 
-    def _read(self, step: int, like: PyTree) -> PyTree:
+    def _find(self, step: int | None) -> tuple[int, dict[str, Any]]:
+        """The step, or the latest, and its manifest, whose files are as they were saved."""
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"there is no checkpoint in {self.folder}")
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise CheckpointError(f"there is no checkpoint of step {step} in {self.folder}: choose "
+                                  f"from {', '.join(map(str, steps))}")
+        manifest = self.manifest(step)
+        self._check_files(step, manifest["files"])
+        return step, manifest
+
+    def _read(self, step: int, expected: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
         """Reads the leaves by their paths, so that empty parts of the state may come and go.
 
-        What the files claim to hold is looked at before any of it is read into memory.
+        What the files claim to hold is compared with what is expected before it is read into memory.
         """
         described = self._checkpointer.metadata(self.folder / _name(step)).item_metadata
         if described is None:
             raise ValueError("it has no description of its arrays")
-        held, expected = described.tree, _by_path(like)
-        shapes = {path: tuple(leaf.shape) for path, leaf in _by_path(held).items()}
-        for path in sorted({*shapes, *expected}):
-            there, here = shapes.get(path), expected[path].shape if path in expected else None
+        held = _by_path(described.tree)
+        if expected is None:
+            expected = {path: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+                        for path, leaf in held.items()}
+        for path in sorted({*held, *expected}):
+            there, here = (tuple(tree[path].shape) if path in tree else None
+                           for tree in (held, expected))
             if there != here:
                 raise ValueError(f"{path} has shape {there}, not {here}")
-        target = jax.tree_util.tree_map_with_path(lambda path, _: expected[_path(path)], held)
-        read = _by_path(self._checkpointer.restore(self.folder / _name(step), target))
-        return jax.tree_util.tree_map_with_path(lambda path, _: read[_path(path)], like)
+        target = jax.tree_util.tree_map_with_path(lambda path, _: expected[_path(path)], described.tree)
+        return _by_path(self._checkpointer.restore(self.folder / _name(step), target))
 
     def _check_configuration(self, saved: Mapping[str, Any], what: str) -> None:
         if self.configuration is None:
@@ -337,6 +372,9 @@ class Checkpoints:
                        for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
         if differences:
             raise CheckpointError(f"{what} is of another configuration ({'; '.join(differences)})")
+
+
+_PARTS = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]")  # of a path as a manifest spells it
 
 
 def _path(path: tuple) -> str:
@@ -370,11 +408,6 @@ def _files(folder: Path) -> dict[str, Path]:
                 raise ValueError(f"{path.relative_to(folder)} is neither a file nor a folder")
         found |= {path.relative_to(folder).as_posix(): path for path in (Path(root, n) for n in names)}
     return found
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _described(state: PyTree, *, digests: bool = True) -> dict[str, list[Any]]:

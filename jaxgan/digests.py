@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -37,3 +38,9 @@ def params_digest(*params: PyTree) -> str:
 def json_digest(value: Mapping) -> str:
     """Returns the SHA-256 of a JSON value, written in one way."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """Returns the SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

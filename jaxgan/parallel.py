@@ -12,13 +12,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxgan.types import PyTree
+from jaxgan.types import Device, PyTree
 
 
 def data_parallel(
     step_fn: Callable[..., tuple[PyTree, PyTree]],
     *,
-    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]: no stubs
+    devices: Sequence[Device] | None = None,
     batch_axis: int | None = 0,
     axis_name: str = "devices",
     donate: bool = False,
@@ -80,7 +80,7 @@ def data_parallel(
 def map_batches(
     fn: Callable[[PyTree, PyTree], PyTree],
     *,
-    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]: no stubs
+    devices: Sequence[Device] | None = None,
 ) -> Callable[[PyTree, PyTree], PyTree]:
     """Maps `(shared, batch) -> outputs` over devices, each taking an equal slice of the batch.
 

@@ -31,6 +31,7 @@ import numpy as np
 
 from jaxgan.pictures import load_png, save_curves, save_png
 
+FORMAT = 2  # of config.json; the first one had no number
 _LOCK = "lock"
 _SHORT = 16  # digits of a digest in digests.jsonl
 
@@ -64,7 +65,7 @@ class Run:
                                f"({'; '.join(differing)}): choose another --run-dir")
         elif self.folder.exists() and not _is_unused(self.folder):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
-        self._config = _json({"settings": settings} | environment())
+        self._config = _json({"format": FORMAT, "settings": settings} | environment())
         self._board: Any = None  # tensorboardX's writer
         self._lock_file: Any = None
 
@@ -233,10 +234,14 @@ class Run:
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Reads a run's `config.json`.
 
+    Args:
+        folder: the run's, or the file itself.
+
     Raises:
-        RunError: there is none, or it isn't a run's.
+        RunError: there is none, it isn't a run's, or a later version wrote it.
     """
-    path = Path(folder) / "config.json"
+    path = Path(folder)
+    path = path if path.is_file() else path / "config.json"
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
@@ -245,6 +250,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise RunError(f"{path} can't be read ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
         raise RunError(f"{path} is not a run's configuration: it has no settings")
+    if config.get("format", 1) not in range(1, FORMAT + 1):
+        raise RunError(f"{path} has the format {config['format']!r}, and this version of jaxgan reads "
+                       f"those up to {FORMAT}: use the version that wrote it, or a later one")
     return config
 
 

@@ -23,8 +23,7 @@ from tqdm import tqdm
 from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Part, Source, in_memory, pixels, windows
-from jaxgan.digests import leaf_digests, params_digest
-from jaxgan.evaluation import is_better_higher
+from jaxgan.digests import file_digest, leaf_digests, params_digest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
 from jaxgan.parallel import agreed, data_parallel
@@ -129,8 +128,9 @@ class Plan:
         eval_every: steps between two evaluations, the last one at the end; 0 for none.
         checkpoint_every: steps between two checkpoints; 0 for one at the end only.
         keep: how many of the latest checkpoints to keep.
-        best_metric: None, or the metric whose lowest value (highest, of a score) marks the checkpoint
-            to keep as well; with evaluations there is a checkpoint at each of them.
+        best_metric: None, or the metric whose lowest value marks the checkpoint to keep as well; with
+            evaluations there is a checkpoint at each of them.
+        best_is_highest: whether it is its highest value instead.
         devices: how many devices to use; 0 for all. On several processes it is all of theirs.
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
             checkpoint with other random numbers, at most three times in a run.
@@ -147,6 +147,7 @@ class Plan:
     checkpoint_every: int = 1000
     keep: int = 3
     best_metric: str | None = None
+    best_is_highest: bool = False
     devices: int = 0
     on_nan: str = "stop"
     max_hours: float = 0.0
@@ -209,6 +210,7 @@ def train(
     resume: str | int | None = None,
     initial: Callable[[State], State] | None = None,
     callbacks: Sequence[Callback] = (),
+    experiment: str | Path | None = None,
     **planned: Any,
 ) -> tuple[State, dict]:
     """Trains a GAN, or a game of one's own, and writes the run's folder.
@@ -229,6 +231,8 @@ def train(
             there, "auto" for the latest if there is one.
         initial: None, or what the first state is made into, by `jaxgan.transfer.warm_start` for example.
         callbacks: called after each log point, evaluation and checkpoint; they can stop the run.
+        experiment: if `run` is a path, the Python file that describes the experiment, whose path and
+            digest are recorded, so that `experiments.sample` and the others can open the run with it.
         planned: the fields of `Plan`, in place of one.
 
     Returns:
@@ -249,14 +253,14 @@ def train(
     source = source if isinstance(source, Source) else in_memory(source)
     if not isinstance(run, Run):
         picture = picture or _default_picture(game, source, plan.seed)
-        run = _described_run(run, source, plan)
+        run = _described_run(run, source, plan, experiment)
     if source.size is not None and plan.batch_size > source.size:
         raise ValueError(f"batch_size {plan.batch_size} is larger than the data set, which has "
                          f"{source.size} examples: choose a smaller one")
     if plan.eval_every and evaluate is None:
         raise ValueError(f"eval_every is {plan.eval_every}, but there is nothing to evaluate with")
     checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity,
-                              highest=is_better_higher(plan.best_metric or ""))
+                              highest=plan.best_is_highest)
     deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
     try:
         resuming = _is_resuming(checkpoints, run, resume)
@@ -298,16 +302,20 @@ def train(
             run.close()
 
 
-def _described_run(folder: str | Path, source: Source, plan: Plan) -> Run:
-    """A run with what is known of one that no experiment describes."""
+def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: str | Path | None) -> Run:
+    """A run with what is known of one that wasn't begun by an experiment's script."""
+    file = Path(experiment).resolve() if experiment else None
+    described = {"experiment": file.stem, "experiment_file": str(file),
+                 "experiment_sha256": file_digest(file)} if file else {"experiment": "train"}
     condition = jax.tree.map(lambda x: [list(x.shape[1:]), str(x.dtype)],
                              example_batch(source, 1).condition)
     shape = source.sample_shape
-    settings = {"experiment": "train", **dataclasses.asdict(plan), "run_dir": str(folder),
+    settings = {**described, "made_by": "train", **dataclasses.asdict(plan),
+                "n_critic": plan.batches_per_step, "run_dir": str(folder),
                 "sample_shape": jax.tree.map(int, list(shape) if isinstance(shape, tuple) else shape),
                 "value_range": list(source.value_range), "num_classes": source.num_classes,
                 "condition": condition}
-    return Run(folder, settings, ("batch_size", "batches_per_step", "seed", "sample_shape", "condition"))
+    return Run(folder, settings, ("batch_size", "n_critic", "seed", "sample_shape", "condition"))
 
 
 def _default_picture(game: Game, source: Source, seed: int, count: int = 64) -> Picture | None:
@@ -408,7 +416,7 @@ class _Reporter:
 
     def __call__(self, step: int, state: State, metrics: dict[str, float], stop: int | None = None,
                  *, saved: bool = False) -> dict[str, float]:
-        """Does what is due at a step, and returns the metrics with those of an evaluation.
+        """Does what is due at a step, and returns the numbers of an evaluation, if there is one.
 
         Args:
             step: its number.
@@ -420,7 +428,7 @@ class _Reporter:
         Raises:
             Interrupted: the run was to stop, or was told to in the evaluation; it is saved.
         """
-        evaluating = self.plan.is_evaluating(step)
+        evaluating, evaluation = self.plan.is_evaluating(step), {}
         if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
             samples = self.picture(state)
             self.run.save_samples(step, samples)
@@ -429,16 +437,16 @@ class _Reporter:
         if evaluating and self.evaluate is not None:
             try:
                 self._tick(stop)
-                metrics = metrics | self.evaluate(state, self._tick)
+                evaluation = self.evaluate(state, self._tick)
             except _Abandoned as abandoned:
                 stop, = abandoned.args
         is_scored = evaluating and stop is None
         if is_scored or (not evaluating and (self.plan.is_due(self.plan.log_every, step)
                                              or self.plan.is_due(self.plan.sample_every, step))):
-            self.run.log(step, metrics, leaf_digests(self.game.networks(state)))
-            self._tell("log", step, state, metrics)
+            self.run.log(step, metrics | evaluation, leaf_digests(self.game.networks(state)))
+            self._tell("log", step, state, metrics | evaluation)
         if is_scored:
-            self._tell("evaluation", step, state, metrics)
+            self._tell("evaluation", step, state, metrics | evaluation)
         is_rated = is_scored and self.plan.best_metric is not None
         if saved and is_rated:
             if jax.process_index() == 0:
@@ -446,13 +454,13 @@ class _Reporter:
             agreed(0)  # the others go on when it is gone
         if is_rated or (not saved and (stop is not None or self.has_enough
                                        or self.plan.is_due(self.plan.checkpoint_every, step))):
-            self.checkpoints.save(step, state, metrics, retries=self.retries, unscored=(
+            self.checkpoints.save(step, state, metrics | evaluation, retries=self.retries, unscored=(
                 not is_scored if self.plan.eval_every else stop is not None or self.has_enough))
-            self._tell("checkpoint", step, state, metrics)
+            self._tell("checkpoint", step, state, metrics | evaluation)
         if stop is not None:
             self.checkpoints.wait()
             raise Interrupted(step, stop or None)
-        return metrics
+        return evaluation
 
     def is_behind(self, step: int) -> bool:
         """Whether a run that resumes at a step has yet to evaluate it."""
@@ -460,9 +468,9 @@ class _Reporter:
         behind, = agreed(step > 0 and self.plan.is_evaluating(step) and logged != [step])
         return bool(behind)
 
-    def catch_up(self, step: int, state: State) -> dict[str, float]:
+    def catch_up(self, step: int, state: State) -> None:
         """Evaluates the step that a run resumes at."""
-        return self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
+        self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
 
     def _tell(self, kind: str, step: int, state: State, metrics: dict[str, float]) -> None:
         if not self.callbacks:
@@ -480,7 +488,7 @@ class _Reporter:
 
 
 def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]:
-    game, run, plan, checkpoints = report.game, report.run, report.plan, report.checkpoints
+    game, plan, checkpoints = report.game, report.plan, report.checkpoints
     advance, put, part = _on_devices(game, source, plan)
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
@@ -489,9 +497,11 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
         key = jax.random.fold_in(key, report.retries)
     feed = windows(source, keys.stream(key, "data"), plan.batches_per_step * plan.batch_size, step,
                    plan.steps, put=put, part=part)
-    metrics = {name: value for name, value in (run.metrics() or [{}])[-1].items() if name != "step"}
     if report.is_behind(step):
-        metrics = report.catch_up(step, state)
+        report.catch_up(step, state)
+    metrics, evaluation = ({}, {})
+    if step == plan.steps or report.has_enough:
+        metrics, evaluation = _last_row(report, source, state)
     with (closing(feed),
           tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True,
                disable=None if jax.process_index() == 0 else True) as bar):
@@ -521,13 +531,15 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
                 checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
             _check_finite(step, metrics, game.networks(state))
-            bar.set_postfix_str(_summary(metrics))
-            metrics = report(step, state, metrics, stop)
+            bar.set_postfix_str(_summary(metrics, {}))
+            evaluation = report(step, state, metrics, stop)
             if bar.disable and jax.process_index() == 0:
-                print(f"step {step} of {plan.steps}: {_summary(metrics)}", file=sys.stderr, flush=True)
+                print(f"step {step} of {plan.steps}: {_summary(metrics, evaluation)}", file=sys.stderr,
+                      flush=True)
     return state, {
         "steps": step,
         "final": metrics,
+        "evaluation": evaluation,
         "iterations_per_second": counted / seconds if counted else None,
         "first_step_seconds": first_step_seconds,
         "duration_seconds": time.perf_counter() - started,
@@ -535,6 +547,18 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
         "params_sha256": params_digest(*game.networks(state).values()),
         "leaves_sha256": leaf_digests(game.networks(state)),
     } | ({"stopped": True} if report.has_enough else {})
+
+
+def _last_row(report: _Reporter, source: Source, state: State
+              ) -> tuple[dict[str, float], dict[str, float]]:
+    """What was logged last: a step's metrics, and the numbers of its evaluation."""
+    plan = report.plan
+    names = {"step", *jax.eval_shape(partial(
+        run_steps, report.game, source=source, batches_per_step=plan.batches_per_step,
+        batch_size=plan.batch_size), state, source.arrays, jax.random.key(0), 1)[1]}
+    row = (report.run.metrics() or [{}])[-1]
+    return ({name: value for name, value in row.items() if name in names - {"step"}},
+            {name: value for name, value in row.items() if name not in names})
 
 
 def _on_devices(game: Game, source: Source, plan: Plan
@@ -596,6 +620,9 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _summary(metrics: dict[str, float]) -> str:
-    names = ("critic/loss", "generator/loss", "critic/wasserstein", "modes")
-    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names if name in metrics)
+def _summary(metrics: dict[str, float], evaluation: dict[str, float]) -> str:
+    """The losses and the first number of the evaluation, if there was one."""
+    losses = [name for name in metrics if name.endswith("/loss")]
+    names = (*losses[:4], "critic/wasserstein", *list(evaluation)[:1])
+    numbers = metrics | evaluation
+    return ", ".join(f"{name} {numbers[name]:.4g}" for name in names if name in numbers)

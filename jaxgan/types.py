@@ -9,6 +9,7 @@ Array = jax.Array
 Key = jax.Array  # a typed key, from jax.random.key
 PyTree = Any
 Dtype = Any  # what jnp.dtype takes
+Device = Any  # a jax.Device, whose type jaxlib doesn't tell
 Metrics = dict[str, Array]
 
 CriticFn = Callable[[PyTree], Array]  # samples [B, ...] -> scores [B]

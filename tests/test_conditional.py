@@ -18,6 +18,7 @@ from tests.test_training import TINY, rows, run_here
 pytestmark = pytest.mark.usefixtures("own_cache")
 LATENTS, LABELS = jnp.zeros((2, 128)), jnp.zeros(2, jnp.int32)
 IMAGES = jnp.zeros((2, 32, 32, 3))
+CONFIGURE = conditional.experiment.configure
 PROJECTION = ResNetCritic(conditioning="projection", num_classes=3)
 
 
@@ -141,8 +142,8 @@ def test_sample_refuses(run, flags, message, capsys):
 
 
 def test_what_the_flags_say_is_what_is_trained():
-    gan = conditional.make_gan(conditional.Config(num_classes=3, critic_fake_weight=0.5, width=4,
-                                                  generator_labels="uniform"), (8, 8, 1))
+    gan = conditional.make_gan(CONFIGURE(num_classes=3, critic_fake_weight=0.5, width=4,
+                                         generator_labels="uniform"), (8, 8, 1))
     seen = Seen(None, LABELS, {"class": jnp.zeros((2, 3))})
     assert float(gan.tasks[0].critic(seen, seen)) == pytest.approx(1.5 * np.log(3))
     asked = gan.generator_condition(jax.random.split(jax.random.key(0), 50), None)
@@ -152,7 +153,7 @@ def test_what_the_flags_say_is_what_is_trained():
 def test_a_critic_that_sees_the_class_beside_the_image(tmp_path, capsys):
     """Its first kernel has as many channels more as there are classes."""
     def critic(conditioning):
-        gan = conditional.make_gan(conditional.Config(conditioning=conditioning, width=4), (8, 8, 1))
+        gan = conditional.make_gan(CONFIGURE(conditioning=conditioning, width=4), (8, 8, 1))
         return size(gan.critic, jnp.zeros((2, 8, 8, 1)), LABELS)
 
     assert critic("concatenation") - critic("classes") == 10 * 3 * 3 * 4 - 10 * (2 * 2 * 8 + 1)
@@ -168,7 +169,7 @@ def test_a_critic_that_sees_the_class_beside_the_image(tmp_path, capsys):
 
 def test_accuracy_needs_a_classifier(run, capsys):
     assert tool(evaluate, run, "--metrics", "accuracy", "--features", "raw") == 2
-    assert "need a feature network that classifies" in capsys.readouterr().err
+    assert "needs a feature network that classifies" in capsys.readouterr().err
 
 
 def test_classes_of_a_folder(tmp_path, capsys):

@@ -8,7 +8,7 @@ from scipy import stats
 
 from experiments import measuring, stacked_mnist
 from jaxgan.data import Dataset, draw_step, load, pixels, stacked
-from jaxgan.evaluation import Observed
+from jaxgan.evaluation import Comparison, Observed, Protocol, SampleSet
 from jaxgan.features import FeatureNetwork, Features, TrainedClassifier
 from jaxgan.types import Batch
 
@@ -100,12 +100,15 @@ def test_the_experiment_counts_the_modes_that_a_classifier_sees(monkeypatch):
     monkeypatch.setattr(measuring, "obtain_classifier",
                         lambda training, test: TrainedClassifier(network, {}))
     reference = stacked_mnist.make_reference(stacked_mnist.Config())
-    modes = reference.own["modes"]()
+    modes, = reference.own
+    modes.ready()
     batch = draw(stacked(coded(), labels=True), 700)
     counts = np.bincount(batch.condition)
     share = counts[counts > 0] / 700
-    assert modes(Observed(None, pixels(batch.samples, (0, 1)))) == {
+    fakes = SampleSet(700, Observed(None, pixels(batch.samples, (0, 1))))
+    assert modes.measure(Comparison(Protocol(), fakes, fakes, None)) == {
         "modes": len(share), "modes_kl": pytest.approx((share * np.log(1000 * share)).sum())}
+    assert [number.name for number in modes.numbers] == ["modes", "modes_kl"]
     train, test = (reference.reals(split).take(np.arange(20)) for split in ("train", "test"))
     assert train.shape == (20, 2, 4, 3)
     assert (train != test).any()

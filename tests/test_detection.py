@@ -13,13 +13,14 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from experiments import detection, measuring
 from jaxgan import evaluation, tasks
 from jaxgan.data import Dataset, canvases, draw_step, load, pixels
-from jaxgan.evaluation import evaluator
+from jaxgan.evaluation import Extractor, Protocol, Samples, evaluator
 from jaxgan.features import (
     FeatureNetwork,
     Features,
     TrainedDetector,
     detect,
     load_detector,
+    raw,
     save_classifier,
     save_detector,
     train_detector,
@@ -138,16 +139,16 @@ def test_few_canvases_are_labelled():
 
 
 def test_the_experiments_critic_learns_from_the_labelled_alone():
-    gan = detection.make_gan(detection.Config(width=2, labelled=3), (16, 16, 1))
+    gan = detection.make_gan(detection.experiment.configure(width=2, labelled=3), (16, 16, 1))
     heads = {"class": jnp.zeros((2, 10)), "box": jnp.array([BOX[0]] * 2, jnp.float32)}
     condition = {"label": jnp.array([1, 2]), "box": heads["box"] / 2, "weight": jnp.zeros(2)}
     classification, localisation = gan.tasks
     seen = tasks.Seen(None, condition, heads)
     assert float(classification.critic(seen, seen)) == float(localisation.critic(seen, seen)) == 0
     assert float(classification.generator(seen, seen)) == pytest.approx(np.log(10), rel=1e-6)
-    source = detection.make_source(detection.Config(labelled=3))
+    source = detection.make_source(detection.experiment.configure(labelled=3))
     assert 0 in draw(source, 20).condition["weight"]
-    reals = detection.make_reference(detection.Config(labelled=3)).reals("test")
+    reals = detection.make_reference(detection.experiment.configure(labelled=3)).reals("test")
     assert (reals.targets(np.arange(100))["weight"] == 1).all()
 
 
@@ -285,11 +286,6 @@ def test_metrics_refuse(call, error, message):
         call()
 
 
-def test_higher_is_better():
-    assert all(evaluation.is_better_higher(f"{kind}/{name}") for kind in ("agreement", "detection")
-               for name in ("iou", "ap", "accuracy"))
-
-
 # The detector
 
 
@@ -372,7 +368,7 @@ def areas(boxes):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, quick_compilation):
-    monkeypatch.setattr(detection, "obtain_detector", lambda config: everything_is(3))
+    monkeypatch.setattr(detection, "obtain_detector", lambda data: everything_is(3))
     monkeypatch.setattr(evaluator, "_ENDLESS_COUNT", 100)  # reals, which no metric looks at here
     assert run_here("detection", *TINY, "--steps", 2, "--eval-every", 2, "--eval-metrics", "agreement",
                     "--sample-every", 0, "--run-dir", tmp_path / "run") == 0
@@ -408,7 +404,7 @@ def assert_shows(cell, real):
 @pytest.fixture(scope="module")
 def judged(quick_compilation):
     """A GAN, its reference, and a state whose critic says class 3 and the whole canvas."""
-    config = detection.Config(width=2)
+    config = detection.experiment.configure(width=2)
     gan, reference = detection.make_gan(config, (16, 16, 1)), detection.make_reference(config)
     batch = draw(detection.make_source(config), 2)
     state = jax.jit(lambda key: init_state(gan, key, batch))(KEY)
@@ -421,15 +417,19 @@ def judged(quick_compilation):
 def test_the_critic_is_judged_on_held_out_reals(judged):
     gan, reference, state = judged
     targets = reference.reals("test").targets(np.arange(1000))
-    found = reference.judge(gan)(state)
+    found = reference.judge.make(gan)(state)
     assert found.keys() == {"detection/iou", "detection/ap", "detection/accuracy"}
+    assert found.keys() == {number.name for number in reference.judge.numbers}
+    assert all(measuring.is_better_higher(reference, name) for name in found)
+    title = measuring.find(reference, "detection/accuracy").title
+    assert title == "critic on held-out reals: accuracy"  # not that of a network called detection
     assert found["detection/iou"] == pytest.approx(areas(targets["box"]).mean(), rel=1e-5)
     assert found["detection/accuracy"] == (targets["label"] == 3).mean()
 
 
 def test_the_picture_shows_requests_above_what_was_drawn_for_them(judged):
     gan, reference, state = judged
-    picture = detection.make_picture(gan, reference.requests("test"), seed=0, columns=3, pairs=2)(state)
+    picture = detection.make_picture(detection.Config(), gan, None, reference, columns=3, pairs=2)(state)
     assert picture.shape == (4 * 65 + 1, 3 * 65 + 1, 3)
     cells = picture[1:, 1:].reshape(4, 65, 3, 65, 3).swapaxes(1, 2)[:, :, :64, :64]
     green, orange = ((cells == colour).all(-1) for colour in (detection._WANTED, detection._READ))
@@ -477,7 +477,7 @@ def test_the_detector_is_trained_once_and_kept(trained, tmp_path, monkeypatch, c
         return trained
 
     monkeypatch.setattr(detection.features, "train_detector", train)
-    first, again = (detection.obtain_detector(detection.Config()) for _ in range(2))
+    first, again = (detection.obtain_detector(detection.Config().data) for _ in range(2))
     (sources,) = calls
     assert [source.sample_shape for source in sources] == [(16, 16, 1)] * 2
     assert [len(source.arrays["labels"]) for source in sources] == [1438, 359]
@@ -488,7 +488,10 @@ def test_the_detector_is_trained_once_and_kept(trained, tmp_path, monkeypatch, c
 
 
 def test_agreement_needs_requests(monkeypatch):
-    monkeypatch.setattr(detection, "obtain_detector", lambda config: everything_is(3))
-    agreement = detection.make_agreement(detection.Config())
-    with pytest.raises(ValueError, match="'agreement' is for samples that were drawn for"):
-        agreement(evaluation.Observed(None, np.zeros((2, 16, 16, 1), np.uint8)))
+    monkeypatch.setattr(detection, "obtain_detector", lambda data: everything_is(3))
+    agreement = detection.make_agreement(detection.Config().data)
+    images = Samples("images", 2, lambda rows: np.zeros((len(rows), 16, 16, 1), np.uint8))
+    measure = evaluation.prepare(Protocol(), (agreement,), Extractor(raw()), images, images)
+    assert measure.floor == {}
+    with pytest.raises(ValueError, match="'agreement' compares samples with their label, which isn't"):
+        measure(images)

@@ -12,7 +12,7 @@ import pytest
 
 from jaxgan import evaluation, losses, metrics
 from jaxgan.data import Dataset, mixture
-from jaxgan.evaluation import Extractor, Protocol, Samples
+from jaxgan.evaluation import Extractor, Metric, Number, Protocol, Samples
 from jaxgan.features import FeatureNetwork, Features, raw
 from jaxgan.gan import GAN, init_state, sample
 from jaxgan.models import DCGANCritic, DCGANGenerator
@@ -45,7 +45,17 @@ def fakes(count=None):
     return Samples("fakes", count, lambda rows: images[rows])
 
 
-ALL = ("fd", "kid", "is", "pr", "dc", "mmd", "copying", "swd")
+def prepare(metrics, reals, held_out=None, protocol=None, of=None):
+    """An evaluator of these metrics, "fd,kid", by the network above."""
+    return evaluation.prepare(protocol or Protocol(), evaluation.chosen(metrics),
+                              Extractor(of or network()), reals, held_out)
+
+
+ALL = "fd,kid,is,pr,dc,mmd,copying,swd"
+BRIGHT = Metric("bright", lambda seen: {
+    "bright": (seen.fake.samples > seen.protocol.ddof).mean(), "bright_std": 0.5}, (
+    Number("bright", "pixels that shine", True), Number("bright_std", "", False, deviation_of="bright")),
+    samples=True)
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(57, 1), (10, 1), (10, 4)])
@@ -105,7 +115,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
 
 def test_the_numbers_are_the_metrics_of_the_features():
     protocol = Protocol(subset_size=15, subsets=3)
-    evaluator = evaluation.prepare(protocol, ALL, Extractor(network()), REAL, HELD_OUT)
+    evaluator = prepare(ALL, REAL, HELD_OUT, protocol)
     assert (evaluator.protocol.num_real, evaluator.protocol.num_fake) == (57, 23)
     assert evaluator.protocol.dataset_digest == TRAIN.digest
     values = evaluator(fakes())
@@ -123,8 +133,7 @@ def test_the_numbers_are_the_metrics_of_the_features():
 
 
 def test_reals_against_themselves_are_perfect():
-    evaluator = evaluation.prepare(Protocol(num_fake=57), ("fd", "pr", "swd"), Extractor(network()),
-                                   REAL)
+    evaluator = prepare("fd,pr,swd", REAL, protocol=Protocol(num_fake=57))
     values = evaluator(REAL)
     assert values["classifier/fd"] == pytest.approx(0, abs=1e-9)
     assert values["swd"] == 0
@@ -137,12 +146,11 @@ def test_accuracy_is_how_often_the_class_asked_for_is_seen():
     images = np.zeros((6, 8, 8, 1), np.uint8)
     images[np.arange(6), 0, [0, 1, 2, 0, 0, 2]] = 255
     asked = Samples("asked", 6, lambda rows: images[rows], targets=lambda rows: {"label": rows % 3})
-    evaluator = evaluation.prepare(Protocol(num_fake=6), ("accuracy",), Extractor(network()), REAL)
+    evaluator = prepare("accuracy", REAL, protocol=Protocol(num_fake=6))
     found = evaluator(asked)
     assert found == {"classifier/accuracy": pytest.approx(5 / 6), "classifier/accuracy_0": 1.0,
                      "classifier/accuracy_1": 0.5, "classifier/accuracy_2": 1.0}
-    assert evaluation.is_better_higher("classifier/accuracy_1")
-    with pytest.raises(ValueError, match="for samples that were drawn for a label"):
+    with pytest.raises(ValueError, match="samples with their label, which isn't known of fakes: leave"):
         evaluator(fakes())
 
 
@@ -172,36 +180,114 @@ def test_points_are_measured_as_they_are():
     np.testing.assert_allclose(samples, sample(gan, state, jax.random.key(1), 8), rtol=1e-5, atol=1e-6)
     source = mixture("8gaussians")
     reals = [evaluation.of_source(source, "8gaussians", jax.random.key(i)) for i in (0, 1)]
-    evaluator = evaluation.prepare(
-        Protocol(num_real=50, num_fake=40), ("modes", "swd", "mmd"), Extractor(raw()), *reals,
-        own={"modes": lambda found: {"modes": len(found.samples)}})
-    assert evaluator(draw(state)).keys() == {"modes", "swd", "raw/mmd"}
-    assert evaluator.floor["modes"] == 40
+    evaluator = prepare("swd,mmd", *reals, Protocol(num_real=50, num_fake=40), raw())
+    assert evaluator(draw(state)).keys() == {"swd", "raw/mmd"}
     assert evaluator.floor["swd"] < evaluator(draw(state))["swd"]
 
 
 @pytest.mark.parametrize(("names", "message"), [
-    (("modes",), "for sets of known modes"),
-    (("copying",), "needs a held-out split"),
+    ("is", "'is' needs a feature network that classifies, and raw does not: leave it out, or choose"),
+    ("accuracy", "'accuracy' needs a feature network that classifies"),
+    ("copying", "needs a held-out split, which made_up train doesn't have: leave it out"),
 ])
-def test_a_metric_that_lacks_something_is_refused(names, message):
+def test_a_metric_that_lacks_something_is_refused_before_anything_is_observed(names, message):
+    def progress(done):
+        raise AssertionError
+
     with pytest.raises(ValueError, match=message):
-        evaluation.prepare(Protocol(), names, Extractor(raw()), REAL)
+        evaluation.prepare(Protocol(), evaluation.chosen(names), Extractor(raw()), REAL,
+                           progress=progress)
+
+
+# Metrics as records.
+
+
+def measured_by(metric):
+    """The numbers that a metric of the library gives, on data that it is for."""
+    if metric.name == "ngrams":
+        reals = Samples("text", 9, lambda rows: (rows[:, None] + np.arange(6)).astype(np.int32))
+        return prepare(metric.name, reals, reals, of=raw())(reals)
+    images = np.random.default_rng(2).integers(0, 256, (23, 32, 32, 1), np.uint8)
+    mask = np.zeros((23, 32, 32, 1))
+    mask[:, 8:24, 8:24] = 1
+    targets = {"label": np.arange(23) % 3, "image": images[::-1], "mask": mask}
+    fake = Samples("fake", 23, lambda rows: images[rows],
+                   targets=lambda rows: {name: of[rows] for name, of in targets.items()})
+    return prepare(metric.name, fake, fake, Protocol(subsets=2))(fake)
+
+
+@pytest.mark.parametrize("metric", evaluation.METRICS.values(), ids=lambda metric: metric.name)
+def test_every_number_of_a_metric_has_a_title_and_a_direction(metric):
+    values = measured_by(metric)
+    assert values
+    found = [evaluation.find(name, [metric]) for name in values]
+    assert [number.name for number in found] == [*values]
+    titles = [number.title for number in found]
+    assert len({*titles}) == len(titles)
+    assert all(title and "*" not in title and "_" not in title for title in titles)
+    assert all(isinstance(number.higher_is_better, bool) for number in found)
+    assert {number.deviation_of for number in found} - {""} <= values.keys()
+    for number in metric.numbers:  # nothing is listed that isn't given
+        assert any(evaluation.find(name, [metric._replace(numbers=(number,))]) for name in values)
+    others = [other for other in evaluation.METRICS.values() if other is not metric]
+    assert not any(evaluation.find(name, others) for name in values)
+
+
+def test_directions():
+    names = ("score", "precision", "recall", "density", "coverage", "accuracy", "accuracy_1")
+    for name in (*(f"classifier/{name}" for name in names), "hole_psnr", "hole_ssim"):
+        assert evaluation.find(name, evaluation.METRICS.values()).higher_is_better
+    for name in ("classifier/fd", "raw/kd", "raw/mmd", "swd", "swd_16", "jsd_4", "hole_l1"):
+        assert not evaluation.find(name, evaluation.METRICS.values()).higher_is_better
+
+
+def test_a_metric_of_ones_own_is_chosen_made_ready_measured_and_described():
+    made = []
+    own = BRIGHT._replace(ready=lambda: made.append(1))
+    asked = evaluation.chosen("bright,fd", [own])
+    assert asked == (own, evaluation.METRICS["fd"])
+    evaluator = evaluation.prepare(Protocol(), asked, Extractor(network()), REAL, HELD_OUT)
+    assert made == [1]
+    values = evaluator(fakes())
+    assert values.keys() == {"bright", "bright_std", "classifier/fd"}
+    assert values["bright"] == (fakes().take(np.arange(23)) > 1).mean()
+    assert evaluator.floor["bright"] == (TEST.images > 1).mean()
+    assert evaluation.find("bright", asked) == BRIGHT.numbers[0]
+    assert evaluation.find("classifier/bright", asked) is None
+    assert evaluation.find("bright", evaluation.METRICS.values()) is None
+
+
+def test_a_number_that_a_record_does_not_list_is_refused():
+    own = BRIGHT._replace(numbers=BRIGHT.numbers[:1])
+    evaluator = evaluation.prepare(Protocol(), (own,), Extractor(network()), REAL, HELD_OUT)
+    with pytest.raises(ValueError, match="'bright' gives 'bright_std', which its record doesn't list"):
+        evaluator(fakes())
+
+
+def test_a_metric_of_features_has_numbers_named_after_the_network():
+    own = Metric("spread", lambda seen: {"spread": seen.fake.pooled.std()}, (
+        Number("spread", "spread", False),), features=True)
+    evaluator = evaluation.prepare(Protocol(), (own,), Extractor(network()), REAL, HELD_OUT)
+    assert evaluator(fakes()).keys() == {"classifier/spread"}
+    assert evaluation.find("classifier/spread", [own]).title == "classifier spread"
+    assert evaluation.find("spread", [own]) is None
 
 
 def test_more_samples_than_there_are_are_refused():
     with pytest.raises(ValueError, match="60 samples are asked for, but made_up train has 57"):
-        evaluation.prepare(Protocol(num_real=60), ("swd",), Extractor(raw()), REAL)
+        prepare("swd", REAL, protocol=Protocol(num_real=60))
     with pytest.raises(ValueError, match="23 samples are asked for, but fakes has 5"):
-        evaluation.prepare(Protocol(), ("swd",), Extractor(raw()), REAL, HELD_OUT)(fakes(5))
-    with pytest.raises(ValueError, match="need a feature network that classifies"):
-        evaluation.prepare(Protocol(), ("is",), Extractor(raw()), REAL, HELD_OUT)(fakes())
+        prepare("swd", REAL, HELD_OUT)(fakes(5))
 
 
 def test_names_are_checked():
-    assert evaluation.chosen("fd, kid") == ("fd", "kid")
-    with pytest.raises(ValueError, match=r"unknown metric 'kdi': did you mean kid\?"):
+    assert [metric.name for metric in evaluation.chosen("fd, kid")] == ["fd", "kid"]
+    with pytest.raises(ValueError, match=r"unknown metric 'kdi' for such samples: did you mean kid\?"):
         evaluation.chosen("kdi")
+    with pytest.raises(ValueError, match=r"unknown metric 'brigth' .*: did you mean bright\?"):
+        evaluation.chosen("brigth", [BRIGHT])
+    with pytest.raises(ValueError, match="unknown metric 'bright' for such samples: choose from fd, "):
+        evaluation.chosen("bright")
     with pytest.raises(ValueError, match="no metric is chosen"):
         evaluation.chosen(" ,")
     with pytest.raises(ValueError, match=r"unknown protocol 'mimicri': did you mean mimicry\?"):
@@ -209,9 +295,15 @@ def test_names_are_checked():
 
 
 def test_only_inceptions_distance_is_called_fid():
-    assert evaluation.title("inception/fd") == "FID"
-    assert evaluation.title("classifier/fd") == "classifier Frechet distance"
-    assert evaluation.title("random_projection/kd") == "random projection kernel distance"
+    titles = {name: evaluation.find(name, evaluation.METRICS.values()).title for name in (
+        "inception/fd", "inception/kd_std", "inception/score", "inception/recall", "classifier/fd",
+        "random_projection/kd", "classifier/accuracy_3", "swd_16")}
+    assert titles == {
+        "inception/fd": "FID", "inception/kd_std": "KID, std", "inception/score": "Inception score",
+        "inception/recall": "inception recall", "classifier/fd": "classifier Frechet distance",
+        "random_projection/kd": "random projection kernel distance",
+        "classifier/accuracy_3": "classifier accuracy, class 3",
+        "swd_16": "sliced Wasserstein distance, size 16"}
 
 
 def test_a_protocol_is_kept_as_json_and_its_digest_tells_it_from_others():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import classifier, cli, measuring
+from experiments import classifier, launch, measuring
 from jaxgan.data import Dataset, load
 from jaxgan.features import load_classifier, save_classifier, train_classifier
 from jaxgan.features.classifier import _augmented, accuracy, default_epochs, predict
@@ -198,8 +198,8 @@ def test_the_digest_of_a_data_set_is_of_shape_images_and_labels():
 
 def test_the_command_trains_keeps_and_is_not_asked_twice(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cli, "keep_programs", lambda: None)
-    assert cli.guarded(classifier.main, classifier.Options("digits", epochs=1)) == 0
+    monkeypatch.setattr(launch, "keep_programs", lambda: None)
+    assert launch.guarded(classifier.main, classifier.Options("digits", epochs=1)) == 0
     path = measuring.classifier_path(digits[0])
     assert path.parent == tmp_path / "jaxgan" / "classifiers"
     kept = load_classifier(path)

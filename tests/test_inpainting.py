@@ -290,8 +290,8 @@ def test_evaluations_measure_holes_and_have_no_floor_for_them():
     network = FeatureNetwork("classifier", "", lambda variables, images: Features(
         images[:, 0, :2, 0] / 255, jnp.eye(3)[jnp.zeros(len(images), int)]), {})
     real, held_out = (evaluation.of_dataset(made_up(count), "split") for count in (21, 9))
-    evaluator = evaluation.prepare(Protocol(), ("inpainting", "accuracy"), Extractor(network), real,
-                                   held_out)
+    evaluator = evaluation.prepare(Protocol(), evaluation.chosen("inpainting,accuracy"),
+                                   Extractor(network), real, held_out)
     original, mask = images(9), hole(9)
     completed = np.where(mask, 255 - original, original)
     targets = {"image": original, "mask": mask, "label": np.arange(9) % 3}
@@ -301,9 +301,7 @@ def test_evaluations_measure_holes_and_have_no_floor_for_them():
     assert {name: found[f"hole_{name}"] for name in errors._fields} == pytest.approx(errors._asdict())
     assert found["classifier/accuracy"] == pytest.approx(1 / 3)
     assert evaluator.floor == {"classifier/accuracy": 1, "classifier/accuracy_0": 1}
-    assert [evaluation.is_better_higher(name) for name in ("hole_l1", "hole_psnr", "hole_ssim")] == [
-        False, True, True]
-    with pytest.raises(ValueError, match="'inpainting' is for samples that were drawn for a image"):
+    with pytest.raises(ValueError, match="'inpainting' compares samples with their image, which isn't"):
         evaluator(held_out)
 
 
@@ -321,7 +319,7 @@ def test_the_mean_fill_by_hand():
 
 
 def test_requests_are_the_held_out_images():
-    requests = inpainting.make_reference(inpainting.Config(mask="half")).requests("test")
+    requests = inpainting.make_reference(inpainting.experiment.configure(mask="half")).requests("test")
     numbers = np.arange(requests.count)
     known, wanted, test = requests.condition(numbers), requests.targets(numbers), load("digits", "test")
     assert {*map(bytes, wanted["image"])} == {*map(bytes, test.images)}
@@ -351,7 +349,7 @@ def test_a_run_logs_its_terms_and_is_seen_beside_the_mean_fill(run, capsys):
     found = json.loads((run / "evaluation.json").read_text())["evaluations"][-1]["metrics"]
     assert found["hole_l1"]["floor"] is None
     assert found["raw/fd"]["floor"] > 0
-    requests = inpainting.make_reference(inpainting.Config(mask="centre")).requests("test")
+    requests = inpainting.make_reference(inpainting.experiment.configure(mask="centre")).requests("test")
     wanted = requests.targets(np.arange(359))
     middle, border = wanted["image"][:, 2:6, 2:6] / 255, wanted["image"] * (1 - wanted["mask"])
     mean = np.rint(border.sum(axis=(1, 2, 3)) / 48)[:, None, None, None] / 255
@@ -359,11 +357,13 @@ def test_a_run_logs_its_terms_and_is_seen_beside_the_mean_fill(run, capsys):
 
 
 def test_the_picture_has_originals_masked_and_completed_above_each_other():
-    config = inpainting.Config(width=4, mask="centre")
-    requests = inpainting.make_reference(config).requests("test")
+    config = inpainting.experiment.configure(width=4, mask="centre")
+    reference = inpainting.make_reference(config)
+    requests = reference.requests("test")
     made = inpainting.make_gan(config, (8, 8, 1))
     state = init_state(made, KEY, Batch(jnp.zeros((2, 8, 8, 1)), condition()))
-    picture = inpainting.make_picture(config, made, requests, columns=3, bands=2)(state)
+    picture = inpainting.make_picture(config, made, inpainting.make_source(config), reference, columns=3,
+                                      bands=2)(state)
     tiles = picture[1:, 1:, 0].reshape(6, 33, 3, 33)[:, :32, :, :32].swapaxes(1, 2)[..., ::4, ::4]
     original = requests.targets(np.arange(6))["image"][..., 0].reshape(2, 3, 8, 8)
     for band in range(2):
@@ -378,10 +378,11 @@ def test_the_picture_has_originals_masked_and_completed_above_each_other():
 
 def test_reconstruction_alone_leaves_the_critic_out():
     """The completed image depends on the critic through the adversarial loss only."""
-    config = inpainting.Config(width=4, adversarial_weight=0.0, order=2)
+    config = inpainting.experiment.configure(width=4, adversarial_weight=0.0, order=2)
     made = inpainting.make_gan(config, (8, 8, 1))
     assert made.adversarial_weight == 0
-    assert [task.generator_weight for task in made.tasks] == [config.reconstruction_weight]
+    weight = config.reconstruction.reconstruction_weight
+    assert [task.generator_weight for task in made.tasks] == [weight]
     known = condition()
     seen = [tasks.Seen(of, known, {}) for of in (jnp.zeros((2, 8, 8, 1)), jnp.full((2, 8, 8, 1), 0.5))]
     assert made.tasks[0].generator(*seen) == pytest.approx(0.25)

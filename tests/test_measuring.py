@@ -8,7 +8,7 @@ import pytest
 import tyro
 from PIL import Image
 
-from experiments import cli, compare, evaluate, measuring
+from experiments import compare, evaluate, gaussians, launch, measuring, open_run, settings
 from jaxgan.data import load
 from jaxgan.pictures import load_png
 from tests.test_training import TINY, result, rows, run_here
@@ -19,8 +19,11 @@ QUICK = ("--eval-metrics", "fd,swd", "--features", "raw")
 
 def tool(module, *arguments):
     """Runs a command in this process: the exit status."""
-    options = tyro.cli(module.Options, args=list(map(str, arguments)))
-    return cli.guarded(module.main, options)
+    try:
+        options = tyro.cli(module.Options, args=list(map(str, arguments)))
+    except SystemExit as stop:
+        return stop.code
+    return launch.guarded(module.main, options)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,66 @@ def test_evaluations_are_logged_kept_and_mark_the_best_checkpoint(run):
     assert found["metrics"]["raw/fd"]["value"] > 2 * found["metrics"]["raw/fd"]["floor"] > 0
     steps = {path.name for path in (run / "checkpoints").iterdir()}
     assert steps == {"00000002", "00000004"}  # one at each evaluation
+
+
+def test_the_result_has_the_evaluation_beside_the_last_iterations_metrics(run):
+    found, last = result(run), rows(run)[-1]
+    assert last == {"step": 4, **found["final"], **found["evaluation"]}
+    assert not found["final"].keys() & found["evaluation"].keys()
+    assert {"raw/fd", "swd", "critic/overfitting"} <= found["evaluation"].keys()
+    assert {"critic/loss", "generator/loss", "critic/wasserstein"} <= found["final"].keys()
+
+
+def test_a_run_that_lacks_but_its_result_comes_to_the_same_one(run, tmp_path, capsys):
+    """As if it was killed between the last evaluation and the end."""
+    flags = (*TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--best-metric", "raw/fd", "--run-dir",
+             tmp_path / "run", "--resume", "auto")
+    shutil.copytree(run, tmp_path / "run")
+    for name in ("result.json", "evaluation.json"):
+        (tmp_path / "run" / name).unlink()
+    assert run_here("digits", *flags) == 0
+    again = result(tmp_path / "run")
+    assert (again["final"], again["evaluation"]) == (result(run)["final"], result(run)["evaluation"])
+    assert stored(tmp_path / "run")[0]["metrics"] == stored(run)[-1]["metrics"]
+    assert rows(tmp_path / "run") == rows(run)
+    capsys.readouterr()
+
+    # A finished run of the first release, which put all into one.
+    path = tmp_path / "run" / "result.json"
+    path.write_text(json.dumps({name: value for name, value in again.items() if name != "evaluation"}
+                               | {"final": again["final"] | again["evaluation"]}))
+    before = stored(tmp_path / "run")
+    assert run_here("digits", *flags) == 0
+    assert stored(tmp_path / "run") == before
+    printed = capsys.readouterr().out
+    assert printed.count("raw Frechet distance") == 1
+    assert "raw/fd" not in printed
+
+
+def test_an_experiments_own_metric_is_measured_shown_and_marks_the_best_checkpoint(tmp_path, monkeypatch,
+                                                                                   capsys):
+    falling = iter((0.5, 0.25, 0.125))  # of the two steps and of the held-out reals
+    monkeypatch.setattr(gaussians, "mode_coverage", lambda *_: {
+        "modes": 8, "high_quality": next(falling), "modes_kl": 0.0})
+    folder = tmp_path / "run"
+    assert run_here("gaussians", "--dataset", "8gaussians", "--width", 8, "--steps", 2, "--keep", 1,
+                    "--eval-every", 1, "--eval-metrics", "modes,kid", "--best-metric", "high_quality",
+                    "--sample-every", 0, "--run-dir", folder) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (found,) = stored(folder)
+    assert [*found["metrics"]] == ["modes", "high_quality", "modes_kl", "raw/kd", "raw/kd_std"]
+    shown = {line.partition("  ")[0]: line for line in lines[lines.index(next(
+        line for line in lines if line.startswith("10000 samples"))) + 2:]}
+    assert [*shown] == ["modes of 8", "samples within 3 sigma of a mode", "KL of modes from even (nats)",
+                        "raw kernel distance"]
+    assert [line.endswith("higher is better") for line in shown.values()] == [True, True, False, False]
+    assert " +- " in shown["raw kernel distance"]
+    opened = open_run(folder, "best")
+    assert launch.plan(opened.config, opened.reference).best_is_highest
+    lowest = settings.replace(opened.config, best_metric="modes_kl")
+    assert not launch.plan(lowest, opened.reference).best_is_highest
+    assert [row["high_quality"] for row in rows(folder)] == [0.5, 0.25]
+    assert int(opened.state.step) == 1
 
 
 def test_evaluating_does_not_change_what_is_trained(run, tmp_path):
@@ -109,8 +172,9 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
     assert lines[:2] == ["[1] loss wasserstein: 2 runs, step 4", "[2] loss hinge: 1 run, step 4"]
     values = [stored(folder)[-1]["metrics"]["raw/fd"]["value"] for folder in folders]
     row = next(line for line in lines if line.startswith("raw Frechet distance")).split("  ")
+    row = [cell.strip() for cell in row]
     assert f"{np.mean(values[:2]):.4g} +- {np.std(values[:2], ddof=1):.2g}" in row
-    assert f"{values[2]:.4g}" in [cell.strip() for cell in row]
+    assert f"{values[2]:.4g}" in row
     assert load_png(tmp_path / "compare.png").shape[0] > 300
 
     assert tool(evaluate, folders[1], "--metrics", "fd,swd", "--features", "raw", "--seed", 5) == 0
@@ -121,6 +185,20 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
     (tmp_path / "bare" / "evaluation.json").unlink()
     assert tool(compare, tmp_path / "bare") == 2
     assert "has no evaluation.json: run python -m experiments.evaluate" in capsys.readouterr().err
+    # A run that this version can't open is compared too: only what its experiment brought has no title.
+    config = json.loads((run / "config.json").read_text())
+    del config["settings"]["n_critic"]
+    (tmp_path / "bare" / "config.json").write_text(json.dumps(config))
+    old = [found | {"metrics": found["metrics"] | {"modes": {"value": 7.0, "floor": None},
+                                                   "raw/kd_std": {"value": 9.0, "floor": 9.0}}}
+           for found in stored(run)]
+    (tmp_path / "bare" / "evaluation.json").write_text(json.dumps({"evaluations": old}))
+    assert tool(compare, tmp_path / "bare", "--out", tmp_path / "bare.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in lines[2:6]] == [
+        "raw Frechet distance", "sliced Wasserstein distance, size 8", "sliced Wasserstein distance",
+        "modes"]
+    assert not any("std" in line for line in lines)
     old = [found | {"protocol": {"name": "old"}} for found in stored(run)]
     (tmp_path / "bare" / "evaluation.json").write_text(json.dumps({"evaluations": old}))
     assert tool(compare, run, tmp_path / "bare") == 2
@@ -131,11 +209,11 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (("--metrics", "fid"), "unknown metric 'fid': did you mean"),
-    (("--protocol", "mimicri"), "unknown protocol 'mimicri': did you mean mimicry?"),
-    (("--features", "clasifier"), "unknown features 'clasifier': did you mean classifier?"),
-    (("--metrics", "modes"), "for sets of known modes"),
-    (("--metrics", "is", "--features", "raw"), "need a feature network that classifies"),
+    (("--metrics", "fid"), "unknown metric 'fid' for such samples: did you mean"),
+    (("--protocol", "mimicri"), "invalid choice 'mimicri'"),
+    (("--features", "clasifier"), "invalid choice 'clasifier'"),
+    (("--metrics", "modes"), "unknown metric 'modes' for such samples: choose from fd, kid, is"),
+    (("--metrics", "is", "--features", "raw"), "'is' needs a feature network that classifies, and raw"),
     (("--protocol", "mimicry", "--features", "raw"), "50000 samples are asked for, but digits"),
     (("--features", "inception"), "pt_inception-2015-12-05-6726825d.pth"),
     (("--checkpoint", "7"), "there is no checkpoint of step 7"),
@@ -191,5 +269,8 @@ def test_reaching_the_floor_is_said_once(run, monkeypatch, capsys):
     monkeypatch.setattr(measuring, "make_sampler", perfect)
     folder = run.parent / "perfect"
     assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--run-dir", folder) == 0
-    message = "raw Frechet distance"
-    assert capsys.readouterr().err.count(f"{message} ") == 1
+    floor = stored(folder)[0]["metrics"]["raw/fd"]["floor"]
+    message = f"step 2: raw Frechet distance {floor:.3g} has reached the real-data floor ({floor:.3g})\n"
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("has reached") == 1

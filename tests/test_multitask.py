@@ -13,7 +13,7 @@ from jaxgan.gan import base_weights, init_state
 from jaxgan.tasks import Seen
 from jaxgan.training import example_batch
 
-CONFIG = multitask.Config(width=4)
+CONFIG = multitask.experiment.configure(width=4)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_terms_by_hand(batch):
     condition = batch.condition
     heads = {"class": 1e3 * jax.nn.one_hot(condition["label"], 10), "box": condition["box"]}
     right = Seen(batch.samples, condition, heads)
-    classification, localisation, completion = multitask.make_tasks(CONFIG)
+    classification, localisation, completion = multitask.make_tasks(CONFIG.tasks)
     for term in (classification.critic, classification.generator, localisation.critic,
                  localisation.generator, completion.generator):
         np.testing.assert_allclose(term(right, right), 0.0, atol=1e-6)
@@ -59,7 +59,7 @@ def test_terms_by_hand(batch):
     ("classification", {"class": 4.0}, {"class": 0.1}),
     ("inpainting, localisation", {"box": 4.0}, {"box": 0.1, "reconstruction": 10.0})])
 def test_tasks_are_chosen_by_name(names, critic, generator):
-    gan = multitask.make_gan(multitask.Config(width=4, tasks=names), (16, 16, 1))
+    gan = multitask.make_gan(multitask.experiment.configure(width=4, tasks=names), (16, 16, 1))
     assert base_weights(gan, "critic") == {"adversarial": 1.0} | critic
     assert base_weights(gan, "generator") == {"adversarial": 1.0} | generator
     state = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
@@ -73,4 +73,4 @@ def test_tasks_are_chosen_by_name(names, critic, generator):
     (" ", "unknown task ' ': choose from")])
 def test_unknown_tasks_are_refused(names, message):
     with pytest.raises(ValueError, match=message):
-        multitask.make_tasks(multitask.Config(tasks=names))
+        multitask.make_tasks(multitask.experiment.configure(tasks=names).tasks)

@@ -11,7 +11,7 @@ import pytest
 import tyro
 from scipy.spatial.distance import jensenshannon
 
-from experiments import cli, evaluate, sample, text
+from experiments import evaluate, launch, opening, sample, text
 from jaxgan import evaluation
 from jaxgan.data import (
     Corpus,
@@ -227,7 +227,7 @@ def run(tmp_path_factory, story, quick_compilation, own_cache):
 
 
 def tool(module, *arguments):
-    return cli.guarded(module.main, tyro.cli(module.Options, args=list(map(str, arguments))))
+    return launch.guarded(module.main, tyro.cli(module.Options, args=list(map(str, arguments))))
 
 
 def test_a_run_leaves_text(run, story):
@@ -273,8 +273,8 @@ def test_the_numbers_of_an_evaluation_are_those_of_scipy(run, story):
     assert found["metrics"].keys() == {"jsd_1", "jsd_2", "jsd_3", "jsd_4"}
     assert found["protocol"]["num_fake"] == 640
     assert found["protocol"]["num_real"] == 9983  # of 11,100 characters, 9,990 are for training
-    module, config, settings = cli.load_run(str(run))
-    reference = module.make_reference(config)
+    experiment, config, settings = opening.read_run(run)
+    reference = experiment.make_reference(config)
     real = reference.reals("train").take(np.arange(9983))
     corpus = text.open_corpus(config)
     windows = np.lib.stride_tricks.sliding_window_view(corpus.part("train").tokens, 8)
@@ -385,7 +385,7 @@ def test_a_short_text_has_no_floor(tmp_path, capsys):
 @pytest.mark.parametrize("samples", [np.zeros((9, 4, 4, 1), np.uint8), np.zeros((9, 2), np.float32)])
 def test_n_grams_are_of_text(samples):
     fakes = evaluation.Samples("others", 9, lambda rows: samples[rows])
-    evaluator = evaluation.prepare(evaluation.Protocol(num_fake=9), ("ngrams",),
+    evaluator = evaluation.prepare(evaluation.Protocol(num_fake=9), evaluation.chosen("ngrams"),
                                    evaluation.Extractor(raw()), fakes)
     with pytest.raises(ValueError, match="the metric 'ngrams' is for text: leave it out"):
         evaluator(fakes)

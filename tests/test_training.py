@@ -14,10 +14,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tyro
 from PIL import Image
 
-from experiments import cli
+from experiments import launch, opening, showing
 from jaxgan.data import Dataset, load, prefetch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,12 +47,15 @@ def run(name, *flags, status=0):
 
 def run_here(name, *flags):
     """The same in this process, which saves its start: the exit status."""
-    module = importlib.import_module(f"experiments.{name}")
+    experiment = opening.load(name)
+
+    def train():
+        launch.run(experiment, launch.parse(experiment, list(map(str, flags))))
+
     try:
-        config = tyro.cli(module.Config, args=list(map(str, flags)))
+        return launch.guarded(train)
     except SystemExit as stop:
         return stop.code
-    return cli.guarded(module.main, config)
 
 
 def other_threads():
@@ -286,7 +288,7 @@ def test_the_families_are_one_command_each(flags, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["cifar10", "conditional", "digits", "images", "mnist"])
 def test_images_are_streamed_on_request(name, tmp_path, monkeypatch):
     module = importlib.import_module(f"experiments.{name}")
-    options, ways = {}, [{}, {"stream": True}]
+    options, ways, configure = {}, [{}, {"stream": True}], module.experiment.configure
     if name == "images":
         for i, split in enumerate(("train", "test")):
             (tmp_path / split).mkdir()
@@ -294,35 +296,12 @@ def test_images_are_streamed_on_request(name, tmp_path, monkeypatch):
         options["folder"] = str(tmp_path)
         ways.append({"stream": True, "on_demand": True})
         with pytest.raises(ValueError, match="give --stream as well"):
-            module.make_source(module.Config(**options, on_demand=True))
+            module.make_source(configure(**options, on_demand=True))
     else:
         monkeypatch.setattr(module, "load", lambda *_, **__: load("digits"), raising=False)
-    kept, *streamed = (module.make_source(module.Config(**options, **way)) for way in ways)
+    kept, *streamed = (module.make_source(configure(**options, **way)) for way in ways)
     assert kept.window is None
     for source in streamed:
         assert source.window is not None
         assert source[2:6] == kept[2:6]
-        np.testing.assert_array_equal(cli.real_grid(source, 0), cli.real_grid(kept, 0))
-
-
-def test_a_config_of_before_a_flag_that_changes_nothing_is_read(digits, tmp_path):
-    config = json.loads((digits / "config.json").read_text())
-    del config["settings"]["stream"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert cli.load_run(str(tmp_path))[1] == cli.load_run(str(digits))[1]
-    del config["settings"]["loss"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config\.json lacks loss"):
-        cli.load_run(str(tmp_path))
-
-
-def test_a_config_cannot_name_another_module(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"settings": {"experiment": "os"}}))
-    with pytest.raises(ValueError, match="the experiment 'os', which isn't one of"):
-        cli.load_run(str(tmp_path))
-
-
-def test_every_experiment_is_listed():
-    scripts = {path.stem for path in (ROOT / "experiments").glob("*.py")
-               if "    cli.main(Config, main)\n" in path.read_text()}
-    assert scripts == set(cli.EXPERIMENTS)
+        np.testing.assert_array_equal(showing.real_grid(source, 0), showing.real_grid(kept, 0))

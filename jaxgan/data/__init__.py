@@ -3,7 +3,7 @@
 from jaxgan.data.canvases import canvases
 from jaxgan.data.catalogue import NAMES, load, open_folder
 from jaxgan.data.dataset import DataNotFoundError, Dataset
-from jaxgan.data.masked import masked
+from jaxgan.data.masked import MASKS, masked
 from jaxgan.data.order import epoch_and_offset, shuffled_index
 from jaxgan.data.prefetch import windows
 from jaxgan.data.sources import (
@@ -23,7 +23,7 @@ from jaxgan.data.stacked import stacked
 from jaxgan.data.text import Corpus, decode, embedded_text, encode, markov, read_text, sequences
 from jaxgan.data.toy import MIXTURES, Mixture, mixture
 
-__all__ = ["MIXTURES", "NAMES", "Corpus", "DataNotFoundError", "Dataset", "Examples", "Mixture",
+__all__ = ["MASKS", "MIXTURES", "NAMES", "Corpus", "DataNotFoundError", "Dataset", "Examples", "Mixture",
            "Part", "Source", "canvases", "decode", "draw_step", "embedded_text", "encode",
            "epoch_and_offset", "load", "markov", "masked", "mixture", "open_folder", "pixels",
            "in_memory", "position_keys", "quantize", "read_text", "resident", "scale", "sequences",

@@ -38,13 +38,13 @@ def masked(source: Source, kind: str | Mask) -> Source:
     if len(source.sample_shape) != 3 or min(source.sample_shape[:2]) < _SMALLEST:
         raise ValueError(f"only images of at least {_SMALLEST}x{_SMALLEST} can be masked; got samples "
                          f"of shape {source.sample_shape}")
-    if not callable(kind) and kind not in _KINDS:
-        raise ValueError(f"the kind of mask must be one of {', '.join(_KINDS)}, or a function; "
+    if not callable(kind) and kind not in MASKS:
+        raise ValueError(f"the kind of mask must be one of {', '.join(MASKS)}, or a function; "
                          f"got {kind!r}")
     height, width, _ = source.sample_shape
 
     def make(key: Key) -> Array:
-        return (kind if callable(kind) else _KINDS[kind])(key, height, width)
+        return (kind if callable(kind) else MASKS[kind])(key, height, width)
 
     shape = jax.eval_shape(make, jax.random.key(0)).shape
     if shape != (height, width):
@@ -86,7 +86,7 @@ def _half(key: Key, height: int, width: int) -> Array:
     return _box(top, left, tall, wide, height, width)
 
 
-_KINDS: dict[str, Mask] = {"centre": _centre, "boxes": _boxes, "half": _half}
+MASKS: dict[str, Mask] = {"centre": _centre, "boxes": _boxes, "half": _half}
 
 
 def _between(chance: Array, low: int | Array, high: int | Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgan.data.order import epoch_and_offset
 from jaxgan.data.sources import Part, Source
-from jaxgan.types import Key, PyTree
+from jaxgan.types import Device, Key, PyTree
 
 _BYTES = 2**26  # of a window, unless a single step has more
 
@@ -60,7 +60,7 @@ def windows(source: Source, key: Key, examples_per_step: int, start: int, stop: 
             yield arrays, min(step + steps, stop)
 
 
-def _host() -> jax.Device | None:  # pyright: ignore[reportInvalidTypeForm]: jaxlib has no stubs
+def _host() -> Device | None:
     """The processor as a device; None, which stands for the default, if jax was told not to use it."""
     try:
         return jax.local_devices(backend="cpu")[0]

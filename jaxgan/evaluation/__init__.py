@@ -1,14 +1,15 @@
 """Samples measured by a protocol: what decides a number is stored with it."""
 
 from jaxgan.evaluation.critic import critic_diagnostics
-from jaxgan.evaluation.evaluator import (
-    Evaluator,
-    Own,
+from jaxgan.evaluation.evaluator import Evaluator, prepare
+from jaxgan.evaluation.metrics import (
+    METRICS,
+    Comparison,
+    Metric,
+    Number,
+    SampleSet,
     chosen,
-    is_better_higher,
-    needs_features,
-    prepare,
-    title,
+    find,
 )
 from jaxgan.evaluation.protocol import (
     PRESETS,
@@ -31,7 +32,7 @@ from jaxgan.evaluation.samples import (
     tokens,
 )
 
-__all__ = ["PRESETS", "Evaluator", "Extractor", "Observed", "Own", "Present", "Protocol", "Samples",
-           "chosen", "critic_diagnostics", "differences", "is_better_higher", "nearest",
-           "needs_features", "of_classes", "of_dataset", "of_source", "prepare", "presented", "preset",
-           "protocol_from_json", "sampler", "title", "tokens"]
+__all__ = ["METRICS", "PRESETS", "Comparison", "Evaluator", "Extractor", "Metric", "Number", "Observed",
+           "Present", "Protocol", "SampleSet", "Samples", "chosen", "critic_diagnostics", "differences",
+           "find", "nearest", "of_classes", "of_dataset", "of_source", "prepare", "presented", "preset",
+           "protocol_from_json", "sampler", "tokens"]

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxgan.digests import json_digest
 from jaxgan.features import FeatureNetwork, Features
 from jaxgan.gan import GAN, GANState, draw_latents, samples_and_heads
 from jaxgan.parallel import map_batches
-from jaxgan.types import Array, Batch, Key, PyTree
+from jaxgan.types import Array, Batch, Device, Key, PyTree
 
 _BLOCK = 1000  # samples whose features are cached in one file
 
@@ -104,7 +104,7 @@ def of_classes(num_classes: int) -> Samples:
 
 def sampler(gan: GAN, key: Key, present: Present, *, averaged: bool = True,
             requests: Samples | None = None,
-            devices: list[jax.Device] | None = None) -> Callable[[GANState], Samples]:
+            devices: list[Device] | None = None) -> Callable[[GANState], Samples]:
     """Returns what gives a state's samples; sample i depends on the state, the key and i alone.
 
     Args:
@@ -165,7 +165,7 @@ class Extractor:
 
     network: FeatureNetwork
     batch_size: int = 100
-    devices: list[jax.Device] | None = None
+    devices: list[Device] | None = None
     cache: Path | None = None
 
     def __post_init__(self):
@@ -181,6 +181,11 @@ class Extractor:
         devices = len(self.devices or jax.local_devices())
         return -(-self.batch_size // devices) * devices
 
+    def classifies(self, samples: Samples) -> bool:
+        """Whether the network gives logits of such samples; nothing is computed."""
+        first = samples.take(np.zeros(1, int))
+        return jax.eval_shape(self.network.apply, self.network.variables, first).logits is not None
+
     def observe(self, samples: Samples, count: int, *, features: bool = True, keep: bool = False,
                 progress: Progress = lambda done: None) -> Observed:
         """Returns the first `count` samples' features, and the samples too if they are to be kept.
@@ -191,22 +196,24 @@ class Extractor:
         if samples.count is not None and count > samples.count:
             raise ValueError(f"{count} samples are asked for, but {samples.name} has {samples.count}")
         targets = samples.targets(np.arange(count)) if samples.targets else None
-        if not (self.cache and samples.digest and features):
+        if self.cache is None or not (samples.digest and features):
             return self._observe(samples, 0, count, features, keep, progress)._replace(targets=targets)
         found = jax.tree.map(lambda *blocks: np.concatenate(blocks), *(
-            self._cached(samples, first, min(first + _BLOCK, count), progress)
+            self._cached(self.cache, samples, first, min(first + _BLOCK, count), progress)
             for first in range(0, count, _BLOCK)))
         return Observed(found, samples.take(np.arange(count)) if keep else None, targets)
 
-    def _cached(self, samples: Samples, first: int, last: int, progress: Progress) -> Features:
+    def _cached(self, cache: Path, samples: Samples, first: int, last: int, progress: Progress
+                ) -> Features:
         key = json_digest({"samples": samples.digest, "features": self.network.digest})
-        path = self.cache / key[:32] / f"{first:08d}_{last:08d}.npz"
+        path = cache / key[:32] / f"{first:08d}_{last:08d}.npz"
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 found = Features(arrays["pooled"], arrays.get("logits"))
             progress(last - first)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or damaged
-            found = self._observe(samples, first, last, True, False, progress).features
+            observed = self._observe(samples, first, last, True, False, progress)
+            found = cast("Features", observed.features)
             if jax.process_index() == 0:
                 _save(path, {name: value for name, value in found._asdict().items()
                              if value is not None})
@@ -234,7 +241,7 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial_path.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]: no such name
             os.replace(partial_path, path)
         finally:
             partial_path.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Made-up flags, configurations and images: a sentence and status 2, or it works; never a traceback."""
 
-import dataclasses
 import io
 import json
 import string
@@ -8,19 +7,19 @@ import time
 
 import numpy as np
 import pytest
-import tyro
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments import cli, digits, gaussians, sample
+from experiments import digits, gaussians, launch, opening, sample, settings
 from jaxgan.data import DataNotFoundError, load
 from jaxgan.runs import RunError
 
-MANY = settings(max_examples=150, deadline=None, derandomize=True,
-                suppress_health_check=list(HealthCheck))
+MANY = hypothesis_settings(max_examples=150, deadline=None, derandomize=True,
+                           suppress_health_check=list(HealthCheck))
 TEXT = st.text(string.printable, max_size=12)
-FIELDS = sorted(field.name for field in dataclasses.fields(gaussians.Config))
+FIELDS = sorted(settings.flat(gaussians.Config()))
 VALUES = st.one_of(st.integers(-10**6, 10**6).map(str), st.floats().map(str), TEXT,
                    st.sampled_from(["", "None", "nan", "-inf", "1e400", "adam", "hinge", "--", "0"]))
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | TEXT,
@@ -31,7 +30,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz") / "run"
-    assert cli.guarded(digits.main, digits.Config(
+    assert launch.guarded(launch.run, digits.experiment, digits.experiment.configure(
         width=8, batch_size=4, n_critic=1, steps=1, run_dir=str(folder), devices=1)) == 0
     return folder
 
@@ -39,10 +38,10 @@ def run(tmp_path_factory):
 def parsed(arguments):
     """The status of parsing, and what came out if something did."""
     try:
-        config = tyro.cli(gaussians.Config, args=arguments)
+        config = launch.parse(gaussians.experiment, arguments)
     except SystemExit as stop:
         return stop.code, None
-    return 0, dataclasses.replace(config, width=8)  # not a network as large as the memory
+    return 0, settings.replace(config, width=8)  # not a network as large as the memory
 
 
 @MANY
@@ -59,13 +58,13 @@ def test_flags(flags):
         source = gaussians.make_source(config)
         gan = gaussians.make_gan(config, source.sample_shape)
         assert gan.latent_size > 0
-        cli.plan(config)
+        launch.plan(config)
 
-    assert cli.guarded(specify, config) in (0, 2)
+    assert launch.guarded(specify, config) in (0, 2)
 
 
 @MANY
-@given(name=st.sampled_from([*sorted(field.name for field in dataclasses.fields(digits.Config)),
+@given(name=st.sampled_from([*sorted(settings.flat(digits.Config())),
                              "experiment", "sample_shape", "value_range"]), value=JSON)
 @example(name="penalty", value="")
 @example(name="loss", value="hinged")
@@ -77,7 +76,7 @@ def test_one_setting_of_a_configuration(run, tmp_path_factory, name, value):
     (folder / "checkpoints").symlink_to(run / "checkpoints")
     start = time.monotonic()
     options = sample.Options(str(folder), num=1, out=str(folder / "s.png"))
-    assert cli.guarded(sample.main, options) in (0, 2)
+    assert launch.guarded(sample.main, options) in (0, 2)
     assert time.monotonic() - start < 60
 
 
@@ -88,7 +87,7 @@ def test_any_file_for_a_configuration(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("config")
     (folder / "config.json").write_text(content)
     with pytest.raises((RunError, ValueError)):
-        cli.load_run(str(folder))
+        opening.read_run(str(folder))
 
 
 def encoded(mode, kind):

@@ -8,10 +8,9 @@ import warnings
 import jax
 import numpy as np
 import pytest
-import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import cli, image_sets, reproduce
+from experiments import image_sets, launch, opening, reproduce
 from jaxgan.data import Dataset
 from tests.faults import processes
 
@@ -55,21 +54,21 @@ def trained(monkeypatch, capsys):
             made_up = Dataset(name, np.random.default_rng(0).integers(
                 0, 256, (11, *SIZES[name]), dtype=np.uint8), np.arange(11, dtype=np.int32) % 10,
                 tuple("0123456789"))
-            for opening in (module, image_sets):
-                monkeypatch.setattr(opening, "load", lambda *_, **__: made_up, raising=False)
-        config = tyro.cli(module.Config, args=[*map(str, (
+            for opens in (module, image_sets):
+                monkeypatch.setattr(opens, "load", lambda *_, **__: made_up, raising=False)
+        config = launch.parse(module.experiment, [*map(str, (
             "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", 2,
             "--sample-every", 0, "--no-keep-programs", "--run-dir", folder, *FLAGS.get(name, ()),
             *flags))])
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            assert cli.guarded(module.main, config) == 0, capsys.readouterr().err
+            assert launch.guarded(launch.run, module.experiment, config) == 0, capsys.readouterr().err
 
     yield train
     jax.clear_caches()  # many programs for two devices: a process may only map so much memory
 
 
-@pytest.mark.parametrize("name", cli.EXPERIMENTS)
+@pytest.mark.parametrize("name", opening.names())
 def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
     """On two devices."""
     trained(name, tmp_path / "whole", "--steps", STEPS)
@@ -80,9 +79,8 @@ def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_comp
     for ours, theirs in zip(processes.rows(parts), processes.rows(whole), strict=True):
         assert theirs.items() <= ours.items()  # a run that ends samples, and logs what it finds
     assert (parts / "digests.jsonl").read_text() == (whole / "digests.jsonl").read_text()
-    module, config, recorded = cli.load_run(str(parts))
-    assert (module.__name__, config.width) == (f"experiments.{name}", 8)
-    assert {name for name, value in recorded.items() if value is None} <= {"condition"}
+    experiment, config, _ = opening.read_run(parts)
+    assert (experiment.name, config.networks.width) == (name, 8)
     capsys.readouterr()
     assert reproduce.main(reproduce.Options(str(parts))) == 0
     assert f"identical: {STEPS} logged steps, up to step {STEPS}" in capsys.readouterr().out

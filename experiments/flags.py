@@ -1,0 +1,311 @@
+"""The groups of settings that all experiments share, and the parts of a GAN that they choose."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+
+from experiments import measuring, settings
+from experiments.settings import may_differ, reports
+from jaxgan import losses, penalties, weighting
+from jaxgan.augment import instance_noise
+from jaxgan.data import Examples, Source, resident, streaming
+from jaxgan.gan import GAN
+from jaxgan.nn.norms import NORMS
+from jaxgan.tasks import Task
+from jaxgan.transfer import freeze
+
+LOSSES = {
+    "wasserstein": lambda smoothing: losses.wasserstein(),
+    "minimax": losses.minimax,
+    "non_saturating": losses.non_saturating,
+    "least_squares": lambda smoothing: losses.least_squares(),
+    "hinge": lambda smoothing: losses.hinge(),
+    "relativistic": lambda smoothing: losses.relativistic(),
+    "relativistic_average": lambda smoothing: losses.relativistic_average(),
+}
+_SMOOTHED = ("minimax", "non_saturating")
+PENALTIES = {
+    "none": lambda weight: None,
+    "gradient_penalty": penalties.gradient_penalty,
+    "one_sided": partial(penalties.gradient_penalty, one_sided=True),
+    "zero_centered": penalties.zero_centered,
+    "r1": penalties.r1,
+    "r2": penalties.r2,
+    "r1_r2": lambda weight: penalties.combine(penalties.r1(weight), penalties.r2(weight)),
+    "dragan": penalties.dragan,
+}
+WEIGHTINGS = {"fixed": weighting.fixed, "uncertainty": weighting.uncertainty,
+              "gradnorm": weighting.gradnorm, "ratio": weighting.ratio}
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": lambda rate, beta1, beta2: optax.adam(rate, b1=beta1, b2=beta2),
+    "rmsprop": lambda rate, beta1, beta2: optax.rmsprop(rate, decay=beta2),
+}
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The networks."""
+
+    critic_norm: Literal[*NORMS] = "none"
+    """The critic's normalisation; a penalty excludes batch."""
+    precision: Literal[*PRECISIONS] = "float32"
+    """What the networks' layers compute in; parameters, losses and penalties stay in float32."""
+    remat: bool = False
+    """Compute what is in a residual block again for the gradient, to save an accelerator's memory."""
+    init_from: str | None = None
+    """Start from the weights of another run, by its folder: those that fit; the others are named."""
+    init_networks: str | None = None
+    """With --init-from: whose weights, of generator,critic; None: both."""
+    freeze: str | None = None
+    """Parameters that are left as they are: patterns of paths like critic/Conv_*,generator/Dense_0."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What the networks minimise."""
+
+    loss: Literal[*LOSSES] = "wasserstein"
+    """What critic and generator minimise."""
+    label_smoothing: float = 0.0
+    """One-sided label smoothing, for minimax and non_saturating only."""
+    penalty: Literal[*PENALTIES] = "gradient_penalty"
+    """The penalty on the critic's input gradient."""
+    penalty_weight: float = 10.0
+    """The penalty's weight (lambda, or gamma of R1 and R2)."""
+    clip: float = 0.0
+    """Clip the critic's weights to [-clip, clip] after each update (original WGAN: 0.01); 0: don't."""
+    input_noise: float = 0.0
+    """Standard deviation of Gaussian noise on the critic's input; 0: none."""
+    input_noise_steps: int = 0
+    """Iterations over which the input noise falls to zero; 0: it stays."""
+    adversarial_weight: float = 1.0
+    """The weight of the adversarial losses and the penalty beside the tasks; 0: the tasks alone."""
+    weighting: Literal[*WEIGHTINGS] = "fixed"
+    """How the weights of tasks change in training: not, by learned uncertainty, by GradNorm, or by the
+    ratio of the adversarial gradient to theirs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """The optimisers, and the average of the generator."""
+
+    optimizer: Literal[*OPTIMIZERS] = "adam"
+    """The optimiser of both networks."""
+    learning_rate: float = 1e-4
+    """The learning rate of both networks."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.9
+    """Adam's second decay; RMSProp's decay."""
+    generator_learning_rate: float | None = None
+    """The generator's own learning rate; None: that of both."""
+    generator_beta1: float | None = None
+    """The generator's own beta1; None: that of both."""
+    generator_beta2: float | None = None
+    """The generator's own beta2; None: that of both."""
+    critic_learning_rate: float | None = None
+    """The critic's own learning rate; None: that of both."""
+    critic_beta1: float | None = None
+    """The critic's own beta1; None: that of both."""
+    critic_beta2: float | None = None
+    """The critic's own beta2; None: that of both."""
+    decay_steps: int = 0
+    """Iterations over which the learning rate falls to zero; 0: it stays."""
+    ema_decay: float = 0.0
+    """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and in which batches."""
+
+    n_critic: int = 5
+    """Critic updates in an iteration."""
+    fakes_at_once: bool = False
+    """Draw the fakes of all n_critic updates in one call: larger computations, more memory."""
+    batch_size: int = 64
+    """Samples in a critic update, over all devices."""
+    steps: int = may_differ(100_000)
+    """Iterations in all: n_critic critic updates and one generator update each."""
+    seed: int = 0
+    """Of everything random."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """When training diverges: stop, or go on from the newest checkpoint with other random numbers, three
+    times at most."""
+    deterministic: bool = False
+    """Have a GPU use only operations that give the same bits each time (a CPU does so anyway)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """The data."""
+
+    data_dir: str = reports("")
+    """Where data sets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    stream: bool = reports(False)
+    """Keep the images on the host and send each step's to the device, for sets larger than its memory;
+    the result is the same."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The run's folder, what is written there and how often, and the devices."""
+
+    run_dir: str = reports("")
+    """The run's folder; by default runs/EXPERIMENT."""
+    resume: str = reports("")
+    """Go on from a checkpoint: latest, a step, or auto (the latest if there is one, else start)."""
+    max_hours: float = reports(0.0)
+    """Stop after so many hours, with a checkpoint and status 75; 0: no limit."""
+    log_every: int = reports(100)
+    """Iterations between two log points."""
+    sample_every: int = reports(1000)
+    """Iterations between two looks at samples; 0: at the end only."""
+    checkpoint_every: int = reports(1000)
+    """Iterations between two checkpoints; 0: at the end only."""
+    keep: int = reports(3)
+    """How many of the latest checkpoints to keep."""
+    best_metric: str = reports("")
+    """A logged metric: the checkpoint where it was best is kept as well."""
+    devices: int = reports(0)
+    """How many devices to use; 0: all."""
+    keep_programs: bool = reports(True)
+    """Keep compiled programs in ~/.cache/jaxgan, so that the same experiment starts quickly again."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation(measuring.Flags):
+    """What is measured in training, and how."""
+
+    eval_every: int = reports(0)
+    """Iterations between two evaluations, the last one at the end; 0: none."""
+    eval_metrics: str = reports("")
+    """What to measure then, a list like fd,kid; by default what is quick. See docs/evaluation.md."""
+    patience: int = reports(0)
+    """Stop when --best-metric has not improved for so many evaluations; 0: train to the end."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """One of several processes."""
+
+    distributed: bool = reports(False)
+    """One of several processes, which find each other by the cluster's environment (SLURM, Open MPI,
+    Kubernetes, TPU pods)."""
+    coordinator: str = reports("")
+    """One of several processes, started by hand: host:port of the first one."""
+    num_processes: int = reports(0)
+    """With --coordinator: how many there are."""
+    process_id: int = reports(-1)
+    """With --coordinator: which one this is, from 0."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of every experiment, in groups.
+
+    An experiment's own class gives the groups that differ other defaults, or fields of its own; a
+    setting's flag has its name, whichever group it is in.
+    """
+
+    networks: Networks = Networks()
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    data: Data = Data()
+    run: Run = Run()
+    evaluation: Evaluation = Evaluation()
+    cluster: Cluster = Cluster()
+
+
+def image_source(config: Config, examples: Examples, **options: Any) -> Source:
+    """The examples as a source, on the device or streamed to it; options as for `resident`."""
+    return (streaming if config.data.stream else resident)(examples, **options)
+
+
+def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_size: int, *,
+             generator_batches: int = 1, tasks: tuple[Task, ...] = (), **options: Any) -> GAN:
+    """Puts networks and settings together; options are fields of `GAN`.
+
+    Raises:
+        ValueError: a setting out of its range, or settings that don't go together.
+    """
+    _check(config, bool(tasks))
+    loss, optimiser = config.loss, config.optimiser
+    critic_optimizer = make_optimizer(optimiser, "critic", config.schedule.n_critic)
+    if loss.clip:
+        critic_optimizer = optax.chain(critic_optimizer, penalties.clip_weights(loss.clip))
+    fields = {"dtype": jnp.dtype(config.networks.precision)}
+    if config.networks.remat:
+        if "remat" not in type(critic).__dataclass_fields__:
+            raise ValueError("remat is for residual networks: leave it out, or choose --model resnet")
+        fields["remat"] = True
+    return GAN(
+        generator=generator.clone(**fields),
+        critic=critic.clone(**fields),
+        latent_size=latent_size,
+        loss=LOSSES[loss.loss](loss.label_smoothing),
+        penalty=PENALTIES[loss.penalty](loss.penalty_weight),
+        augment=(instance_noise(_falling(loss.input_noise, loss.input_noise_steps))
+                 if loss.input_noise else None),
+        generator_optimizer=_frozen(config, "generator", make_optimizer(optimiser, "generator", 1)),
+        critic_optimizer=_frozen(config, "critic", critic_optimizer),
+        ema_decay=optimiser.ema_decay or None,
+        generator_batches=generator_batches,
+        tasks=tasks,
+        adversarial_weight=loss.adversarial_weight,
+        weighting=WEIGHTINGS[loss.weighting](),
+        **options,
+    )
+
+
+def make_optimizer(optimiser: Optimiser, network: Literal["generator", "critic"], updates_a_step: int
+                   ) -> optax.GradientTransformation:
+    """The optimiser of a network: with its own rate and decays where they are given."""
+    def own(name: str) -> float:
+        value = getattr(optimiser, f"{network}_{name}")
+        return getattr(optimiser, name) if value is None else value
+
+    rate = _falling(own("learning_rate"), optimiser.decay_steps * updates_a_step)
+    return OPTIMIZERS[optimiser.optimizer](rate, own("beta1"), own("beta2"))
+
+
+def _frozen(config: Config, network: Literal["generator", "critic"],
+            optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser, but for the parameters that --freeze leaves as they are."""
+    patterns = [pattern.strip() for pattern in (config.networks.freeze or "").split(",")
+                if pattern.strip()]
+    for pattern in patterns:
+        if pattern.partition("/")[0] not in ("generator", "critic"):
+            raise ValueError(f"freeze must name paths that begin with generator or critic, like "
+                             f"critic/Conv_*; got {pattern!r}")
+    own = [pattern for pattern in patterns if pattern.partition("/")[0] == network]
+    return freeze(optimizer, own, name=network) if own else optimizer
+
+
+def _check(config: Config, has_tasks: bool) -> None:
+    loss, values = config.loss, settings.flat(config)
+    if not has_tasks and (loss.adversarial_weight != 1 or loss.weighting != "fixed"):
+        raise ValueError("adversarial_weight and weighting are for experiments with tasks: leave them "
+                         "out")
+    for name in ("penalty_weight", "clip", "input_noise", "input_noise_steps", "decay_steps"):
+        if not values[name] >= 0:
+            raise ValueError(f"{name} must not be negative; got {values[name]}")
+    for name in ("learning_rate", "generator_learning_rate", "critic_learning_rate"):
+        if values[name] is not None and not values[name] > 0:
+            raise ValueError(f"{name} must be above 0; got {values[name]}")
+    if loss.label_smoothing and loss.loss not in _SMOOTHED:
+        raise ValueError(f"label_smoothing is for the losses {' and '.join(_SMOOTHED)}; the loss is "
+                         f"{loss.loss}")
+    if loss.input_noise_steps and not loss.input_noise:
+        raise ValueError("input_noise_steps needs an input_noise above 0")
+
+
+def _falling(value: float, steps: int) -> optax.Schedule:
+    return optax.linear_schedule(value, 0.0, steps) if steps else optax.constant_schedule(value)

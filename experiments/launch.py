@@ -1,0 +1,337 @@
+"""From the command line to a configuration, from that to a finished run; and what errors become."""
+
+import argparse
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+
+from experiments import measuring, opening, settings, showing, supervision
+from experiments.experiment import Experiment
+from experiments.flags import Config
+from experiments.measuring import Reference
+from jaxgan import training
+from jaxgan.checkpoints import Checkpoints
+from jaxgan.data import Source
+from jaxgan.evaluation import Evaluator
+from jaxgan.gan import GAN
+from jaxgan.runs import Run, processor, read_config, write_evaluation
+from jaxgan.steps import game
+from jaxgan.transfer import warm_start
+
+OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
+_DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_autotune_level=0")
+_SHOWN = 5  # samples of text that are printed at the end of a run
+
+
+def main(experiment: Experiment) -> None:
+    """Trains by the command line, and exits with the status that says how it went.
+
+    Raises:
+        ValueError: the file is being imported, not run.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is None or Path(script).resolve() != experiment.file:
+        raise ValueError(f"{experiment.file} trains when it is imported: put launch.main(experiment) "
+                         'below a line if __name__ == "__main__":')
+    sys.exit(guarded(start, experiment))
+
+
+def tool(run: Callable[[Any], int | None], options: type) -> None:
+    """Runs a command that trains nothing, by its options on the command line, and exits."""
+    command = sys.modules["__main__"]
+    parsed = tyro.cli(options, prog=f"python -m experiments.{Path(command.__file__).stem}",
+                      description=command.__doc__)
+    sys.exit(guarded(run, parsed))
+
+
+def start(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
+    """Trains by the command line, or by other arguments; returns the exit status."""
+    config = parse(experiment, arguments)
+    prepare(config)
+    if config.cluster.distributed or config.cluster.coordinator:
+        if not supervision.is_supervised():
+            return supervision.supervise()
+        supervision.join(config.cluster)
+    run(experiment, config)
+    return 0
+
+
+def parse(experiment: Experiment, arguments: Sequence[str] | None = None) -> Config:
+    """Parses flags; what they don't say is taken from --config or --preset, or is the default.
+
+    Raises:
+        ValueError: the file of --config can't be read, or is of another experiment.
+        SystemExit: a flag is unknown or its value is, or help was asked for and given.
+    """
+    asked = _asked(arguments)
+    if asked.config and asked.preset:
+        raise ValueError("give --config or --preset, not both")
+    if asked.config:
+        return _parsed(experiment, arguments, from_file(experiment, asked.config))
+    config = _parsed(experiment, arguments, experiment.presets.get(asked.preset, experiment.Config()))
+    if experiment.preset_by and not asked.preset:
+        named = experiment.presets.get(settings.flat(config)[experiment.preset_by])
+        config = _parsed(experiment, arguments, named) if named else config
+    return config
+
+
+def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the other flags' defaults depend on; a mistake here is left to the parser of all flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--config", "--preset"):
+        parser.add_argument(flag, nargs="?", default="")
+    return parser.parse_known_args(arguments)[0]
+
+
+def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Config) -> Config:
+    fields = [("config", Annotated[str, tyro.conf.arg(metavar="FILE", help=(
+        "A run's config.json: train what it says, but for what other flags change; where to run and how "
+        "to report is not taken from it."))], "")]
+    if experiment.presets:
+        names = tuple(experiment.presets)
+        by = f"; by default those that --{experiment.preset_by} names" if experiment.preset_by else ""
+        fields.append(("preset", Annotated[Literal[*names], tyro.conf.arg(help=(
+            f"Settings to start from, which other flags change{by}."))], names[0]))
+    command = dataclasses.make_dataclass("Command", [
+        *fields, ("settings", Annotated[type(default), tyro.conf.arg(name="")], default)], frozen=True)
+    return tyro.cli(command, args=arguments, prog=experiment.command,
+                    description=experiment.about,
+                    config=(tyro.conf.OmitArgPrefixes,)).settings
+
+
+def from_file(experiment: Experiment, path: str) -> Config:
+    """The configuration that trains what a run's `config.json` says, reported as by default.
+
+    Raises:
+        ValueError: it is of another experiment, or a setting is amiss.
+    """
+    if not Path(path).exists():
+        raise ValueError(f"there is no file {path}: give a run's config.json with --config")
+    values = read_config(path)["settings"]
+    if values.get("experiment") != experiment.name:
+        raise ValueError(f"{path} is of the experiment {values.get('experiment')!r}, not of "
+                         f"{experiment.name!r}: give a configuration of this one")
+    default = experiment.Config()
+    return settings.read(default, {name: values[name] for name in settings.trained(default)
+                                   if name in values}, path)
+
+
+def prepare(config: Config) -> None:
+    """Sets what jax has to know before it looks at the devices."""
+    if config.run.keep_programs:
+        keep_programs()
+    if config.schedule.deterministic:
+        os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_DETERMINISTIC)).strip()
+
+
+def keep_programs() -> None:
+    """Has jax keep what it compiles for this type of machine, unless it is told where to already."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxgan" / processor()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
+    """Calls `run` and returns its exit status; errors become one line, unless JAXGAN_DEBUG is set."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with supervision.terminable():
+            return run(*arguments) or 0
+    except training.Interrupted as stop:
+        print(f"{stop}; go on with: {supervision.command('latest')}", file=sys.stderr)
+        return 128 + stop.signal if stop.signal else OUT_OF_TIME
+    except supervision.Terminated:
+        print(f"stopped; go on with: {supervision.command('auto')}", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("JAXGAN_DEBUG"):
+            raise
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        remedy = ": free some space and go on with --resume auto" if full else ""
+        print(f"error: {error}{remedy}", file=sys.stderr)
+        return 2
+
+
+def run(experiment: Experiment, config: Config) -> None:
+    """Trains into the run's folder and prints what came out.
+
+    Raises:
+        ValueError: settings that don't go together; see `jaxgan.training.train` for all else.
+    """
+    if experiment.is_own and experiment.name in opening.names():
+        raise ValueError(f"{experiment.file} has the name of this project's experiment "
+                         f"{experiment.name}: rename the file")
+    source, reference = experiment.make_source(config), experiment.make_reference(config)
+    schedule = plan(config, reference)
+    gan = experiment.make_gan(config, source.sample_shape)
+    if config.data.stream and source.window is None:
+        raise ValueError(f"stream is for images; {experiment.name} draws its samples where it needs "
+                         "them")
+    config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
+    recorded = record(experiment, config, source, reference)
+    folder = open_folder(experiment, config, recorded)
+    evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
+    arguments = training_arguments(experiment, config, gan, source, reference, recorded, evaluator)
+    trained = game(gan, fakes_at_once=config.schedule.fakes_at_once)
+    state, result = training.train(trained, source, folder, schedule, **arguments)
+    if jax.process_index() > 0:
+        return
+    measured = result.get("evaluation", result["final"])  # the first release put all into one
+    shown = {metric for metric in measured if measuring.find(reference, metric)}
+    summarise(folder, result, shown)
+    if evaluator is not None and shown:
+        found = measuring.entry(evaluator, reference, measured, step=result["steps"],
+                                params_sha256=result["params_sha256"])
+        write_evaluation(folder.folder, found)
+        print(measuring.table(found, reference))
+    if experiment.make_text:
+        print("samples:", *arguments["picture"](state).splitlines()[:_SHOWN], sep="\n  ")
+
+
+def record(experiment: Experiment, config: Config, source: Source, reference: Reference
+           ) -> dict[str, Any]:
+    """The settings that a run's `config.json` holds."""
+    return {**experiment.recorded(), **settings.flat(config), "sample_shape": list(source.sample_shape),
+            "value_range": list(source.value_range), "num_classes": source.num_classes,
+            "condition": condition_shapes(source), **reference.about()}
+
+
+def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, Any]) -> Run:
+    """Opens the run's folder; warns if it was begun with another version of the experiment's file."""
+    folder = Run(config.run.run_dir, recorded, recorded.keys() - settings.flat(config).keys()
+                 - {"experiment_file", "experiment_sha256"} | settings.identity(config))
+    if folder.config_path.exists() and opening.is_edited(
+            experiment, read_config(config.run.run_dir)["settings"]):
+        warnings.warn(f"{experiment.file} was changed since {config.run.run_dir} was begun with it",
+                      UserWarning, stacklevel=2)
+    return folder
+
+
+def make_evaluator(config: Config, reference: Reference, recorded: Mapping[str, Any]) -> Evaluator:
+    """What measures samples in training."""
+    how = config.evaluation
+    return measuring.make_evaluator(
+        reference, measuring.make_protocol(how.protocol, reference, features=how.features),
+        how.eval_metrics or reference.quick, recorded, inception=how.inception,
+        devices=local_devices(config.run.devices))
+
+
+def training_arguments(experiment: Experiment, config: Config, gan: GAN, source: Source,
+                       reference: Reference, recorded: Mapping[str, Any], evaluator: Evaluator | None
+                       ) -> dict[str, Any]:
+    """What `training.train` is called with, besides GAN, source, folder and plan."""
+    seed, real, picture, evaluate = config.schedule.seed, None, None, None
+    if experiment.make_text:
+        as_lines = experiment.make_text(recorded)
+        picture = showing.sample_text(gan, seed, as_lines)
+        real = showing.real_text(source, seed, as_lines)
+    elif experiment.picture:
+        picture = experiment.picture(config, gan, source, reference)
+    elif len(source.sample_shape) == 3:
+        picture = showing.image_grid(gan, seed, recorded, measuring.requests(reference, recorded))
+    if len(source.sample_shape) == 3:
+        real = showing.real_grid(source, seed)
+    if evaluator is not None:
+        evaluate = measuring.in_training(gan, evaluator, reference, recorded,
+                                         local_devices(config.run.devices))
+    return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
+            "initial": initial_weights(config), "callbacks": callbacks(config, reference)}
+
+
+def initial_weights(config: Config) -> Callable[[Any], Any] | None:
+    """What --init-from makes of the first state.
+
+    Raises:
+        ValueError: there is no such run, or no such network.
+    """
+    networks = config.networks
+    if networks.init_from is None:
+        if networks.init_networks is not None:
+            raise ValueError("init_networks goes with --init-from: give the folder of a run")
+        return None
+    names = [name.strip() for name in (networks.init_networks or "generator,critic").split(",")]
+    for name in names:
+        if name not in ("generator", "critic"):
+            raise ValueError(f"init_networks must be generator, critic or both; got {name!r}")
+    read_config(networks.init_from)  # it has to be a run's folder
+    checkpoints = Checkpoints(Path(networks.init_from) / "checkpoints")
+    try:
+        state = checkpoints.load()
+    finally:
+        checkpoints.close()
+    for name in names:
+        if "params" not in state.get(name, {}):
+            raise ValueError(f"the run in {networks.init_from} has no network {name!r}: choose others "
+                             "with --init-networks")
+    return warm_start({name: {"params": state[name]["params"], **state[name].get("stats", {})}
+                       for name in names}, partial=True)
+
+
+def callbacks(config: Config, reference: Reference) -> list[training.Callback]:
+    """What is called after evaluations: early stopping, if it is asked for.
+
+    Raises:
+        ValueError: there is nothing to watch.
+    """
+    patience, best = config.evaluation.patience, config.run.best_metric
+    if not patience:
+        return []
+    if not best or not config.evaluation.eval_every:
+        raise ValueError("patience is for evaluations and their best metric: give --eval-every and "
+                         "--best-metric as well")
+    return [training.early_stopping(best, patience, highest=measuring.is_better_higher(reference, best))]
+
+
+def plan(config: Config, reference: Reference | None = None) -> training.Plan:
+    """How long to train and how often to report; the reference's metrics say what is best.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+    resume, values = config.run.resume, settings.flat(config)
+    if resume and resume not in ("auto", "latest") and not resume.isdecimal():
+        raise ValueError(f"resume must be auto, latest or a step; got {resume!r}")
+    best = config.run.best_metric
+    named = {field.name: values[field.name] for field in dataclasses.fields(training.Plan)
+             if field.name in values}
+    return training.Plan(**named | {"batches_per_step": config.schedule.n_critic,
+                                    "best_metric": best or None, "best_is_highest": (
+        bool(reference) and measuring.is_better_higher(reference, best))})
+
+
+def condition_shapes(source: Source) -> Any:
+    """The shape and dtype of an example's condition, by name if it has several; None without one."""
+    condition = training.example_batch(source, 1).condition
+    return jax.tree.map(lambda x: [list(x.shape[1:]), str(x.dtype)], condition)
+
+
+def local_devices(count: int) -> list[jax.Device]:
+    """The devices of this process that are used; 0 for all."""
+    return jax.local_devices()[:count or None]
+
+
+def summarise(folder: Run, result: Mapping[str, Any], tabulated: Container[str]) -> None:
+    """Prints a run's result, but for the numbers that a table shows."""
+    pace = result["iterations_per_second"]
+    print(f"{folder.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
+          + (f" ({pace:.3g} steps/s)" if pace else ""))
+    for metric, value in (result["final"] | result.get("evaluation", {})).items():
+        if metric not in tabulated:
+            print(f"  {metric:32} {value:.5g}")
+    print(f"  params_sha256                    {result['params_sha256']}")

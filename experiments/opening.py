@@ -1,0 +1,184 @@
+"""Runs, opened from their folders: the experiment, the configuration, and a checkpoint's state.
+
+A run's folder isn't trusted. Its `config.json` can name an experiment of this package, and is checked
+against the files there before anything is imported; a user's own experiment is imported from the file
+that the user names, never from what the folder says.
+"""
+
+import importlib
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import settings as setting
+from experiments.experiment import PACKAGE, Experiment
+from experiments.flags import Config
+from experiments.measuring import Reference, is_better_higher
+from jaxgan.checkpoints import Checkpoints
+from jaxgan.evaluation import nearest
+from jaxgan.gan import GAN, GANState
+from jaxgan.runs import read_config
+from jaxgan.steps import init_state
+from jaxgan.types import Batch
+
+_HOLDS_ONE = re.compile(r"^experiment = Experiment\(", re.MULTILINE)
+
+
+class OpenRun(NamedTuple):
+    """A run, opened.
+
+    Attributes:
+        experiment: what was run.
+        config: its configuration.
+        settings: all that `config.json` says of it: the configuration, flat, and what the data are.
+        game: the GAN.
+        reference: what its samples are measured against, opened when it is needed.
+        state: the checkpoint's; None if none was asked for.
+    """
+
+    experiment: Experiment
+    config: Config
+    settings: dict[str, Any]
+    game: GAN
+    reference: Reference
+    state: GANState | None
+
+
+def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, experiment: str | Path = "",
+             data_dir: str = "") -> OpenRun:
+    """Opens a run.
+
+    Args:
+        path: its folder.
+        checkpoint: "latest", "best" or a step; None for no state.
+        experiment: the file of the user's own experiment that was run, which is then imported.
+        data_dir: where data sets are, if not where they were.
+
+    Raises:
+        ValueError: it is of an unknown experiment, a setting is amiss, or there is no such checkpoint.
+        RunError: it isn't a run's folder, or of a later version.
+        CheckpointError: the checkpoint is damaged.
+    """
+    made, config, settings = read_run(path, experiment)
+    if data_dir:
+        config = setting.replace(config, data_dir=data_dir)
+    game = made.make_gan(config, tuple(settings["sample_shape"]))
+    reference = made.make_reference(config)
+    state = (None if checkpoint is None else
+             restore(path, config, game, settings, reference, checkpoint))
+    return OpenRun(made, config, settings, game, reference, state)
+
+
+def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment, Config, dict[str, Any]]:
+    """A run's experiment, its configuration, and all its settings; arguments as of `open_run`."""
+    settings = read_config(path)["settings"]
+    made = _own(path, settings, experiment) if experiment else _ours(path, settings)
+    default = made.Config()
+    if settings.get("made_by") == "train":  # by jaxgan.training.train, which knows no other settings
+        settings = setting.flat(default) | settings
+    return made, setting.read(default, settings, f"{path}/config.json"), settings
+
+
+def names() -> tuple[str, ...]:
+    """The experiments of this package: the scripts that hold one."""
+    return tuple(sorted(path.stem for path in PACKAGE.glob("*.py")
+                        if _HOLDS_ONE.search(path.read_text(encoding="utf-8"))))
+
+
+def load(name: str) -> Experiment:
+    """Returns an experiment of this package.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in names():
+        raise ValueError(f"there is no experiment {name!r}: {nearest(str(name), names())}")
+    return importlib.import_module(f"experiments.{name}").experiment
+
+
+def load_file(path: str | Path) -> Experiment:
+    """Imports a user's own experiment.
+
+    Raises:
+        ValueError: there is no such file, or it holds no experiment.
+    """
+    path = Path(path).resolve()
+    if not path.is_file() or path.suffix != ".py":
+        raise ValueError(f"there is no Python file {path}: name the file of the experiment")
+    name = f"own experiment {path}"  # no other module's
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # as for a script, whose neighbours can be imported
+    spec.loader.exec_module(module)
+    made = getattr(module, "experiment", None)
+    if not isinstance(made, Experiment):
+        raise ValueError(f"{path} holds no experiment: it has to say experiment = Experiment(...)")
+    return made
+
+
+def is_edited(experiment: Experiment, settings: Mapping[str, Any]) -> bool:
+    """Whether the file of a user's own experiment is another than what a run was trained with."""
+    there, here = settings.get("experiment_sha256"), experiment.recorded().get("experiment_sha256")
+    return there != here
+
+
+def _ours(path: str | Path, settings: Mapping[str, Any]) -> Experiment:
+    name = settings.get("experiment")
+    if "experiment_file" in settings:
+        raise ValueError(f"{path} is of a user's own experiment, {name!r}: give its file with "
+                         f"--experiment (it was {settings['experiment_file']!r})")
+    if settings.get("made_by") == "train":
+        raise ValueError(f"{path} was trained from Python: give the file that holds its experiment with "
+                         "--experiment")
+    if name not in names():
+        raise ValueError(f"{path} is of the experiment {name!r}, which isn't one of "
+                         f"{', '.join(names())}")
+    return load(name)
+
+
+def _own(path: str | Path, settings: Mapping[str, Any], file: str | Path) -> Experiment:
+    if settings.get("made_by") == "train" and "experiment_file" not in settings:
+        return load_file(file)
+    if "experiment_file" not in settings:
+        raise ValueError(f"{path} is of this project's experiment {settings.get('experiment')!r}: leave "
+                         "--experiment out")
+    if Path(file).stem != settings.get("experiment"):
+        raise ValueError(f"{path} is of the experiment {settings.get('experiment')!r}, and {file} is "
+                         "another one's file")
+    made = load_file(file)
+    if is_edited(made, settings):
+        warnings.warn(f"{file} was changed since {path} was trained with it", UserWarning, stacklevel=4)
+    return made
+
+
+def restore(path: str | Path, config: Config, gan: GAN, settings: Mapping[str, Any],
+            reference: Reference, checkpoint: str | int) -> GANState:
+    """Reads a run's checkpoint: latest, best (as the reference's metrics say) or a step."""
+    checkpoint = str(checkpoint)
+    if checkpoint not in ("latest", "best") and not checkpoint.isdecimal():
+        raise ValueError(f"checkpoint must be latest, best or a step; got {checkpoint!r}")
+    folder = Path(path) / "checkpoints"
+    if not folder.is_dir():
+        raise ValueError(f"there is no checkpoint in {path}")
+    condition = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf[0]), leaf[1]), settings["condition"],
+                             is_leaf=lambda leaf: isinstance(leaf, list))
+    template = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
+                              Batch(jnp.zeros((2, *settings["sample_shape"])), condition))
+    checkpoints = Checkpoints(folder, config.run.keep, config.run.best_metric or None,
+                              highest=is_better_higher(reference, config.run.best_metric))
+    try:
+        step = None if checkpoint == "latest" else checkpoint
+        if step == "best" and (step := checkpoints.best_step()) is None:
+            raise ValueError(f"{path} has no best checkpoint: it was trained without --best-metric")
+        return checkpoints.restore(template, None if step is None else int(step))
+    finally:
+        checkpoints.close()

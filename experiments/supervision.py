@@ -1,0 +1,92 @@
+"""What ends a command from outside: SIGTERM, and the loss of one of several processes.
+
+When one of several processes dies, jax's runtime aborts the others from within, with a stack of C++
+frames; so each runs below a parent that has the last word.
+"""
+
+import ctypes
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+from experiments.flags import Cluster
+
+_SUPERVISED = "JAXGAN_SUPERVISED"
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
+_HEARTBEAT_SECONDS = 8  # silent for so long, a process counts as lost
+
+
+class Terminated(BaseException):
+    """SIGTERM outside of the training loop, which has a handler of its own."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raises `Terminated` where SIGTERM comes."""
+    def handle(number: int, frame) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not in the main thread: signals go elsewhere
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def command(resume: str) -> str:
+    """The command that this process was started by, to go on with."""
+    started = re.sub(r" --resume(=| )\S+", "", shlex.join(sys.orig_argv))
+    return f"{started} --resume {resume}"
+
+
+def is_supervised() -> bool:
+    """Whether this process runs below another one that supervises it."""
+    return _SUPERVISED in os.environ
+
+
+def supervise() -> int:
+    """Runs this very command again below this process, and says how it ended: the exit status."""
+    child = subprocess.Popen(sys.orig_argv, env=os.environ | {_SUPERVISED: "1"})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
+    status = child.wait()
+    if status >= 0:
+        return status
+    lost = status == -signal.SIGABRT
+    print("error: another process was lost, and this one ended with it" if lost else
+          f"error: this process was ended by {signal.Signals(-status).name}", end="", file=sys.stderr)
+    print(f": start all of them again with: {command('auto')}", file=sys.stderr)
+    return 1 if lost else 128 - status
+
+
+def join(cluster: Cluster) -> None:
+    """Joins the other processes.
+
+    Raises:
+        ValueError: they don't find each other, or the settings don't say how.
+    """
+    if sys.platform == "linux":  # who kills the parent means this process
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    known = {}
+    if cluster.coordinator:
+        if cluster.num_processes < 1 or not 0 <= cluster.process_id < cluster.num_processes:
+            raise ValueError("coordinator needs num_processes and a process_id from 0 up to it; got "
+                             f"{cluster.num_processes} and {cluster.process_id}")
+        known = {"coordinator_address": cluster.coordinator, "num_processes": cluster.num_processes,
+                 "process_id": cluster.process_id}
+    try:
+        jax.distributed.initialize(**known, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"the processes don't find each other ({str(error).splitlines()[0]}): give "
+                         "--coordinator, --num-processes and --process-id") from error
