@@ -311,7 +311,8 @@ def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: s
                              example_batch(source, 1).condition)
     shape = source.sample_shape
     settings = {**described, "made_by": "train", **dataclasses.asdict(plan),
-                "n_critic": plan.batches_per_step, "run_dir": str(folder),
+                "best_metric": plan.best_metric or "", "n_critic": plan.batches_per_step,
+                "run_dir": str(folder),
                 "sample_shape": jax.tree.map(int, list(shape) if isinstance(shape, tuple) else shape),
                 "value_range": list(source.value_range), "num_classes": source.num_classes,
                 "condition": condition}
