@@ -1,10 +1,11 @@
 # Every target is a few plain commands; README.md spells them out for who has no make.
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= test
 RUN = $(VENV)/bin/python
 
 FAST = $(addprefix tests/test_, checkpoints.py gan.py layering.py losses.py penalties.py steps.py \
-	tasks.py weighting.py)
+	tasks.py terms.py transfer.py weighting.py)
 
 .PHONY: train test test-fast test-slow lint
 
@@ -12,6 +13,7 @@ FAST = $(addprefix tests/test_, checkpoints.py gan.py layering.py losses.py pena
 train: $(VENV)/installed
 	$(RUN) -m experiments.digits --run-dir runs/digits --resume auto
 
+# With EXTRAS=test,parity PyTorch is installed, and what is compared with it runs too.
 test: $(VENV)/installed-test
 	$(RUN) -m pytest -n 2 --dist loadfile
 
@@ -22,6 +24,7 @@ test-fast: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(RUN) -m pytest -m slow
 
+# Style, then types.
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/basedpyright --pythonpath $(RUN)
@@ -32,5 +35,5 @@ $(VENV)/installed: requirements.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed pyproject.toml
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	touch $@
