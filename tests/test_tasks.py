@@ -260,12 +260,12 @@ class Bare(nn.Module):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"critic": Bare()}, "the critic's term class can't be computed: there is no 'class'.* the critic "
+    ({"critic": Bare()}, "term class can't be computed: there is no 'class'.* the critic "
                          r"returns no heads: have it return \(scores, heads\)"),
-    ({"tasks": (tasks.classification(head="kind"),)}, "the critic's term kind can't be computed: "
+    ({"tasks": (tasks.classification(head="kind"),)}, "term kind can't be computed: "
                                                       "there is no 'kind'.* returns 'class'"),
     ({"tasks": (tasks.classification(label=lambda c: c["label"]),)},
-     "the critic's term class can't be computed"),
+     "the generator's term class can't be computed"),
     ({"tasks": (Task(Term("vector", lambda view, state: view.real.samples)),)},
      r"must give a scalar; got shape \(8, 2\): take the mean"),
     ({"tasks": (tasks.mutual_information(head="class", code=lambda c: c[:, None] * 1.0),)},
