@@ -321,7 +321,7 @@ def test_the_first_state_may_be_changed(tmp_path, whole):
     parts, _ = train(GAME, DATA, tmp_path / "run", steps=4, initial=centred, resume="latest", **PLAN)
     straight, _ = train(GAME, DATA, tmp_path / "straight", steps=4, initial=centred, **PLAN)
     assert same(parts, straight)
-    assert float(jnp.abs(straight.decoder.params["bias"] - 0.5).max()) < 0.5  # Adam takes 4 steps of 0.05
+    assert float(jnp.abs(straight.decoder.params["bias"] - 0.5).max()) < 0.5  # 4 steps of Adam
 
 
 def test_the_first_state_may_come_from_numpy(tmp_path, whole):
