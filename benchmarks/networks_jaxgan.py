@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.settings import Setting
 from benchmarks.timing import Unavailable, best_rate
 from experiments import opening
-from jaxgan import GAN, Batch, generate, train_step, train_steps
+from jaxgan import GAN, Batch, game, generate, run_steps, train_step
 from jaxgan.data import Source, mixture, resident
 from jaxgan.data.dataset import Dataset
 from jaxgan.training import example_batch, initial_state
@@ -60,7 +60,7 @@ def configure(precision: str) -> None:
 
 
 class Training:
-    """jaxgan's `train_steps`, many iterations a dispatch, with its state donated.
+    """jaxgan's `run_steps`, many iterations a dispatch, with its state donated.
 
     Args:
         setting: what to train.
@@ -74,8 +74,9 @@ class Training:
         source = make_source(setting)
         self.key = jax.random.key(0)
         self.arrays = jax.device_put(source.arrays)
-        self.state = initial_state(self.gan, 0, example_batch(source, setting.batch_size))
-        self.steps = jax.jit(partial(train_steps, self.gan, source=source, n_critic=setting.n_critic,
+        self.state = initial_state(game(self.gan), 0, example_batch(source, setting.batch_size))
+        self.steps = jax.jit(partial(run_steps, game(self.gan), source=source,
+                                     batches_per_step=setting.n_critic,
                                      batch_size=setting.batch_size), donate_argnums=0)
         self.generate = jax.jit(lambda variables, latents: generate(self.gan, variables, latents))
 

@@ -1,4 +1,4 @@
-"""What logs, pictures and checkpoints cost: `training.train` against bare `train_steps`, by turns."""
+"""What logs, pictures and checkpoints cost: `training.train` against bare `run_steps`, by turns."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from benchmarks.networks_jaxgan import configure
 from experiments import launch, showing
 from experiments.digits import experiment
-from jaxgan import train_steps, training
+from jaxgan import game, run_steps, training
 from jaxgan.runs import Run
 from jaxgan.training import example_batch, initial_state
 
@@ -98,9 +98,10 @@ class Reporting:
         """Returns what runs a number of iterations, in dispatches of half a second as training does."""
         config = self.config.schedule
         key, arrays = jax.random.key(0), jax.device_put(self.source.arrays)
-        state = initial_state(self.gan, 0, example_batch(self.source, config.batch_size))
-        steps = jax.jit(partial(train_steps, self.gan, source=self.source, n_critic=config.n_critic,
-                                batch_size=config.batch_size), donate_argnums=0)
+        state = initial_state(game(self.gan), 0, example_batch(self.source, config.batch_size))
+        steps = jax.jit(partial(run_steps, game(self.gan), source=self.source,
+                                batches_per_step=config.n_critic, batch_size=config.batch_size),
+                        donate_argnums=0)
 
         def run(count: int) -> None:
             nonlocal state

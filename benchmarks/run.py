@@ -210,8 +210,8 @@ def measure_network(setting: Setting, names: list[str], options: argparse.Namesp
 
 def measure_dispatch(options: argparse.Namespace) -> list[str]:
     """Times one iteration a call against many, on a network so small that the difference shows."""
-    ways = {"many": "`train_steps`, 500 iterations a call",
-            "one": "`train_steps`, one iteration a call",
+    ways = {"many": "`run_steps`, 500 iterations a call",
+            "one": "`run_steps`, one iteration a call",
             "one_train_step": "`train_step` with given batches, one iteration a call"}
     count, seconds = 500, {way: [] for way in ways}
     setting = SETTINGS["tiny"]
@@ -252,7 +252,7 @@ def measure_reporting(options: argparse.Namespace) -> list[str]:
             [f"curves at the end of {result['steps']} iterations, %", f"{end:+.2f}"],
             ["**both: cost of reporting, % of a run**", f"**{overhead.median + end:.2f}**"]]
     return ["", "## Logs, pictures and checkpoints", "",
-            "`experiments.digits` with its default settings, beside bare `train_steps` in dispatches of "
+            "`experiments.digits` with its default settings, beside bare `run_steps` in dispatches of "
             f"half a second, by turns; median [quartiles] of {options.repeats} pairs. Each holds one "
             "checkpoint, and the pictures and log points up to it.", "",
             *show_table(["", "value"], rows)]

@@ -72,7 +72,7 @@ class Scaled:
         import jax.numpy as jnp
 
         from benchmarks.networks_jaxgan import configure, make_gan
-        from jaxgan import Batch, data_parallel, train_step
+        from jaxgan import Batch, data_parallel, game, train_step
         from jaxgan.training import initial_state
 
         configure("float32")
@@ -82,7 +82,7 @@ class Scaled:
                                   batch_axis=1)
         shape = (setting.n_critic, setting.batch_size, *setting.sample_shape)
         self.batches = Batch(jax.random.uniform(self.key, shape))
-        self.state = initial_state(gan, 0, Batch(jnp.zeros(shape[1:])))
+        self.state = initial_state(game(gan), 0, Batch(jnp.zeros(shape[1:])))
 
     def build(self) -> list[AllReduce]:
         """Runs one iteration; returns the program's all-reduces."""

@@ -11,9 +11,9 @@ from PIL import Image
 from experiments import conditional, evaluate, sample
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 from jaxgan.nn.norms import normalise
-from jaxgan.tasks import Seen
 from tests.test_measuring import tool
 from tests.test_training import TINY, rows, run_here
+from tests.tiny import seen, value
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 LATENTS, LABELS = jnp.zeros((2, 128)), jnp.zeros(2, jnp.int32)
@@ -144,8 +144,8 @@ def test_sample_refuses(run, flags, message, capsys):
 def test_what_the_flags_say_is_what_is_trained():
     gan = conditional.make_gan(CONFIGURE(num_classes=3, critic_fake_weight=0.5, width=4,
                                          generator_labels="uniform"), (8, 8, 1))
-    seen = Seen(None, LABELS, {"class": jnp.zeros((2, 3))})
-    assert float(gan.tasks[0].critic(seen, seen)) == pytest.approx(1.5 * np.log(3))
+    of = seen(condition=LABELS, **{"class": jnp.zeros((2, 3))})
+    assert float(value(gan.tasks[0].critic, of, of)) == pytest.approx(1.5 * np.log(3))
     asked = gan.generator_condition(jax.random.split(jax.random.key(0), 50), None)
     assert set(np.asarray(asked)) == {0, 1, 2}
 

@@ -26,12 +26,13 @@ from jaxgan.features import (
     train_detector,
 )
 from jaxgan.features.classifier import TrainedClassifier, network_of
-from jaxgan.gan import init_state
 from jaxgan.metrics import average_precision, detection_scores, mean_average_precision, mean_iou
 from jaxgan.models import Classifier
 from jaxgan.models.planes import check_boxes
 from jaxgan.pictures import load_png, outlined
+from jaxgan.steps import init_state
 from tests.test_training import TINY, rows, run_here
+from tests.tiny import seen, value
 
 KEY = jax.random.key(5)
 
@@ -143,9 +144,10 @@ def test_the_experiments_critic_learns_from_the_labelled_alone():
     heads = {"class": jnp.zeros((2, 10)), "box": jnp.array([BOX[0]] * 2, jnp.float32)}
     condition = {"label": jnp.array([1, 2]), "box": heads["box"] / 2, "weight": jnp.zeros(2)}
     classification, localisation = gan.tasks
-    seen = tasks.Seen(None, condition, heads)
-    assert float(classification.critic(seen, seen)) == float(localisation.critic(seen, seen)) == 0
-    assert float(classification.generator(seen, seen)) == pytest.approx(np.log(10), rel=1e-6)
+    of = seen(condition=condition, **heads)
+    for task in (classification, localisation):
+        assert float(value(task.critic, of, of)) == 0
+    assert float(value(classification.generator, of, of)) == pytest.approx(np.log(10), rel=1e-6)
     source = detection.make_source(detection.experiment.configure(labelled=3))
     assert 0 in draw(source, 20).condition["weight"]
     reals = detection.make_reference(detection.experiment.configure(labelled=3)).reals("test")

@@ -14,8 +14,9 @@ from jaxgan import evaluation, losses, metrics
 from jaxgan.data import Dataset, mixture
 from jaxgan.evaluation import Extractor, Metric, Number, Protocol, Samples
 from jaxgan.features import FeatureNetwork, Features, raw
-from jaxgan.gan import GAN, init_state, sample
+from jaxgan.gan import GAN, sample
 from jaxgan.models import DCGANCritic, DCGANGenerator
+from jaxgan.steps import init_state
 from jaxgan.types import Batch
 from tests.tiny import Linear, points, tiny
 

@@ -14,13 +14,15 @@ from jaxgan import evaluation, losses, tasks
 from jaxgan.data import Dataset, draw_step, load, masked, mixture, resident, streaming, windows
 from jaxgan.evaluation import Extractor, Protocol, Samples
 from jaxgan.features import FeatureNetwork, Features
-from jaxgan.gan import GAN, init_state
+from jaxgan.gan import GAN
 from jaxgan.metrics import hole_errors
 from jaxgan.models import ContextGenerator, DCGANCritic
 from jaxgan.models.planes import masked_planes, paste
+from jaxgan.steps import init_state
 from jaxgan.types import Batch
 from tests.test_measuring import tool
 from tests.test_training import TINY, rows, run_here
+from tests.tiny import seen, value
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "own_cache")
 
@@ -382,10 +384,10 @@ def test_reconstruction_alone_leaves_the_critic_out():
     made = inpainting.make_gan(config, (8, 8, 1))
     assert made.adversarial_weight == 0
     weight = config.reconstruction.reconstruction_weight
-    assert [task.generator_weight for task in made.tasks] == [weight]
+    assert [task.generator.weight for task in made.tasks] == [weight]
     known = condition()
-    seen = [tasks.Seen(of, known, {}) for of in (jnp.zeros((2, 8, 8, 1)), jnp.full((2, 8, 8, 1), 0.5))]
-    assert made.tasks[0].generator(*seen) == pytest.approx(0.25)
+    real, fake = (seen(of, known) for of in (jnp.zeros((2, 8, 8, 1)), jnp.full((2, 8, 8, 1), 0.5)))
+    assert value(made.tasks[0].generator, real, fake) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("flags", "message"), [

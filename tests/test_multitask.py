@@ -9,9 +9,11 @@ import pytest
 
 from experiments import multitask
 from jaxgan.data import draw_step
-from jaxgan.gan import base_weights, init_state
-from jaxgan.tasks import Seen
+from jaxgan.gan import terms_of
+from jaxgan.networks import base_weights
+from jaxgan.steps import init_state
 from jaxgan.training import example_batch
+from tests.tiny import seen, value
 
 CONFIG = multitask.experiment.configure(width=4)
 
@@ -38,21 +40,21 @@ def test_terms_by_hand(batch):
     """Sure and right predictions and a perfect completion cost nothing; a wrong box 3/2 - 1/7 or so."""
     condition = batch.condition
     heads = {"class": 1e3 * jax.nn.one_hot(condition["label"], 10), "box": condition["box"]}
-    right = Seen(batch.samples, condition, heads)
+    right = seen(batch.samples, condition, **heads)
     classification, localisation, completion = multitask.make_tasks(CONFIG.tasks)
     for term in (classification.critic, classification.generator, localisation.critic,
                  localisation.generator, completion.generator):
-        np.testing.assert_allclose(term(right, right), 0.0, atol=1e-6)
+        np.testing.assert_allclose(value(term, right, right), 0.0, atol=1e-6)
     missed = right._replace(heads={**heads, "class": 0 * heads["class"]},
                             samples=batch.samples + 0.5 * condition["mask"])
-    assert float(classification.generator(right, missed)) == pytest.approx(np.log(10), rel=1e-5)
-    assert float(completion.generator(right, missed)) == pytest.approx(0.5, rel=1e-5)
+    assert float(value(classification.generator, right, missed)) == pytest.approx(np.log(10), rel=1e-5)
+    assert float(value(completion.generator, right, missed)) == pytest.approx(0.5, rel=1e-5)
     # Half of each box: the IoU is 1/2, as is the generalised one, and a corner's error half the height.
     top, left, bottom, right_side = condition["box"].T
     half = jnp.stack([top, left, (top + bottom) / 2, right_side], axis=1)
     expected = np.square((bottom - top) / 2).mean() / 2 / 4 + 0.5
-    assert float(localisation.critic(right._replace(heads={"box": half}), None)) == pytest.approx(
-        float(expected), rel=1e-4)
+    found = value(localisation.critic, right._replace(heads={"box": half}), None)
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(("names", "critic", "generator"), [
@@ -60,8 +62,8 @@ def test_terms_by_hand(batch):
     ("inpainting, localisation", {"box": 4.0}, {"box": 0.1, "reconstruction": 10.0})])
 def test_tasks_are_chosen_by_name(names, critic, generator):
     gan = multitask.make_gan(multitask.experiment.configure(width=4, tasks=names), (16, 16, 1))
-    assert base_weights(gan, "critic") == {"adversarial": 1.0} | critic
-    assert base_weights(gan, "generator") == {"adversarial": 1.0} | generator
+    assert base_weights(terms_of(gan, "critic")) == {"adversarial": 1.0} | critic
+    assert base_weights(terms_of(gan, "generator")) == {"adversarial": 1.0} | generator
     state = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
                            example_batch(multitask.make_source(CONFIG), 4))
     assert {"class", "box"} < state.critic.params.keys()  # the same network, whatever it learns

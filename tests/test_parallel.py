@@ -11,11 +11,12 @@ import pytest
 from tiny import Generator, Linear, points, tiny
 
 from benchmarks.collectives import all_reduces
-from jaxgan import data_parallel, init_state, keys, losses, penalties, sample
+from jaxgan import data_parallel, game, init_state, keys, losses, penalties, run_steps, sample
+from jaxgan.augment import instance_noise
 from jaxgan.data import Dataset, mixture, resident
 from jaxgan.gan import draw_latents
 from jaxgan.nn.norms import normalise, weight_layer
-from jaxgan.steps import critic_step, generator_step, train_step, train_steps
+from jaxgan.steps import critic_step, generator_step, train_step
 from jaxgan.types import Batch
 
 KEY = jax.random.key(21)
@@ -57,8 +58,8 @@ def made_images():
 POINTS, IMAGES = mixture("8gaussians"), resident(made_images(), dequantize=True, labels=True)
 CASES = {
     "no norm": (POINTS, tiny(
-        penalty=penalties.gradient_penalty(0.3), input_noise=optax.linear_schedule(0.5, 0.0, 10),
-        ema_decay=0.9)),
+        penalty=penalties.gradient_penalty(0.3), ema_decay=0.9,
+        augment=instance_noise(optax.linear_schedule(0.5, 0.0, 10)))),
     "layer norm, batch norm": (POINTS, tiny(
         penalty=penalties.dragan(0.3), critic=Smooth("layer"), generator=Generator(norm=True),
         ema_decay=0.9)),
@@ -81,7 +82,8 @@ def close(a, b, tolerance=2e-6):
 
 
 def steps(gan, source, **options):
-    return partial(train_steps, gan, source=source, n_critic=N_CRITIC, batch_size=BATCH_SIZE, **options)
+    return partial(run_steps, game(gan, **options), source=source, batches_per_step=N_CRITIC,
+                   batch_size=BATCH_SIZE)
 
 
 @cache
@@ -245,7 +247,8 @@ def test_batches_that_do_not_divide(batch_axis, count, batch, shape):
 
 
 def test_a_drawn_batch_that_the_devices_do_not_divide_is_refused():
-    step = data_parallel(partial(train_steps, tiny(), source=POINTS, n_critic=1, batch_size=6),
+    step = data_parallel(partial(run_steps, game(tiny()), source=POINTS, batches_per_step=1,
+                                 batch_size=6),
                          devices=jax.devices()[:4], batch_axis=None)
     state = init_state(tiny(), KEY, points(4))
     with pytest.raises(ValueError, match="batch_size must divide over 4 devices; got 6: choose a mult"):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import measured
 
 from jaxgan import keys, penalties
 
@@ -71,7 +72,7 @@ def test_linear_critic(name, penalty, expected):
     @jax.jit
     def value_norms_slope(norm):
         def value(norm):
-            return penalty(linear(norm * unit), *samples, KEY)
+            return measured(penalty, linear(norm * unit), *samples, KEY)
         # The critic learns from this derivative, which is of the second order.
         slope, out = jax.grad(lambda norm: (value(norm).value, value(norm)), has_aux=True)(norm)
         return *out, slope
@@ -100,7 +101,7 @@ def test_quadratic_critic(shape):
         (penalties.gradient_penalty(3.0, 2.0, True), points, 3 * np.mean(np.maximum(points - 2, 0)**2)),
         (penalties.dragan(3.0), noisy, 3 * np.mean((noisy - 1)**2)),
     )
-    outs = jax.jit(lambda *args: [penalty(quadratic, *args) for penalty, *_ in expected])(
+    outs = jax.jit(lambda *args: [measured(penalty, quadratic, *args) for penalty, *_ in expected])(
         real, fake, KEY)
     for out, (_, norms, value) in zip(outs, expected, strict=True):
         np.testing.assert_allclose(out.norms, norms, rtol=1e-5)
@@ -117,7 +118,7 @@ def test_zero_gradient_has_a_finite_derivative(penalty):
     samples = jnp.zeros((4, 3))
 
     def value(weights):
-        return penalty(lambda x: x @ weights, samples, samples, KEY).value
+        return measured(penalty, lambda x: x @ weights, samples, samples, KEY).value
 
     slope = jax.jit(jax.grad(value))(jnp.zeros(3))
     np.testing.assert_array_equal(slope, 0.0)
@@ -150,7 +151,8 @@ def test_weights_are_uniform():
 
 def test_one_sided_spares_the_flat():
     two_sided, one_sided = (
-        penalties.gradient_penalty(one_sided=side)(linear(jnp.array([0.5])), *draw((1,)), KEY).value
+        measured(penalties.gradient_penalty(one_sided=side), linear(jnp.array([0.5])), *draw((1,)),
+                 KEY).value
         for side in (False, True))
     assert float(two_sided) == pytest.approx(2.5)
     assert one_sided == 0
@@ -163,7 +165,7 @@ def test_combine_of_one_is_that_one(penalty):
 def test_combine_sums_and_draws_apart():
     gp = penalties.gradient_penalty()
     real, fake = draw((3,))
-    both = penalties.combine(gp, gp)(quadratic, real, fake, KEY)
+    both = measured(penalties.combine(gp, gp), quadratic, real, fake, KEY)
     first, second = both.norms[:6], both.norms[6:]
     assert not np.isclose(first, second).any()
     np.testing.assert_allclose(
@@ -172,7 +174,7 @@ def test_combine_sums_and_draws_apart():
 
 def test_one_key_or_one_a_sample(penalty):
     real, fake = draw((2, 2, 3))
-    penalty = jax.jit(functools.partial(penalty, quadratic))
+    penalty = jax.jit(functools.partial(measured, penalty, quadratic))
     whole = penalty(real, fake, KEY)
     each = penalty(real, fake, keys.example_keys(KEY, 6))
     np.testing.assert_allclose(whole.norms, each.norms, rtol=1e-6)
@@ -190,7 +192,7 @@ def test_float32_inside_for_a_critic_in_bfloat16(penalty):
         return x.astype(jnp.bfloat16) @ weights
 
     real, fake = (x.astype(jnp.bfloat16) for x in draw((3,)))
-    out = penalty(critic, real, fake, KEY)
+    out = measured(penalty, critic, real, fake, KEY)
     assert set(seen) == {jnp.dtype(jnp.float32)}
     assert out.value.dtype == out.norms.dtype == jnp.float32
     np.testing.assert_allclose(out.norms, np.sqrt(12), rtol=1e-6)  # in bfloat16 it would be 3.46875
@@ -207,9 +209,9 @@ def test_weights_out_of_range():
 def test_errors_name_the_value_and_the_remedy(penalty):
     real, fake = draw((3,))
     with pytest.raises(ValueError, match=r"one score per sample, shape \(6,\); got \(6, 1\): squeeze"):
-        penalty(lambda x: x[:, :1], real, fake, KEY)
+        measured(penalty, lambda x: x[:, :1], real, fake, KEY)
     with pytest.raises(TypeError, match="must be floating point; got uint8: scale the pixels first"):
-        penalty(quadratic, real.astype(jnp.uint8), fake.astype(jnp.uint8), KEY)
+        measured(penalty, quadratic, real.astype(jnp.uint8), fake.astype(jnp.uint8), KEY)
 
 
 def test_interpolate_errors():

@@ -16,6 +16,7 @@ import pytest
 
 from jaxgan import GAN, Batch, critic_step, generator_step, keys, losses, models, penalties
 from jaxgan.gan import GANState, NetworkState
+from tests.tiny import measured
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
@@ -537,7 +538,7 @@ def test_penalties_and_their_gradients(critic, name):
     key = jax.random.key(7)
 
     def value_and_norms(params):
-        return penalty(partial(scores, params), jnp.asarray(real), jnp.asarray(fake), key)
+        return measured(penalty, partial(scores, params), jnp.asarray(real), jnp.asarray(fake), key)
 
     (value, norms), gradient = jax.value_and_grad(value_and_norms, has_aux=True)(params)
     expected_norms = norms_of(partial(_input_gradient_norms, other_scores),

@@ -11,10 +11,14 @@ import optax
 import pytest
 from tiny import Critic, Generator, Linear, all_finite, assert_close, points, same, tiny
 
-from jaxgan import critic_step, generator_step, init_state, keys, losses, penalties
+from jaxgan import critic_step, game, generator_step, init_state, keys, losses, penalties
+from jaxgan.augment import instance_noise
 from jaxgan.data import Source
+from jaxgan.loops import draw_batches, run_steps
 from jaxgan.models import MLPCritic
-from jaxgan.steps import draw_batches, train_step, train_steps
+from jaxgan.penalties import Penalty
+from jaxgan.steps import train_step
+from jaxgan.terms import ADVERSARIAL, Term
 from jaxgan.types import Batch
 
 KEY = jax.random.key(11)
@@ -29,7 +33,7 @@ VARIANTS = {
                        loss=losses.non_saturating(), critic_optimizer=optax.adam(1e-2)),
     "spectral, noisy": tiny(critic=MLPCritic((8,), "spectral"), loss=losses.relativistic(),
                             penalty=penalties.r1(),
-                            input_noise=optax.linear_schedule(0.1, 0.0, 10)),
+                            augment=instance_noise(optax.linear_schedule(0.1, 0.0, 10))),
 }
 
 
@@ -204,8 +208,8 @@ def test_iterations_by_hand():
         loss = -w @ (z_mean @ a + c) - b
         a, c = a + 0.05 * np.outer(z_mean, w), c + 0.05 * w
 
-    new, metrics = jax.jit(partial(train_steps, gan, source=source, n_critic=3, batch_size=4))(
-        state, source.arrays, KEY, 2)
+    steps = partial(run_steps, game(gan), source=source, batches_per_step=3, batch_size=4)
+    new, metrics = jax.jit(steps)(state, source.arrays, KEY, 2)
     np.testing.assert_allclose(new.critic.params["Dense_0"]["kernel"][:, 0], w, rtol=1e-4)
     np.testing.assert_allclose(new.generator.params["Dense_0"]["kernel"], a, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(new.generator.params["Dense_0"]["bias"], c, rtol=1e-4, atol=1e-5)
@@ -214,11 +218,11 @@ def test_iterations_by_hand():
     assert new.step == 2
 
 
-def test_input_noise_by_hand():
+def test_instance_noise_by_hand():
     """Its size goes by the iteration; reals and fakes, critic and generator see noise of their own."""
     batch = points(6)
-    gan, state, w, _, _, _ = linear_gan(batch, input_noise=lambda step: 0.5 / (1.0 + step))
-    clean = dataclasses.replace(gan, input_noise=None)
+    gan, state, w, _, _, _ = linear_gan(batch, augment=instance_noise(lambda step: 0.5 / (1.0 + step)))
+    clean = dataclasses.replace(gan, augment=None)
     for step in (0, 3):
         state = state._replace(step=jnp.int32(step))
         real, fake = (0.5 / (1 + step) * draw(KEY, f"{kind}_noise", 6, 2).mean(0) @ w
@@ -233,9 +237,9 @@ def test_input_noise_by_hand():
                                    rtol=1e-4, atol=1e-6)
 
 
-def test_no_input_noise_is_none():
-    quiet, state, *_ = linear_gan(points(4), input_noise=optax.constant_schedule(0.0))
-    silent = dataclasses.replace(quiet, input_noise=None)
+def test_no_instance_noise_is_none():
+    quiet, state, *_ = linear_gan(points(4), augment=instance_noise(optax.constant_schedule(0.0)))
+    silent = dataclasses.replace(quiet, augment=None)
     for step in (critic_step, generator_step):
         assert same(step(quiet, state, points(4), KEY), step(silent, state, points(4), KEY))
 
@@ -349,9 +353,11 @@ def test_each_critic_update_sees_its_batch_and_fresh_noise():
     def spy(critic_fn, real, fake, key):
         jax.debug.callback(lambda *args: seen.append(args), real, fake, jax.random.key_data(key),
                            ordered=True)
-        return penalties.PenaltyValue(jnp.zeros(()), jnp.zeros(1))
+        return jnp.zeros(()), jnp.zeros(1)
 
-    gan, state, _, _, a, c = linear_gan(points(4), penalty=spy, input_noise=optax.constant_schedule(0.5))
+    gan, state, _, _, a, c = linear_gan(
+        points(4), penalty=Term("penalty", Penalty("penalty", spy), part_of=ADVERSARIAL),
+        augment=instance_noise(optax.constant_schedule(0.5)))
     batches = Batch(jnp.stack([points(4).samples, points(4, seed=9).samples, points(4).samples]))
     train_step(gan, state, batches, KEY)
     jax.effects_barrier()
@@ -400,7 +406,8 @@ def test_a_batch_of_half_precision_is_trained_on_in_single_precision():
 
 def test_draw_batches_walks_through_the_stream():
     source = table()
-    batch = jax.jit(partial(draw_batches, source, n_critic=2, batch_size=4))(source.arrays, KEY, 3)
+    batch = jax.jit(partial(draw_batches, source, batches_per_step=2, batch_size=4))(
+        source.arrays, KEY, 3)
     position = 3 * 2 * 4 + np.arange(8)
     np.testing.assert_allclose(
         batch.samples, np.stack([position % 10 / 10, position // 10], -1).reshape(2, 4, 2), rtol=1e-6)
@@ -413,12 +420,13 @@ def many(variant):
 
     def steps(*args):
         traces.append(args)
-        return train_steps(VARIANTS[variant], *args, source=table(), n_critic=3, batch_size=4)
+        return run_steps(game(VARIANTS[variant]), *args, source=table(), batches_per_step=3,
+                         batch_size=4)
 
     return jax.jit(steps), traces
 
 
-def test_train_steps_in_one_go_or_one_by_one(variant):
+def test_steps_in_one_go_or_one_by_one(variant):
     steps, traces = many(variant)
     state, arrays = initial(variant), table().arrays
     at_once, last = steps(state, arrays, KEY, 5)
@@ -433,12 +441,12 @@ def test_train_steps_in_one_go_or_one_by_one(variant):
     assert steps._cache_size() == 1
 
 
-def test_train_steps_is_the_loop(variant):
+def test_run_steps_is_the_loop(variant):
     source = table()
     done, metrics = many(variant)[0](initial(variant), source.arrays, KEY, 2)
     looped = initial(variant)
     for i in range(2):
-        batches = draw_batches(source, source.arrays, KEY, i, n_critic=3, batch_size=4)
+        batches = draw_batches(source, source.arrays, KEY, i, batches_per_step=3, batch_size=4)
         looped, expected = compiled(train_step, variant)(
             looped, batches, jax.random.fold_in(keys.stream(KEY, "train"), i))
     assert_close(done, looped, 1e-3, 1e-5)

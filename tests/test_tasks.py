@@ -11,16 +11,17 @@ import optax
 import pytest
 
 from jaxgan import keys, losses, penalties, tasks
-from jaxgan.gan import draw_latents, init_state, sample
+from jaxgan.gan import draw_latents, sample
 from jaxgan.parallel import data_parallel
-from jaxgan.steps import critic_step, generator_step, train_step
-from jaxgan.tasks import Seen, Task
+from jaxgan.steps import critic_step, generator_step, init_state, train_step
+from jaxgan.tasks import Task
+from jaxgan.terms import Term
 from jaxgan.types import Batch
-from tests.tiny import assert_close, same, tiny
+from tests.tiny import assert_close, same, seen, tiny, value
 
 
-def seen(samples=None, condition=None, **heads):
-    return Seen(samples, condition, {name: jnp.asarray(head) for name, head in heads.items()})
+def number(term, real, fake):
+    return float(value(term, real, fake))
 
 
 def test_classification_by_hand():
@@ -30,12 +31,12 @@ def test_classification_by_hand():
     expected = (math.log(2) + math.log(10)) / 2
     nothing = seen(condition=labels, **{"class": jnp.full((2, 3), jnp.nan)})
     found = seen(condition=labels, **{"class": logits})
-    assert float(task.critic(found, nothing)) == pytest.approx(expected, rel=1e-6)  # reals only
-    assert float(task.generator(nothing, found)) == pytest.approx(expected, rel=1e-6)  # fakes only
-    assert (task.critic_weight, task.generator_weight) == (1.0, 0.1)
+    assert number(task.critic, found, nothing) == pytest.approx(expected, rel=1e-6)  # reals only
+    assert number(task.generator, nothing, found) == pytest.approx(expected, rel=1e-6)  # fakes only
+    assert (task.critic.weight, task.generator.weight) == (1.0, 0.1)
     inside = tasks.classification(head="kind", label=lambda condition: condition["label"])
-    assert float(inside.critic(seen(condition={"label": labels}, kind=logits), None)) == pytest.approx(
-        expected, rel=1e-6)
+    found = value(inside.critic, seen(condition={"label": labels}, kind=logits), None)
+    assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
 def test_cross_entropy_at_the_edges():
@@ -61,11 +62,11 @@ def test_what_the_critic_learns_from_by_hand():
         real = seen(condition={"label": jnp.array([0, unknown]), "weight": jnp.array([2.0, 0.0])},
                     **{"class": logits})
         term = tasks.classification(**some).critic
-        assert float(term(real, None)) == pytest.approx(math.log(2), rel=1e-6)
-        gradient = jax.jit(jax.grad(lambda x, real=real, term=term: term(
-            real._replace(heads={"class": x}), None)))(logits)
+        assert number(term, real, None) == pytest.approx(math.log(2), rel=1e-6)
+        gradient = jax.jit(jax.grad(lambda x, real=real, term=term: value(
+            term, real._replace(heads={"class": x}), None)))(logits)
         np.testing.assert_allclose(gradient, [[-0.5, 0.25, 0.25], [0, 0, 0]], atol=1e-6)
-        both = tasks.classification(**some, fake_weight=0.5).critic(real, fake)
+        both = value(tasks.classification(**some, fake_weight=0.5).critic, real, fake)
         assert float(both) == pytest.approx(math.log(2) + 0.5 * (math.log(4) - math.log(0.8)) / 2,
                                             rel=1e-6)
     boxes = jnp.array([[0.0, 0.0, 2.0, 2.0]] * 2)
@@ -75,8 +76,8 @@ def test_what_the_critic_learns_from_by_hand():
     real = seen(condition={"box": wanted, "weight": jnp.array([3.0, 1.0])}, box=boxes)
     fake = seen(condition={"box": wanted}, box=boxes)
     apart = 1.5 - 1 / 7 + 2 / 9
-    assert float(localisation.critic(real, fake)) == pytest.approx(1.5 * apart + 0.5 * apart, rel=1e-6)
-    assert float(localisation.generator(real, fake)) == pytest.approx(0.5 * apart, rel=1e-6)
+    assert number(localisation.critic, real, fake) == pytest.approx(1.5 * apart + 0.5 * apart, rel=1e-6)
+    assert number(localisation.generator, real, fake) == pytest.approx(0.5 * apart, rel=1e-6)
     with pytest.raises(ValueError, match=r"sample_weight must have shape \(2,\); got \(2, 1\)"):
         tasks.cross_entropy(logits, jnp.array([0, 1]), jnp.ones((2, 1)))
     with pytest.raises(ValueError, match="the weight of class must be a number from 0 on; got -1"):
@@ -106,24 +107,24 @@ def test_localisation_by_hand():
     predicted, wanted = jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 3.0, 3.0]])
     # Errors of 1 are where the smooth L1 passes from e^2 / 2 to e - 1/2: 1/2 either way.
     expected = 0.5 + 1 - (1 / 7 - 2 / 9)
-    assert float(task.critic(seen(condition=wanted, box=predicted), None)) == pytest.approx(expected)
+    assert number(task.critic, seen(condition=wanted, box=predicted), None) == pytest.approx(expected)
     assert float(tasks.smooth_l1(jnp.array([0.5, 3.0]), jnp.zeros(2))) == pytest.approx(2.625 / 2)
     assert float(tasks.smooth_l1(jnp.array([0.5]), jnp.zeros(1), beta=0.1)) == pytest.approx(0.45)
     with pytest.raises(ValueError, match="give them the same"):
-        task.critic(seen(condition=wanted[0], box=predicted), None)
+        value(task.critic, seen(condition=wanted[0], box=predicted), None)
 
 
 def test_reconstruction_by_hand():
     real = jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]])
     fake = jnp.array([[[1.0], [0.0]], [[0.0], [4.0]]])
-    assert float(tasks.reconstruction().generator(seen(real), seen(fake))) == pytest.approx(5 / 4)
-    squares = tasks.reconstruction(order=2).generator(seen(real), seen(fake))
+    assert number(tasks.reconstruction().generator, seen(real), seen(fake)) == pytest.approx(5 / 4)
+    squares = value(tasks.reconstruction(order=2).generator, seen(real), seen(fake))
     assert float(squares) == pytest.approx(13 / 4)
     mask = jnp.array([[[0.0], [1.0]], [[1.0], [1.0]]])
     masked = tasks.reconstruction(mask=lambda condition: condition["mask"])
-    found = masked.generator(seen(real, {"mask": mask}), seen(fake, {"mask": mask}))
+    found = value(masked.generator, seen(real, {"mask": mask}), seen(fake, {"mask": mask}))
     assert float(found) == pytest.approx(5 / 3)
-    nothing = masked.generator(seen(real, {"mask": 0 * mask}), seen(fake))
+    nothing = value(masked.generator, seen(real, {"mask": 0 * mask}), seen(fake))
     assert float(nothing) == 0.0
     assert masked.critic is None
     with pytest.raises(ValueError, match="order must be 1 or 2; got 3"):
@@ -133,16 +134,16 @@ def test_reconstruction_by_hand():
 def test_feature_matching_by_hand():
     task = tasks.feature_matching()
     real, fake = seen(features=[[1.0, 2.0], [3.0, 4.0]]), seen(features=[[2.0, 0.0], [4.0, 0.0]])
-    assert float(task.generator(real, fake)) == pytest.approx((2 - 3) ** 2 + (3 - 0) ** 2)
+    assert number(task.generator, real, fake) == pytest.approx((2 - 3) ** 2 + (3 - 0) ** 2)
 
 
 def test_mutual_information_by_hand():
     task = tasks.mutual_information()
     discrete = seen(condition=jnp.array([1]), code=jnp.log(jnp.array([[0.25, 0.75]])))
     for term in (task.critic, task.generator):
-        assert float(term(None, discrete)) == pytest.approx(-math.log(0.75), rel=1e-6)
+        assert number(term, None, discrete) == pytest.approx(-math.log(0.75), rel=1e-6)
     continuous = seen(condition=jnp.array([[1.0, -1.0]]), code=[[0.0, 1.0]])
-    assert float(task.critic(None, continuous)) == pytest.approx((1 + 4) / 2)
+    assert number(task.critic, None, continuous) == pytest.approx((1 + 4) / 2)
 
 
 class Judge(nn.Module):
@@ -254,11 +255,13 @@ class Bare(nn.Module):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"critic": Bare()}, "the task class reads the critic's head 'class', but the critic returns "
-                         "scores alone"),
-    ({"tasks": (tasks.classification(head="kind"),)}, "head 'kind', but the critic returns 'class'"),
-    ({"tasks": (tasks.classification(label=lambda c: c["label"]),)}, "the task class can't be computed"),
-    ({"tasks": (Task("vector", (), lambda real, fake: real.samples, None),)},
+    ({"critic": Bare()}, "term class can't be computed: there is no 'class'.* the critic "
+                         r"returns no heads: have it return \(scores, heads\)"),
+    ({"tasks": (tasks.classification(head="kind"),)}, "term kind can't be computed: "
+                                                      "there is no 'kind'.* returns 'class'"),
+    ({"tasks": (tasks.classification(label=lambda c: c["label"]),)},
+     "the generator's term class can't be computed"),
+    ({"tasks": (Task(Term("vector", lambda view, state: view.real.samples)),)},
      r"must give a scalar; got shape \(8, 2\): take the mean"),
     ({"tasks": (tasks.mutual_information(head="class", code=lambda c: c[:, None] * 1.0),)},
      "give them the same"),
@@ -274,7 +277,7 @@ def test_labels_out_of_range_are_refused_at_the_door():
 
 
 def test_names_and_weights_are_checked():
-    with pytest.raises(ValueError, match="got class, class"):
+    with pytest.raises(ValueError, match="critic must have different names; 'class' is there 2 times"):
         tiny(tasks=(tasks.classification(), tasks.classification()))
     for weight in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="must be a number from 0 on; got"):

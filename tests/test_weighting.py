@@ -10,10 +10,12 @@ import optax
 import pytest
 
 from jaxgan import keys, tasks, weighting
-from jaxgan.gan import base_weights, init_state, uniform_labels
+from jaxgan.gan import terms_of, uniform_labels
+from jaxgan.networks import base_weights
 from jaxgan.parallel import data_parallel
-from jaxgan.steps import critic_step, generator_step, train_step
+from jaxgan.steps import critic_step, generator_step, init_state, train_step
 from jaxgan.tasks import Task
+from jaxgan.terms import Term
 from jaxgan.types import Batch
 from jaxgan.weighting import ADVERSARIAL
 from tests.test_tasks import BATCH, GAN, KEY, LABELS, begin
@@ -121,7 +123,7 @@ def test_terms_are_mixed_by_the_weights_and_measured_one_by_one(name):
     for _ in range(2):
         state, _ = generator_step(gan, state, BATCH, jax.random.fold_in(KEY, 1))
     weights = {term: float(w) for term, w in gan.weighting.weights(
-        state.generator.weighting, base_weights(gan, "generator")).items()}
+        state.generator.weighting, base_weights(terms_of(gan, "generator"))).items()}
     after, metrics = jax.jit(functools.partial(generator_step, gan))(state, BATCH, KEY)
 
     def alone(term):
@@ -234,7 +236,8 @@ def test_uniform_labels():
     (lambda: mixed(adversarial_weight=float("nan")), "adversarial_weight must be a number"),
     (lambda: init_state(mixed(adversarial_weight=0.0, weighting=weighting.ratio()), KEY, BATCH),
      "give it a weight above 0"),
-    (lambda: mixed(tasks=(Task(ADVERSARIAL, (), None, None),)), "none of them adversarial; got"),
+    (lambda: mixed(tasks=(Task(Term(ADVERSARIAL, lambda view, state: 0.0)),)),
+     "terms of the critic must have different names; 'adversarial' is there 2 times"),
 ])
 def test_what_makes_no_sense_is_refused(make, message):
     with pytest.raises(ValueError, match=message):

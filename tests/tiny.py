@@ -1,6 +1,7 @@
 """The smallest networks that have everything, for tests that compile quickly."""
 
 import dataclasses
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgan import losses, penalties
+from jaxgan import keys, losses, penalties
 from jaxgan.gan import GAN
+from jaxgan.terms import Seen, View
 from jaxgan.types import Batch
 
 
@@ -68,6 +70,38 @@ def tiny(**changes):
 def points(*shape, seed=3):
     """A batch of points in the plane, [*shape, 2]."""
     return Batch(1.0 + jax.random.normal(jax.random.key(seed), (*shape, 2)))
+
+
+class Measured(NamedTuple):
+    """A penalty, its weight included, and the norms that it was computed from."""
+
+    value: jax.Array
+    norms: jax.Array
+
+
+def measured(term, critic_fn, real, fake, key):
+    """What a penalty is for this critic, reals and fakes."""
+    scalar, norms = term.value.measure(critic_fn, real, fake, key)
+    return Measured(term.weight * scalar, norms)
+
+
+def seen(samples=None, condition=None, scores=None, **heads):
+    """Reals or fakes as a term sees them, shown as they are."""
+    return Seen(samples, samples, condition, scores,
+                {name: jnp.asarray(head) for name, head in heads.items()})
+
+
+def view(real, fake, **changes):
+    """What a term sees of two `Seen` on one device; nothing is judged, shown or generated anew."""
+    return View(real, fake, None, {}, jnp.int32(0), None, lambda kind, samples: samples, None,
+                lambda name, count=None: keys.example_keys(keys.stream(jax.random.key(0), name),
+                                                           count or len(real.samples)),
+                lambda tree: tree, lambda tree: tree)._replace(**changes)
+
+
+def value(term, real, fake):
+    """A term that has no state, of two `Seen`."""
+    return term.value(view(real, fake), ())
 
 
 def same(a, b):
