@@ -25,7 +25,8 @@ class Game(NamedTuple):
             `state.step`. The batches have a leading axis, [batches per step, batch, ...].
         networks: state -> the trained parameters by network. They are checked to be finite, and their
             digests tell two runs apart.
-        sample: (state, key, count, condition=None) -> samples [count, ...]; None if there are none.
+        sample: (state, key, count, condition=None) -> samples [count, ...]; None if there are none. The
+            key is one, or one for each sample, [count], as `jaxgan.keys.per_example` takes them.
     """
 
     init: Callable[[Key, Batch], Any]

@@ -46,7 +46,8 @@ def warm_start(networks: Mapping[str, PyTree], *, partial: bool = False) -> Call
                                  + (f" (and {len(misfits) - 3} more)" if len(misfits) > 3 else "")
                                  + (": take those that fit with partial=True" if taken else ""))
             for misfit in misfits:
-                warnings.warn(f"{name}: {misfit}: left as it was drawn", UserWarning, stacklevel=2)
+                what = "left out" if misfit.endswith("absent here") else "left as it was drawn"
+                warnings.warn(f"{name}: {misfit}: {what}", UserWarning, stacklevel=2)
             stats = {kind: values for kind, values in fitted.items() if kind != "params"}
             state = state._replace(**{name: network._replace(params=fitted["params"], stats=stats)})
         if getattr(state, "ema", None) is not None and "generator" in networks:
@@ -77,7 +78,7 @@ def fit(variables: PyTree, others: PyTree) -> tuple[PyTree, Misfits]:
             there = "absent" if other is None else f"{other.dtype}{list(other.shape)}"
             misfits.append(f"{name} is {there} there and {leaf.dtype}{list(leaf.shape)} here")
             return leaf
-        return jnp.asarray(other)
+        return jnp.array(other)  # a copy: the loop donates its state's buffers
 
     fitted = jax.tree_util.tree_map_with_path(take, variables)
     return fitted, misfits + [f"{name} is {leaf.dtype}{list(leaf.shape)} there and absent here"

@@ -1,11 +1,16 @@
 """The examples of docs/compose.md: they run, are short, and do what the text says."""
 
 import re
+import tempfile
+import warnings
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from tests.tiny import assert_close, same
 
 TEXT = (Path(__file__).parents[1] / "docs" / "compose.md").read_text()
 EXAMPLES = dict(re.findall(r"^## (.*?)\n.*?^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
@@ -40,12 +45,78 @@ def distance(found):
     assert abs(float(found["distance"])) == pytest.approx(5 + 25 / 20, abs=0.2)
 
 
-@pytest.mark.parametrize(("title", "check"), list(zip(EXAMPLES, (
-    radius, heads, series, optimisers, distance), strict=True)))
-def test_example(title, check):
+def translation(found):
+    assert found["error"] < 0.5 * found["of_mean"]
+    first, second = found["several"]
+    assert np.abs(first - second).mean() > 0.01  # dropout
+    again = found["generate"](found["gan"], found["state"], found["latents"], found["asked"])
+    assert same(again, found["generate"](found["gan"], found["state"], found["latents"], found["asked"]))
+
+
+def grown(found):
+    first, second = found["first"], found["second"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        start = found["initial"](found["init_state_of"](found["grown"], found["large"]))
+    told = " ".join(str(warning.message) for warning in caught)
+    for name in ("block16", "image16"):
+        assert f"{name}']['kernel'] is absent there" in told
+    assert "image8']['kernel'] is" in told
+    for name in ("block4", "block8"):  # taken, bit for bit, and frozen
+        assert same(start.generator.params[name], first.generator.params[name])
+        assert same(second.generator.params[name], first.generator.params[name])
+    assert same(start.critic.params["block8"], first.critic.params["block8"])
+    assert not same(second.critic.params["block8"], first.critic.params["block8"])
+    assert not same(second.generator.params["image16"], start.generator.params["image16"])
+
+
+def number(found):
+    assert found["missed"] < 0.35 * found["by_chance"]
+
+
+def nnx_module(found):
+    before, after = found["before"].generator, found["state"].generator
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before.variables, after.variables)
+    assert moved["params"]["out"]["kernel"] > 0
+    assert moved["batch_stats"]["norm"]["mean"] > 0
+    assert found["points"].shape == (8, 2)
+
+
+def accumulated(found):
+    assert_close(found["whole"], found["halves"], rtol=1e-5, atol=1e-7)
+    start = found["critic"].init(jax.random.key(1), found["real"], train=False)["params"]
+    assert same(found["first"], start)
+
+
+def double(found):
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(
+        (found["state"].critic, found["state"].generator)) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert dtypes == {"float64"}
+    assert found["norms"].dtype == np.float64
+    assert (np.abs(found["slope"]) <= found["norms"] * (1 + 1e-6)).all()
+    assert np.isfinite(list(found["result"]["final"].values())).all()
+
+
+CHECKS = (radius, heads, series, optimisers, distance, translation, grown, number, nnx_module,
+          accumulated, double)
+
+
+@pytest.mark.filterwarnings("ignore:.*left as it was drawn:UserWarning",
+                            "ignore:.*absent here. left out:UserWarning")
+@pytest.mark.parametrize(("title", "check"), list(zip(EXAMPLES, CHECKS, strict=True)))
+def test_example(title, check, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = EXAMPLES[title]
-    assert len(code.splitlines()) < 40
-    found = {}
+    assert len([line for line in code.splitlines() if line.strip()]) <= 60
+    found = {"init_state_of": initial_state_of}
     with jax.numpy_rank_promotion("allow"):  # as it is outside of the tests
         exec(compile(code, f"docs/compose.md: {title}", "exec"), found)
         check(found)
+
+
+def initial_state_of(gan, samples):
+    """The state that training on these samples starts from, before `initial`."""
+    from jaxgan import Batch, game
+    from jaxgan.training import initial_state
+
+    return initial_state(game(gan), 0, Batch(jnp.asarray(samples[:32])))

@@ -199,3 +199,13 @@ def test_a_frozen_critic_still_teaches():
     after, _ = train_step(gan, state, points(2, 4), KEY)
     assert same(after.critic.params, state.critic.params)
     assert not same(after.generator.params, state.generator.params)
+
+
+def test_a_warm_started_run_leaves_the_other_ones_arrays_alone(tmp_path):
+    """The loop gives its state's memory away, which was that of the weights that were taken."""
+    samples = points(32).samples
+    first, _ = train(tiny(), samples, tmp_path / "a", steps=1, batch_size=8, devices=1)
+    before = jax.tree.map(lambda x: x.copy(), first.generator.variables)
+    train(tiny(), samples, tmp_path / "b", steps=2, batch_size=8, devices=1,
+          initial=warm_start({"generator": first.generator.variables}))
+    assert same(first.generator.variables, before)

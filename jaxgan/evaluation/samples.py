@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 from jaxgan.data import Dataset, Source, quantize
 from jaxgan.digests import json_digest
 from jaxgan.features import FeatureNetwork, Features
-from jaxgan.gan import GAN, GANState, draw_latents, samples_and_heads
+from jaxgan.gan import GAN, draw_latents, samples_and_heads
+from jaxgan.loops import Game
 from jaxgan.parallel import map_batches
 from jaxgan.types import Array, Batch, Device, Key, PyTree
 
@@ -102,34 +103,45 @@ def of_classes(num_classes: int) -> Samples:
                    lambda rows: {"label": rows % num_classes})
 
 
-def sampler(gan: GAN, key: Key, present: Present, *, averaged: bool = True,
+def sampler(game: GAN | Game, key: Key, present: Present, *, averaged: bool = True,
             requests: Samples | None = None,
-            devices: list[Device] | None = None) -> Callable[[GANState], Samples]:
+            devices: list[Device] | None = None) -> Callable[[Any], Samples]:
     """Returns what gives a state's samples; sample i depends on the state, the key and i alone.
 
     Args:
-        gan: the specification.
-        key: one typed key; the samples are those of `jaxgan.gan.sample` for it.
+        game: a GAN's specification, or a game that has `sample`.
+        key: one typed key; the samples are those of `jaxgan.gan.sample`, or `Game.sample`, for it.
         present: how the generator's samples are to be measured, see `presented`.
-        averaged: whether to use the averaged generator, if there is one.
+        averaged: whether to use a GAN's averaged generator, if there is one.
         requests: None, or samples whose conditions the generator is given: sample i is drawn for the
             condition, and is to meet the targets, of the i-th of them.
         devices: which devices generate; all local ones by default.
-    """
 
-    def generate(variables: PyTree, asked: tuple[Array, PyTree]) -> Array:
+    Raises:
+        ValueError: a game without samples.
+    """
+    if isinstance(game, Game) and game.sample is None:
+        raise ValueError("this game has no `sample`: give it one")
+
+    def generate(shared: PyTree, asked: tuple[Array, PyTree]) -> Array:
         rows, condition = asked
-        latents = draw_latents(gan, jax.vmap(partial(jax.random.fold_in, key))(rows), len(rows))
-        samples, _ = samples_and_heads(gan.generator.apply(variables, latents, condition, train=False))
-        return present(gan.lower(samples) if gan.lower else samples)
+        example_keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
+        if isinstance(game, Game):
+            return present(game.sample(shared, example_keys, len(rows), condition))
+        latents = draw_latents(game, example_keys, len(rows))
+        samples, _ = samples_and_heads(game.generator.apply(shared, latents, condition, train=False))
+        return present(game.lower(samples) if game.lower else samples)
 
     mapped, requests = map_batches(generate, devices=devices), requests or Samples("", None, np.asarray)
 
-    def of_state(state: GANState) -> Samples:
-        variables = state.ema if averaged and state.ema is not None else state.generator.variables
+    def of_state(state: Any) -> Samples:
+        if isinstance(game, Game):
+            shared = state
+        else:
+            shared = state.ema if averaged and state.ema is not None else state.generator.variables
         asked = requests.condition or (lambda rows: None)
         return Samples(f"step {int(state.step)}", requests.count,
-                       lambda rows: mapped(variables, (rows, asked(rows))), "", requests.condition,
+                       lambda rows: mapped(shared, (rows, asked(rows))), "", requests.condition,
                        requests.targets)
 
     return of_state
