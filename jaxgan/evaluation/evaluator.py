@@ -35,7 +35,8 @@ class Evaluator:
         """Returns the numbers of samples by name: "classifier/fd", say, or "swd".
 
         Raises:
-            ValueError: there are too few samples, or they lack what a metric compares them with.
+            ValueError: there are too few samples, they lack what a metric compares them with, or a
+                metric gives a number that its record doesn't list.
         """
         fake = _observe(self.extractor, self.metrics, fakes, self.protocol.num_fake, progress)
         for metric in self.metrics:

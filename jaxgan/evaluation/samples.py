@@ -120,17 +120,19 @@ def sampler(game: GAN | Game, key: Key, present: Present, *, averaged: bool = Tr
     Raises:
         ValueError: a game without samples.
     """
-    if isinstance(game, Game) and game.sample is None:
+    draw = game.sample if isinstance(game, Game) else None
+    if isinstance(game, Game) and draw is None:
         raise ValueError("this game has no `sample`: give it one")
 
     def generate(shared: PyTree, asked: tuple[Array, PyTree]) -> Array:
         rows, condition = asked
         example_keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
-        if isinstance(game, Game):
-            return present(game.sample(shared, example_keys, len(rows), condition))
-        latents = draw_latents(game, example_keys, len(rows))
-        samples, _ = samples_and_heads(game.generator.apply(shared, latents, condition, train=False))
-        return present(game.lower(samples) if game.lower else samples)
+        if draw is not None:
+            return present(draw(shared, example_keys, len(rows), condition))
+        gan = cast("GAN", game)
+        latents = draw_latents(gan, example_keys, len(rows))
+        samples, _ = samples_and_heads(gan.generator.apply(shared, latents, condition, train=False))
+        return present(gan.lower(samples) if gan.lower else samples)
 
     mapped, requests = map_batches(generate, devices=devices), requests or Samples("", None, np.asarray)
 
