@@ -14,6 +14,7 @@ where a network minimises several terms, `critic/NAME`, `critic/NAME_weight` and
 of each task and of `adversarial`: a term of the loss, and the weight that it has in it.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -77,7 +78,7 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
     if augment is not None:
         shown, shown_condition = _zeros(lambda: (augment.quiet(reals), augment.condition(condition)))
     critic_variables = gan.critic.init(keys.stream(key, "critic"), shown, shown_condition, train=False)
-    jax.eval_shape(lambda v: scores_and_heads(
+    _evaluated("critic", lambda v: scores_and_heads(
         gan.critic.apply(v, shown, shown_condition, train=False), shown), critic_variables)
     check_penalised(gan, critic_variables)
 
@@ -201,19 +202,24 @@ def _init_generator(gan: GAN, key: Key, batch: Batch, reals: PyTree) -> PyTree:
     """The generator's variables; its samples have to be like the reals."""
     latents = _zeros(lambda: draw_latents(gan, key, batch_size(batch.samples)))
     variables = gan.generator.init(key, latents, batch.condition, train=False)
-    try:
-        fakes, _ = jax.eval_shape(lambda v: samples_and_heads(
-            gan.generator.apply(v, latents, batch.condition, train=False)), variables)
-    except InvalidRngError as error:
-        raise ValueError("a module of the generator draws random numbers in evaluation, where there are "
-                         f"none ({str(error).split(' (')[0]}): have it draw where train is True"
-                         ) from error
+    fakes, _ = _evaluated("generator", lambda v: samples_and_heads(
+        gan.generator.apply(v, latents, batch.condition, train=False)), variables)
     made, there = (jax.tree.map(lambda x: x.shape[1:], tree) for tree in (fakes, reals))
     if made != there:
         raise ValueError(f"the generator makes samples of shape {made}, the data has {there}: give the "
                          "generator that shape" + (", or the GAN `lift` and `lower`" if gan.lift is None
                                                    and not hasattr(fakes, "shape") else ""))
     return variables
+
+
+def _evaluated(role: str, apply: Callable[[PyTree], PyTree], variables: PyTree) -> PyTree:
+    """The shapes of what a network gives in evaluation, where no random numbers are given."""
+    try:
+        return jax.eval_shape(apply, variables)
+    except InvalidRngError as error:
+        raise ValueError(f"a module of the {role} draws random numbers in evaluation, where there are "
+                         f"none ({str(error).split(' (')[0]}): have it draw where train is True"
+                         ) from error
 
 
 def _started(gan: GAN, role: str, variables: PyTree, see: See) -> NetworkState:
