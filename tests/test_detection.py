@@ -387,9 +387,9 @@ def test_a_run_compares_what_is_seen_with_what_was_requested(run):
     reals = detection.make_reference(detection.Config()).reals("test")
     targets = reals.targets(np.arange(2000))
     expected = {"iou": areas(targets["box"]).mean(), "accuracy": (targets["label"] == 3).mean()}
-    for name, value in expected.items():
+    for name, mean in expected.items():
         numbers = found["metrics"][f"agreement/{name}"]
-        assert numbers["value"] == numbers["floor"] == pytest.approx(value, rel=1e-5)
+        assert numbers["value"] == numbers["floor"] == pytest.approx(mean, rel=1e-5)
     assert {"agreement/ap", "detection/iou", "detection/ap", "detection/accuracy", "critic/box",
             "generator/box", "critic/class", "generator/class"} <= rows(run)[-1].keys()
     settings = json.loads((run / "config.json").read_text())["settings"]
