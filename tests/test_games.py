@@ -256,8 +256,8 @@ def crash(kind, number):
 
 
 @pytest.mark.parametrize(("kind", "number", "checkpoint_every"), [
-    ("evaluation", 6, 5), ("checkpoint", 6, 2), ("log", 8, 2), ("evaluation", 8, 5), ("checkpoint", 8, 2),
-    ("checkpoint", 8, 5)])
+    ("evaluation", 6, 5), ("checkpoint", 6, 2), ("log", 8, 2), ("evaluation", 8, 5),
+    ("checkpoint", 8, 2), ("checkpoint", 8, 5)])
 def test_early_stopping_of_a_run_that_crashed(kind, number, checkpoint_every, stopped, tmp_path):
     """It counts in what was logged: it stops where it would have."""
     options, stop = STOPPING | {"checkpoint_every": checkpoint_every}, early_stopping("score", 2)

@@ -358,7 +358,7 @@ def test_specifications_that_cannot_be(make_gan, message):
      "the critic's term headless can't be computed: there is no 'neck'.*'box', 'class'"),
     ((Term("whole", lambda view, state: Value(None, {}), 0.0), mean_of(part_of="whole")),
      "part of"),
-])
+], ids=["vector", "silent", "lazy vector", "head", "lazy head", "part of an observer"])
 def test_what_cannot_be_computed_is_refused_at_the_door(terms, message):
     with pytest.raises(ValueError, match=message):
         begin(on("critic", *terms))
@@ -377,7 +377,7 @@ def test_what_cannot_be_computed_is_refused_at_the_door(terms, message):
      "the weight of mean in the critic follows a schedule, which only"),
     (on("critic", tracked()._replace(init=lambda: jnp.int32(1))),
      "the state of the term tracked, which the backward pass feeds, must be of floating-point"),
-], ids=str)
+], ids=["structure", "lazy structure", "shape", "lazy", "fed", "schedule", "integers"])
 def test_updates_that_cannot_be(gan, message):
     with pytest.raises(ValueError, match=message):
         critic_step(gan, begin(gan), example(), KEY)
@@ -548,7 +548,7 @@ def test_samples_and_latents_may_be_trees():
     assert_close(generate(TREE, state, latents), drawn)
     with pytest.raises(ValueError, match="latents must be as the prior draws them, of shapes"):
         generate(TREE, state, latents["z"])
-    critic = state.critic.params
+    critic = jax.tree.map(np.asarray, state.critic.params)
     expected = sum(np.asarray(drawn[name]) @ critic[name]["kernel"] + critic[name]["bias"]
                    for name in ("plane", "line"))[:, 0]
     np.testing.assert_allclose(judge(TREE, state, drawn).scores, expected, rtol=1e-5, atol=1e-6)
@@ -640,8 +640,8 @@ def test_images_and_conditions_are_packed():
 
 
 def test_a_chain_is_one_after_the_other():
-    """Noise before the packs and behind them, each from keys of its own."""
-    chained = chain([instance_noise(0.5), packed(2), instance_noise(0.0)])
+    """Each draws from keys of its own."""
+    chained = chain([instance_noise(0.5), packed(2)])
     x = jnp.zeros((4, 2))
     drawn = chained.draw(keys.example_keys(KEY, 4), jnp.int32(0), ())
     shown = chained.show(drawn, x)
@@ -650,6 +650,12 @@ def test_a_chain_is_one_after_the_other():
     np.testing.assert_allclose(shown, packed(2).quiet(penalties.add_noise(x, first, 0.5)), rtol=1e-6)
     assert chained.quiet(x).shape == (2, 4)
     assert chain([following(), packed(2)]).term.name == "sureness"
+
+
+def test_noise_may_be_of_whole_packs():
+    chained = chain([packed(2), instance_noise(0.5)])
+    drawn = chained.draw(keys.example_keys(KEY, 40), jnp.int32(0), ())
+    assert chained.show(drawn, jnp.zeros((40, 2))).std() == pytest.approx(0.5, rel=0.3)
 
 
 def test_a_task_may_be_of_one_network_alone():
