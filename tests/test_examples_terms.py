@@ -31,7 +31,7 @@ def kept_programs(tmp_path_factory):
     """What is compiled once is not compiled again for another run of the same GAN."""
     settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
                 "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: jax.config.read(name) for name in settings}
+    before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
     yield
@@ -86,8 +86,8 @@ def test_a_critic_becomes_consistent():
     before, after = (run(CONSISTENT)["found"][name] for name in ("without", "with"))
     for name in ("D(x)", "D(G(z))"):
         assert after[name] < 0.5 * before[name]
-    # The images differ as much as before, or more, and the critic minds less.
-    assert after["D(G(z + dz))"] / after["G(z + dz)"] < 0.8 * before["D(G(z + dz))"] / before["G(z + dz)"]
+    assert after["D(G(z + dz))"] < 0.8 * before["D(G(z + dz))"]
+    assert after["G(z + dz)"] > 1.1 * before["G(z + dz)"]
 
 
 def test_what_flows_back_is_the_same_however_steep_the_critic():
@@ -162,7 +162,8 @@ def test_interrupted_on_two_devices_sampled_and_evaluated(title, tmp_path):
     found = run(title)
     gan = dataclasses.replace(found["gan"], generator_optimizer=optax.sgd(0.02, momentum=0.5),
                               critic_optimizer=optax.sgd(0.02, momentum=0.5))
-    go = partial(train, gan, load("digits").images, batch_size=32, steps=10, log_every=4, checkpoint_every=6)
+    go = partial(train, gan, load("digits").images, batch_size=32, steps=10, log_every=4,
+                 checkpoint_every=6)
     state, result = go(tmp_path / "whole", devices=1)
     with pytest.raises(Stop):
         go(tmp_path / "cut", devices=1, callbacks=[stop])
