@@ -86,8 +86,8 @@ def test_a_critic_becomes_consistent():
     before, after = (run(CONSISTENT)["found"][name] for name in ("without", "with"))
     for name in ("D(x)", "D(G(z))"):
         assert after[name] < 0.5 * before[name]
-    assert after["D(G(z + dz))"] < 0.8 * before["D(G(z + dz))"]
-    assert after["G(z + dz)"] > 1.1 * before["G(z + dz)"]
+    assert after["D(G(z'))"] < 0.8 * before["D(G(z'))"]
+    assert after["G(z')"] > 1.1 * before["G(z')"]
 
 
 def test_what_flows_back_is_the_same_however_steep_the_critic():
@@ -96,7 +96,7 @@ def test_what_flows_back_is_the_same_however_steep_the_critic():
     assert found["apart"]["as it is"] > 0.1
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(64, 1), (64, 2), (256, 1)])
+@pytest.mark.parametrize(("batch_size", "devices"), [(64, 2), (256, 1)])
 def test_the_mean_of_what_flows_back(batch_size, devices, tmp_path):
     """d E[(sigmoid(D(x) - D(G(z))) D'(G(z)))^2], d being 1, of networks that stay as they are."""
     found = run(FLOW)
@@ -160,8 +160,8 @@ def stop(moment):
 @pytest.mark.parametrize("title", [ADA, DEPTHS])
 def test_interrupted_on_two_devices_sampled_and_evaluated(title, tmp_path):
     found = run(title)
-    gan = dataclasses.replace(found["gan"], generator_optimizer=optax.sgd(0.02, momentum=0.5),
-                              critic_optimizer=optax.sgd(0.02, momentum=0.5))
+    gan = dataclasses.replace(found["gan"], generator_optimizer=optax.sgd(0.002, momentum=0.5),
+                              critic_optimizer=optax.sgd(0.002, momentum=0.5))
     go = partial(train, gan, load("digits").images, batch_size=32, steps=10, log_every=4,
                  checkpoint_every=6)
     state, result = go(tmp_path / "whole", devices=1)
@@ -179,6 +179,6 @@ def test_interrupted_on_two_devices_sampled_and_evaluated(title, tmp_path):
     draw = evaluation.sampler(gan, jax.random.key(1), evaluation.presented((8, 8, 1), (-1.0, 1.0)),
                               devices=jax.local_devices()[:1])
     trained, untrained = (evaluator(draw(each)) for each in (found["state"], state))
-    assert trained.keys() == {"swd", "raw/mmd"}
+    assert {"swd", "raw/mmd"} <= trained.keys()
     assert trained["swd"] < untrained["swd"]
     assert sample(gan, state, jax.random.key(2), 3).shape == (3, 8, 8, 1)
