@@ -111,6 +111,7 @@ class View(NamedTuple):
         latents: what the fakes were made from.
         generator_heads: what the generator returned besides them, by name, each [batch, ...].
         step: the iteration, int32.
+        batch_size: samples of one kind, over all devices.
         judge: (shown, condition, kind="judge") -> `Judgement`, in training mode. Modules that draw
             random numbers draw the same for the same kind; "real" and "fake" are those of the scores.
         show: (kind, samples) -> what the critic is shown of them. "real" and "fake" repeat the draws of
@@ -128,6 +129,7 @@ class View(NamedTuple):
     latents: PyTree
     generator_heads: dict[str, Array]
     step: Array
+    batch_size: int
     judge: Callable[..., Judgement]
     show: Callable[[str, PyTree], PyTree]
     generate: Callable[..., Any]

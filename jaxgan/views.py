@@ -108,8 +108,10 @@ class _Tools(NamedTuple):
 
     def view(self, real: Seen, fake: Seen, fakes: Fakes, critic: NetworkState, generator: NetworkState,
              show: Callable[[str, PyTree], PyTree]) -> View:
-        return View(real, fake, fakes.latents, fakes.heads, self.state.step, self.judging(critic), show,
-                    self.generating(generator), self.keys, self.mean, self.gather)
+        devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+        return View(real, fake, fakes.latents, fakes.heads, self.state.step, devices * self.count,
+                    self.judging(critic), show, self.generating(generator), self.keys, self.mean,
+                    self.gather)
 
 
 def make_fakes(gan: GAN, state: GANState, generator: NetworkState, batch: Batch, key: Key,
