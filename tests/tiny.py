@@ -93,8 +93,8 @@ def seen(samples=None, condition=None, scores=None, **heads):
 
 def view(real, fake, **changes):
     """What a term sees of two `Seen` on one device; nothing is judged, shown or generated anew."""
-    return View(real, fake, latents=None, generator_heads={}, step=jnp.int32(0), batch_size=0, judge=None,
-                show=lambda kind, samples: samples, generate=None,
+    return View(real, fake, latents=None, generator_heads={}, step=jnp.int32(0), batch_size=0,
+                judge=None, show=lambda kind, samples: samples, generate=None,
                 keys=lambda name, count=None: keys.example_keys(
                     keys.stream(jax.random.key(0), name), count or len(real.samples)),
                 mean=lambda tree: tree, gather=lambda tree: tree)._replace(**changes)
