@@ -94,7 +94,7 @@ def double(found):
         (found["state"].critic, found["state"].generator)) if jnp.issubdtype(leaf.dtype, jnp.floating)}
     assert dtypes == {"float64"}
     assert found["norms"].dtype == np.float64
-    assert (np.abs(found["slope"]) <= found["norms"] * (1 + 1e-6)).all()
+    assert (np.abs(found["slope"]) <= np.asarray(found["norms"]) * (1 + 1e-6)).all()
     assert np.isfinite(list(found["result"]["final"].values())).all()
 
 

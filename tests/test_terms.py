@@ -179,7 +179,8 @@ CASES = {
         lazy(tracked(0.1)._replace(absorb=None), 2), ema_decay=0.5),
     "relativistic average": on("critic", lazy(mean_of(), 3), loss=losses.relativistic_average()),
     "batch norm": make(generator=Maker(norm=True), critic=Judge(norm=True),
-                       loss=losses.non_saturating(), tasks=(tasks.feature_matching(),)),
+                       loss=losses.non_saturating(), tasks=(tasks.feature_matching(),),
+                       generator_optimizer=optax.sgd(1.0)),
     "dropout": on("critic", Term("again", lambda view, state: jnp.square(view.judge(
         view.fake.shown, view.fake.condition).scores).mean(), 0.1), critic=Judge(drop="by example"),
         generator=Maker(noise=0.3), penalty=penalties.gradient_penalty(0.5)),
