@@ -120,19 +120,12 @@ def sampler(game: GAN | Game, key: Key, present: Present, *, averaged: bool = Tr
     Raises:
         ValueError: a game without samples.
     """
-    draw = game.sample if isinstance(game, Game) else None
-    if isinstance(game, Game) and draw is None:
-        raise ValueError("this game has no `sample`: give it one")
+    draw = _drawing(game)
 
     def generate(shared: PyTree, asked: tuple[Array, PyTree]) -> Array:
         rows, condition = asked
         example_keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
-        if draw is not None:
-            return present(draw(shared, example_keys, len(rows), condition))
-        gan = cast("GAN", game)
-        latents = draw_latents(gan, example_keys, len(rows))
-        samples, _ = samples_and_heads(gan.generator.apply(shared, latents, condition, train=False))
-        return present(gan.lower(samples) if gan.lower else samples)
+        return present(draw(shared, example_keys, len(rows), condition))
 
     mapped, requests = map_batches(generate, devices=devices), requests or Samples("", None, np.asarray)
 
@@ -147,6 +140,21 @@ def sampler(game: GAN | Game, key: Key, present: Present, *, averaged: bool = Tr
                        requests.targets)
 
     return of_state
+
+
+def _drawing(game: GAN | Game) -> Callable[[PyTree, Key, int, PyTree], PyTree]:
+    """Returns (a GAN's variables or a game's state, keys, count, condition) -> samples."""
+    if isinstance(game, Game):
+        if game.sample is None:
+            raise ValueError("this game has no `sample`: give it one")
+        return game.sample
+
+    def draw(variables: PyTree, example_keys: Key, count: int, condition: PyTree) -> PyTree:
+        latents = draw_latents(game, example_keys, count)
+        samples, _ = samples_and_heads(game.generator.apply(variables, latents, condition, train=False))
+        return game.lower(samples) if game.lower else samples
+
+    return draw
 
 
 class Observed(NamedTuple):
