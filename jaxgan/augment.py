@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxgan.penalties import add_noise
 from jaxgan.terms import Term
-from jaxgan.types import Array, Key, PyTree
+from jaxgan.types import Array, Key, PyTree, batch_size
 
 
 def _same(x: PyTree) -> PyTree:
@@ -57,7 +57,12 @@ def instance_noise(scale: float | optax.Schedule) -> Augmentation:
     def draw(keys: Key, step: Array, state: PyTree) -> tuple[Key, ArrayLike]:
         return keys, scale(step) if callable(scale) else scale
 
-    return Augmentation(draw, lambda draws, samples: add_noise(samples, *draws))
+    def show(draws: tuple[Key, ArrayLike], samples: PyTree) -> PyTree:
+        keys, scale = draws
+        size = len(keys) // batch_size(samples)  # of packs, which take the key of their first sample
+        return add_noise(samples, keys if size == 1 else keys[::size], scale)
+
+    return Augmentation(draw, show)
 
 
 def packed(size: int) -> Augmentation:

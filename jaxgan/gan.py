@@ -200,8 +200,8 @@ def generate(
     if here != there:
         if isinstance(there, tuple) and len(there) == 1 and hasattr(latents, "shape"):
             raise ValueError(f"latents must have shape [batch, {there[0]}]; got {latents.shape}")
-        raise ValueError(f"latents must be as the prior draws them, of shapes [batch, *{there}]; got "
-                         f"{jax.tree.map(jnp.shape, latents)}")
+        raise ValueError(f"latents must be like those of the prior, each of a shape {there}; got "
+                         f"{here}")
     variables = state.generator.variables if state.ema is None or not use_ema else state.ema
     samples, _ = samples_and_heads(gan.generator.apply(variables, latents, condition, train=False))
     return gan.lower(samples) if gan.lower else samples

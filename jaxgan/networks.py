@@ -1,6 +1,6 @@
 """One trained network: its numbers, and `update`, by which any game trains it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -71,6 +71,7 @@ def network_state(
         ValueError: terms that can't be a network's.
     """
     check_terms(name, tuple(terms))
+    _scheme(name, terms, weighting)
     params = variables.get("params", {})
     stats = {kind: values for kind, values in variables.items() if kind != "params"}
     base, states = base_weights(terms), {}
@@ -78,7 +79,7 @@ def network_state(
         state = jax.tree.map(lambda x: jnp.array(x), term.init())  # each a buffer of its own
         if term.every > 1:
             if see is None:
-                raise ValueError(f"the term {term.name} is due in every {term.every}th update: give "
+                raise ValueError(f"the term {term.name} is due once in {term.every} updates: give "
                                  "network_state the function `see`, too")
             last = jax.eval_shape(lambda params, term=term, state=state: _value(
                 term, see(params)[0], state), params)
@@ -145,6 +146,7 @@ def update(
                                    else term.weight for term in terms}
         losses: dict[str, Any] = {term.name: values[term.name].loss for term in terms
                                   if term.part_of is None and values[term.name].loss is not None}
+        _check_parts(terms, values)
         for term in terms:
             if term.part_of is not None and values[term.name].loss is not None:
                 losses[term.part_of] += weights[term.name] * values[term.name].loss
@@ -187,15 +189,25 @@ def check_values(network: NetworkState, terms: Sequence[Term], see: See, *, name
     """Raises ValueError for a term that can't be computed; arguments as for `update`."""
     def compute(params: PyTree) -> None:
         view, _ = see(params)
+        values = {}
         for term in terms:
             try:
-                _value(term, view, term_state(network, term))
+                values[term.name] = _value(term, view, term_state(network, term))
             except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
                 what = f"there is no {error}" if isinstance(error, KeyError) else error
                 raise ValueError(f"the {name}'s term {term.name} can't be computed: {what}"
                                  f"{_there(view)}") from error
+        _check_parts(terms, values)
 
     jax.eval_shape(compute, network.params)
+
+
+def _check_parts(terms: Sequence[Term], values: Mapping[str, Value]) -> None:
+    """Raises ValueError for a part of a term that has no loss to be a part of."""
+    for term in terms:
+        if term.part_of is not None and values[term.part_of].loss is None:
+            raise ValueError(f"the term {term.name} is part of {term.part_of}, which gives no loss: "
+                             "leave part_of out")
 
 
 def _there(view: Any) -> str:

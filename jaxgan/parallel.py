@@ -36,7 +36,7 @@ def data_parallel(
             together if each of these calls the step with the same state, and, unless `batch_axis` is
             None, with its own part of the batch.
         batch_axis: the batch's axis of samples: 0 for `critic_step` and `generator_step`, 1 for
-            `train_step`, None for `train_steps`, which draws each device's part on the device.
+            `train_step`, None for `run_steps`, which draws each device's part on the device.
         axis_name: what to call the devices' axis.
         donate: whether the new state takes the memory of the old one, which can't be used again then.
 

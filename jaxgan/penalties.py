@@ -136,7 +136,7 @@ def r1(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
     Mescheder et al. 2018 (arXiv 1801.04406), equation 9, where the weight is called gamma. Arguments as
     for `gradient_penalty`.
     """
-    return _squared(name, _half(weight), lambda real, fake, key: real)
+    return _squared(name, weight, lambda real, fake, key: real, halved=True)
 
 
 def r2(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
@@ -144,7 +144,7 @@ def r2(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
 
     Mescheder et al. 2018 (arXiv 1801.04406), equation 10. Arguments as for `gradient_penalty`.
     """
-    return _squared(name, _half(weight), lambda real, fake, key: fake)
+    return _squared(name, weight, lambda real, fake, key: fake, halved=True)
 
 
 def dragan(weight: Weight = 10.0, noise: float = 0.5, target: float = 1.0, *,
@@ -238,18 +238,18 @@ def _term(name: str, weight: Weight, measure: Measure) -> Term:
                 report=partial(report_norms, name=norms))
 
 
-def _squared(name: str, weight: Weight, points: Callable[[PyTree, PyTree, Key], PyTree]) -> Term:
-    """The penalty `weight * E[||grad D(x)||^2]` at x = points(real, fake, key)."""
+def _squared(name: str, weight: Weight, points: Callable[[PyTree, PyTree, Key], PyTree], *,
+             halved: bool = False) -> Term:
+    """The penalty `weight * E[||grad D(x)||^2]`, or half of it, at x = points(real, fake, key)."""
 
     def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
         squares = _squared_norms(critic_fn, points(real, fake, key))
         return squares.mean(), _safe_sqrt(squares)
 
-    return _term(name, weight, measure)
-
-
-def _half(weight: Weight) -> Weight:
-    return (lambda step: weight(step) / 2) if callable(weight) else weight / 2
+    term = _term(name, weight, measure)
+    if not halved:
+        return term
+    return term._replace(weight=(lambda step: weight(step) / 2) if callable(weight) else weight / 2)
 
 
 def _squared_norms(critic_fn: CriticFn, samples: PyTree) -> Array:

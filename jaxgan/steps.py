@@ -225,9 +225,8 @@ def _evaluated(role: str, apply: Callable[[PyTree], PyTree], variables: PyTree) 
 def _started(gan: GAN, role: str, variables: PyTree, see: See) -> NetworkState:
     """A network's first state, when its terms have been checked."""
     terms, optimizer = terms_of(gan, role), getattr(gan, f"{role}_optimizer")
-    network = network_state(variables, optimizer, terms, see, name=role, weighting=gan.weighting)
-    check_values(network, terms, see, name=role)
-    return network
+    check_values(network_state(variables, optax.identity()), terms, see, name=role)
+    return network_state(variables, optimizer, terms, see, name=role, weighting=gan.weighting)
 
 
 def _zeros(make) -> PyTree:

@@ -183,6 +183,9 @@ def check_terms(name: str, terms: tuple[Term, ...]) -> None:
     if twice := sorted({term for term in names if names.count(term) > 1}):
         raise ValueError(f"the terms of the {name} must have different names; {twice[0]!r} is there "
                          f"{names.count(twice[0])} times")
+    if taken := sorted({*names} & {"loss", "gradient_norm"}):
+        raise ValueError(f"a term of the {name} can't be called {taken[0]!r}, which is a metric's name: "
+                         "rename it")
     heads = {term.name for term in terms if term.part_of is None}
     for term in terms:
         _check_every(term.name, term.every)

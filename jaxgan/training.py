@@ -265,8 +265,9 @@ def train(
     try:
         resuming = _is_resuming(checkpoints, run, resume)
         with _signals() as received:
-            begin = partial(_begin, game, plan.seed, example_batch(source, plan.batch_size), initial)
-            template = jax.eval_shape(begin)
+            example = example_batch(source, plan.batch_size)
+            template = jax.eval_shape(partial(initial_state, game, plan.seed, example))
+            begin = partial(_begin, game, plan.seed, example, initial)
             run.lock()
             state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming
                               else (begin(), 0))
@@ -337,11 +338,12 @@ def _begin(game: Game, seed: int, example: Batch, initial: Callable[[State], Sta
     if initial is None:
         return state
     changed = initial(state)
-    there, here = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (state, changed))
+    there, here = (jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+                   for tree in (state, changed))
     if there != here:
         raise ValueError("initial must return a state of the same structure, shapes and dtypes as it is "
                          "given")
-    return changed
+    return jax.tree.map(jnp.array, changed)  # copies: the loop gives its state's memory away
 
 
 def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -> bool:
@@ -445,9 +447,9 @@ class _Reporter:
         if is_scored or (not evaluating and (self.plan.is_due(self.plan.log_every, step)
                                              or self.plan.is_due(self.plan.sample_every, step))):
             self.run.log(step, metrics | evaluation, leaf_digests(self.game.networks(state)))
-            self._tell("log", step, state, metrics | evaluation)
+            self.tell("log", step, state, metrics | evaluation)
         if is_scored:
-            self._tell("evaluation", step, state, metrics | evaluation)
+            self.tell("evaluation", step, state, metrics | evaluation)
         is_rated = is_scored and self.plan.best_metric is not None
         if saved and is_rated:
             if jax.process_index() == 0:
@@ -457,7 +459,7 @@ class _Reporter:
                                        or self.plan.is_due(self.plan.checkpoint_every, step))):
             self.checkpoints.save(step, state, metrics | evaluation, retries=self.retries, unscored=(
                 not is_scored if self.plan.eval_every else stop is not None or self.has_enough))
-            self._tell("checkpoint", step, state, metrics | evaluation)
+            self.tell("checkpoint", step, state, metrics | evaluation)
         if stop is not None:
             self.checkpoints.wait()
             raise Interrupted(step, stop or None)
@@ -473,7 +475,8 @@ class _Reporter:
         """Evaluates the step that a run resumes at."""
         self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
 
-    def _tell(self, kind: str, step: int, state: State, metrics: dict[str, float]) -> None:
+    def tell(self, kind: str, step: int, state: State, metrics: dict[str, float]) -> None:
+        """Calls the callbacks, which may stop the run."""
         if not self.callbacks:
             return
         moment = Moment(kind, step, state, metrics, self.run.metrics())
@@ -500,6 +503,9 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
                    plan.steps, put=put, part=part)
     if report.is_behind(step):
         report.catch_up(step, state)
+    elif step > 0 and plan.is_evaluating(step):  # whatever that evaluation made of the run is to hold
+        metrics, evaluation = _last_row(report, source, state)
+        report.tell("evaluation", step, state, metrics | evaluation)
     metrics, evaluation = ({}, {})
     if step == plan.steps or report.has_enough:
         metrics, evaluation = _last_row(report, source, state)

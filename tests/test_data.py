@@ -201,7 +201,7 @@ def tiny_mnist(tmp_path, monkeypatch):
         folder = manual if name == "mnist" else manual / name
         for filename, array in [("train-images-idx3-ubyte.gz", images),
                                 ("train-labels-idx1-ubyte.gz", labels)]:
-            data = gzip.compress(idx(array))
+            data = gzip.compress(idx(array), mtime=0)
             (folder / filename).write_bytes(data)
             raw = hashlib.sha256(idx(array)).hexdigest() if name == "mnist" else None
             monkeypatch.setitem(originals.FILES[name], filename, originals.OriginalFile(
@@ -267,9 +267,9 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path):
     (idx(np.zeros((2, 3, 4), np.uint8)) + b"\0", "holds 41"),
     (idx(np.zeros((2, 3, 4), np.uint8))[:9], "truncated or damaged"),
     (b"\0\0\x08\3" + b"\xff" * 12 + bytes(40), "truncated or damaged"),
-    (gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(40)), "truncated or damaged"),
-    (gzip.compress(idx(random_images(2, 3, 4)))[:-9], "truncated or damaged"),
-    (gzip.compress(idx(random_images(2, 3, 4)))[:12], "damaged"),
+    (gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(40), mtime=0), "truncated or damaged"),
+    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:-9], "truncated or damaged"),
+    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:12], "damaged"),
     (b"\x1f\x8b", "damaged"),
 ])
 def test_damaged_idx_files_are_refused_before_memory_is_taken(tmp_path, data, message):
@@ -280,7 +280,7 @@ def test_damaged_idx_files_are_refused_before_memory_is_taken(tmp_path, data, me
 
 
 def test_a_flipped_bit_in_a_zipped_idx_file_is_noticed(tmp_path):
-    path, data = tmp_path / "file", bytearray(gzip.compress(idx(random_images(9, 8, 8)), 0))
+    path, data = tmp_path / "file", bytearray(gzip.compress(idx(random_images(9, 8, 8)), 0, mtime=0))
     data[300] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"damaged.*fetch it again"):
