@@ -175,8 +175,7 @@ def combine(*penalties: Term) -> Term:
 
     Raises:
         ValueError: there is none, or one that isn't of this module, is lazy or has a weight that
-            follows a
-            schedule: a critic may have several (`GAN.critic_terms`).
+            follows a schedule: a critic may have several (`GAN.critic_terms`).
     """
     if not penalties:
         raise ValueError("combine needs at least one penalty; leave the GAN's penalty None instead")
