@@ -50,8 +50,9 @@ def translation(found):
     assert found["error"] < 0.5 * found["of_mean"]
     first, second = found["several"]
     assert np.abs(first - second).mean() > 0.01  # dropout
-    again = found["generate"](found["gan"], found["state"], found["latents"], found["asked"])
-    assert same(again, found["generate"](found["gan"], found["state"], found["latents"], found["asked"]))
+    again = jax.jit(found["generate"], static_argnums=0)(
+        found["gan"], found["state"], found["latents"], found["asked"])
+    np.testing.assert_allclose(again, found["images"], atol=1e-6)  # nothing is drawn in evaluation
 
 
 def grown(found):
