@@ -69,6 +69,9 @@ class Experiment:
     about: str = dataclasses.field(default_factory=_docstring)
 
     def __post_init__(self):
+        for name in ("make_source", "make_gan", "make_reference"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"{name} of an experiment must be a function; got {getattr(self, name)!r}")
         default = self.Config()
         settings.check(default)
         for name, preset in list(self.presets.items())[:1]:
