@@ -71,7 +71,8 @@ class Experiment:
     def __post_init__(self):
         for name in ("make_source", "make_gan", "make_reference"):
             if not callable(getattr(self, name)):
-                raise TypeError(f"{name} of an experiment must be a function; got {getattr(self, name)!r}")
+                raise TypeError(f"{name} of an experiment must be a function; got "
+                                f"{getattr(self, name)!r}")
         default = self.Config()
         settings.check(default)
         for name, preset in list(self.presets.items())[:1]:
