@@ -300,6 +300,10 @@ def _check(config: Config, has_tasks: bool) -> None:
     for name in ("learning_rate", "generator_learning_rate", "critic_learning_rate"):
         if values[name] is not None and not values[name] > 0:
             raise ValueError(f"{name} must be above 0; got {values[name]}")
+    for name in (f"{network}{beta}" for network in ("", "generator_", "critic_")
+                 for beta in ("beta1", "beta2")):
+        if values[name] is not None and not 0 <= values[name] < 1:
+            raise ValueError(f"{name} must be in [0, 1); got {values[name]}")
     if loss.label_smoothing and loss.loss not in _SMOOTHED:
         raise ValueError(f"label_smoothing is for the losses {' and '.join(_SMOOTHED)}; the loss is "
                          f"{loss.loss}")

@@ -81,6 +81,9 @@ def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment,
     """A run's experiment, its configuration, and all its settings; arguments as of `open_run`."""
     settings = read_config(path)["settings"]
     made = _own(path, settings, experiment) if experiment else _ours(path, settings)
+    shape = settings.get("sample_shape")
+    if not (isinstance(shape, list) and all(type(size) is int and 0 < size < 2**20 for size in shape)):
+        raise ValueError(f"sample_shape in {path}/config.json must be a list of sizes; got {shape!r}")
     default = made.Config()
     if settings.get("made_by") == "train":  # by jaxgan.training.train, which knows no other settings
         settings = setting.flat(default) | settings
@@ -118,7 +121,10 @@ def load_file(path: str | Path) -> Experiment:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # as for a script, whose neighbours can be imported
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{path} can't be imported ({type(error).__name__}: {error})") from error
     made = getattr(module, "experiment", None)
     if not isinstance(made, Experiment):
         raise ValueError(f"{path} holds no experiment: it has to say experiment = Experiment(...)")

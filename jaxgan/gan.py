@@ -263,6 +263,8 @@ def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:
     if jnp.shape(scores) != (count,):
         raise ValueError(f"the critic must return one score per sample, shape {(count,)}; "
                          f"got {jnp.shape(scores)}: squeeze the last axis")
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(f"the critic's scores must be floating point; got {scores.dtype}")
     return Judgement(scores, heads)
 
 

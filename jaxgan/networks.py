@@ -1,6 +1,6 @@
 """One trained network: its numbers, and `update`, by which any game trains it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxgan.terms import Term, Value, View, check_terms
+from jaxgan.terms import Term, Value, View, check_terms, is_weighed
 from jaxgan.types import Array, Metrics, PyTree
 from jaxgan.weighting import Weighting, fixed, shared_norms
 
@@ -176,7 +176,11 @@ def update(
 
     loss = sum(head_weights[term] * loss for term, loss in losses.items())
     metrics = {f"{name}/loss": cast("Array", loss), f"{name}/gradient_norm": optax.tree.norm(gradients)}
-    metrics |= _reported(name, terms, states, losses, head_weights, weights, values)
+    for term, reported in _reported(name, terms, states, losses, head_weights, weights, values):
+        if taken := sorted(reported.keys() & metrics.keys()):
+            raise ValueError(f"two metrics are called {taken[0]!r}, the second one of the term {term}: "
+                             "rename the term, or what it reports")
+        metrics |= reported
     opt_updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
     return NetworkState(
         optax.apply_updates(network.params, opt_updates), stats, opt_state,
@@ -194,9 +198,9 @@ def check_values(network: NetworkState, terms: Sequence[Term], see: See, *, name
             try:
                 values[term.name] = _value(term, view, term_state(network, term))
             except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-                what = f"there is no {error}" if isinstance(error, KeyError) else error
-                raise ValueError(f"the {name}'s term {term.name} can't be computed: {what}"
-                                 f"{_there(view)}") from error
+                what = (f"there is no {error}{_there(view)}" if isinstance(error, KeyError)
+                        else str(error).partition("\n")[0])
+                raise ValueError(f"the {name}'s term {term.name} can't be computed: {what}") from error
         _check_parts(terms, values)
 
     jax.eval_shape(compute, network.params)
@@ -230,7 +234,7 @@ def term_state(network: NetworkState, term: Term) -> PyTree:
 def base_weights(terms: Sequence[Term]) -> dict[str, Any]:
     """Returns the weights that a network's terms start with, but for those of weight 0 and for parts."""
     return {term.name: term.weight for term in terms
-            if term.part_of is None and (callable(term.weight) or term.weight > 0)}
+            if term.part_of is None and is_weighed(term)}
 
 
 def _scheme(name: str, terms: Sequence[Term], weighting: Weighting | None) -> Weighting:
@@ -256,7 +260,7 @@ def _value(term: Term, view: Any, state: PyTree) -> Value:
     if value.loss is not None and jnp.shape(value.loss) != ():
         raise ValueError(f"the term {term.name} must give a scalar; got shape "
                          f"{jnp.shape(value.loss)}: take the mean")
-    if value.loss is None and (callable(term.weight) or term.weight > 0):
+    if value.loss is None and is_weighed(term):
         raise ValueError(f"the term {term.name} gives no loss: give it the weight 0, for it to observe")
     return jax.tree.map(  # numbers of which there is a mean
         lambda x: jnp.asarray(x, None if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
@@ -293,19 +297,18 @@ def _advanced(term: Term, state: PyTree, value: Value, cotangents: PyTree) -> Py
 
 
 def _reported(name: str, terms: Sequence[Term], states: PyTree, losses: Metrics, head_weights: Metrics,
-              weights: PyTree, values: dict[str, Value]) -> Metrics:
-    """The metrics of the terms."""
-    metrics = {}
+              weights: PyTree, values: dict[str, Value]) -> Iterator[tuple[str, Metrics]]:
+    """The metrics of each term."""
     for term in terms:
         value: Any = values[term.name]
         if term.every > 1:  # what it was when it was due, on average over the devices
             is_due = states[term.name].count % term.every == 0
             value = jax.tree.map(partial(jnp.where, is_due), value, states[term.name].last)
         if value.loss is not None and term.part_of is not None:
-            metrics[f"{name}/{term.name}"] = weights[term.name] * value.loss
+            yield term.name, {f"{name}/{term.name}": weights[term.name] * value.loss}
         elif value.loss is not None and len(losses) > 1:
-            metrics |= {f"{name}/{term.name}": losses[term.name] if term.every == 1 else value.loss,
-                        f"{name}/{term.name}_weight": head_weights[term.name]}
-        metrics |= {key if "/" in key else f"{name}/{key}": number
-                    for key, number in term.report(value.observed).items()}
-    return metrics
+            yield term.name, {
+                f"{name}/{term.name}": losses[term.name] if term.every == 1 else value.loss,
+                f"{name}/{term.name}_weight": head_weights[term.name]}
+        yield term.name, {key if "/" in key else f"{name}/{key}": number
+                          for key, number in term.report(value.observed).items()}

@@ -246,7 +246,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise RunError(f"{folder} is not a run's folder: it has no config.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RunError(f"{path} can't be read ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
         raise RunError(f"{path} is not a run's configuration: it has no settings")

@@ -5,6 +5,7 @@ probability), which is kept with its network, and may be due in every n-th updat
 view, is the game's own type; that of a GAN is `View`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -201,10 +202,19 @@ def check_terms(name: str, terms: tuple[Term, ...]) -> None:
 
 def check_weight(name: str, weight: float) -> None:
     """Raises ValueError for a weight that is no number from 0 on."""
-    if not 0.0 <= weight < jnp.inf:
+    try:
+        is_fine = 0.0 <= float(weight) < math.inf
+    except (TypeError, ValueError):
+        is_fine = False
+    if not is_fine:
         raise ValueError(f"the weight of {name} must be a number from 0 on; got {weight}")
 
 
+def is_weighed(term: Term) -> bool:
+    """Whether a term may have a weight above 0."""
+    return callable(term.weight) or float(term.weight) > 0
+
+
 def _check_every(name: str, every: int) -> None:
-    if every < 1:
-        raise ValueError(f"{name}: every must be at least 1; got {every}")
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise ValueError(f"{name}: every must be a whole number, at least 1; got {every}")

@@ -24,6 +24,7 @@ from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Part, Source, in_memory, pixels, windows
 from jaxgan.digests import file_digest, leaf_digests, params_digest
+from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
 from jaxgan.parallel import agreed, data_parallel
@@ -153,6 +154,12 @@ class Plan:
     max_hours: float = 0.0
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"{field.name} must be a whole number; got {value!r}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2**63; got {self.seed}")
         for name in ("steps", "batch_size", "batches_per_step", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
@@ -248,6 +255,9 @@ def train(
     if (plan is None) == (not planned):
         raise ValueError("give a Plan or its fields, steps=500 for example; got "
                          + ("neither" if plan is None else f"both, a Plan and {', '.join(planned)}"))
+    names = [field.name for field in dataclasses.fields(Plan)]
+    if unknown := sorted(planned.keys() - {*names}):
+        raise ValueError(f"unknown field of a plan {unknown[0]!r}: {nearest(unknown[0], names)}")
     plan = plan or Plan(**planned)
     game = game_of(game) if isinstance(game, GAN) else game
     source = source if isinstance(source, Source) else in_memory(source)
@@ -267,6 +277,7 @@ def train(
         with _signals() as received:
             example = example_batch(source, plan.batch_size)
             template = jax.eval_shape(partial(initial_state, game, plan.seed, example))
+            _check_game(game, template)
             begin = partial(_begin, game, plan.seed, example, initial)
             run.lock()
             state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming
@@ -431,7 +442,7 @@ class _Reporter:
         Raises:
             Interrupted: the run was to stop, or was told to in the evaluation; it is saved.
         """
-        evaluating, evaluation = self.plan.is_evaluating(step), {}
+        evaluating, evaluation, done = self.plan.is_evaluating(step), {}, []
         if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
             samples = self.picture(state)
             self.run.save_samples(step, samples)
@@ -440,26 +451,30 @@ class _Reporter:
         if evaluating and self.evaluate is not None:
             try:
                 self._tick(stop)
-                evaluation = self.evaluate(state, self._tick)
+                evaluation = _numbers(self.evaluate(state, self._tick))
             except _Abandoned as abandoned:
                 stop, = abandoned.args
         is_scored = evaluating and stop is None
         if is_scored or (not evaluating and (self.plan.is_due(self.plan.log_every, step)
                                              or self.plan.is_due(self.plan.sample_every, step))):
             self.run.log(step, metrics | evaluation, leaf_digests(self.game.networks(state)))
-            self.tell("log", step, state, metrics | evaluation)
+            done.append("log")
         if is_scored:
-            self.tell("evaluation", step, state, metrics | evaluation)
+            done.append("evaluation")
         is_rated = is_scored and self.plan.best_metric is not None
         if saved and is_rated:
             if jax.process_index() == 0:
                 self.checkpoints.delete(step)
             agreed(0)  # the others go on when it is gone
-        if is_rated or (not saved and (stop is not None or self.has_enough
-                                       or self.plan.is_due(self.plan.checkpoint_every, step))):
-            self.checkpoints.save(step, state, metrics | evaluation, retries=self.retries, unscored=(
-                not is_scored if self.plan.eval_every else stop is not None or self.has_enough))
-            self.tell("checkpoint", step, state, metrics | evaluation)
+        save = partial(self.checkpoints.save, step, state, metrics | evaluation, retries=self.retries)
+        if is_rated or (not saved and (
+                stop is not None or self.plan.is_due(self.plan.checkpoint_every, step))):
+            save(unscored=not is_scored if self.plan.eval_every else stop is not None)
+            done.append("checkpoint")
+        for kind in done:
+            self.tell(kind, step, state, metrics | evaluation)
+        if self.has_enough and not saved and "checkpoint" not in done:
+            save(unscored=not is_scored)
         if stop is not None:
             self.checkpoints.wait()
             raise Interrupted(step, stop or None)
@@ -481,6 +496,9 @@ class _Reporter:
             return
         moment = Moment(kind, step, state, metrics, self.run.metrics())
         stops = [callback(moment) for callback in self.callbacks]  # each is called
+        for stop in stops:
+            if not isinstance(stop, bool | np.bool_ | None):
+                raise TypeError(f"a callback must return True to stop the run, or None; got {stop!r}")
         enough, = agreed(any(stops))
         self.has_enough |= bool(enough)
 
@@ -527,6 +545,9 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
                 seconds, counted = seconds + elapsed, counted + count
                 chunk = max(1, int(_SECONDS_A_DISPATCH * count / elapsed))
             step += count
+            if int(state.step) != step:
+                raise ValueError(f"the game's step must add 1 to state.step; after {count} from "
+                                 f"{step - count} it is {int(state.step)}")
             bar.update(count)
             chunk, stop = report.watch(chunk)
             if step == plan.steps and not plan.is_evaluating(step):
@@ -597,6 +618,27 @@ def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTr
         raise NotFiniteError(f"training diverged: {what} is not finite at step {step}{leaf}; the last "
                              "checkpoint is of before. Try a lower learning rate, another seed or "
                              "--on-nan rollback")
+
+
+def _check_game(game: Game, template: State) -> None:
+    """Raises ValueError for a state that the loop can't count, or one without networks."""
+    step = getattr(template, "step", None)
+    if step is None or step.shape != () or not jnp.issubdtype(step.dtype, jnp.integer):
+        there = "none" if step is None else f"{step.dtype}{list(step.shape)}"
+        raise ValueError("a game's state must have a field `step`, an int32 that starts at 0; got "
+                         + there)
+    networks = jax.eval_shape(game.networks, template)
+    if not isinstance(networks, dict) or not jax.tree.leaves(networks):
+        raise ValueError("a game's `networks` must return the trained parameters by network, a dict; "
+                         f"got {networks!r}")
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    """What an evaluation has returned, as numbers by name."""
+    try:
+        return {str(name): float(value) for name, value in values.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"evaluate must return numbers by name; got {str(values)[:200]}") from error
 
 
 @jax.jit
