@@ -69,12 +69,12 @@ class Experiment:
     about: str = dataclasses.field(default_factory=_docstring)
 
     def __post_init__(self):
+        default = self.Config()
+        settings.check(default)
         for name in ("make_source", "make_gan", "make_reference"):
             if not callable(getattr(self, name)):
                 raise TypeError(f"{name} of an experiment must be a function; got "
                                 f"{getattr(self, name)!r}")
-        default = self.Config()
-        settings.check(default)
         for name, preset in list(self.presets.items())[:1]:
             if preset != default:
                 raise ValueError(f"the first preset, {name}, must be the default settings")

@@ -475,6 +475,7 @@ class _Reporter:
             self.tell(kind, step, state, metrics | evaluation)
         if self.has_enough and not saved and "checkpoint" not in done:
             save(unscored=not is_scored)
+            self.tell("checkpoint", step, state, metrics | evaluation)
         if stop is not None:
             self.checkpoints.wait()
             raise Interrupted(step, stop or None)

@@ -243,8 +243,8 @@ def test_a_crafted_manifest_is_refused(change, checkpoints, tmp_path):
 
 def test_arrays_larger_than_they_should_be_are_not_read(checkpoints, tmp_path):
     """Files and manifest agree, but what the files hold has another size."""
-    from jaxgan.checkpoints import _file_digest, _files
-    from jaxgan.digests import json_digest
+    from jaxgan.checkpoints import _files
+    from jaxgan.digests import file_digest, json_digest
 
     saved = saved_steps(checkpoints, 1)
     folder = tmp_path / "checkpoints" / "00000001"
@@ -255,7 +255,7 @@ def test_arrays_larger_than_they_should_be_are_not_read(checkpoints, tmp_path):
     shutil.rmtree(folder)
     shutil.copytree(tmp_path / "other", folder)
     body = content["manifest"] | {"files": {
-        name: [path.stat().st_size, _file_digest(path)] for name, path in _files(folder).items()}}
+        name: [path.stat().st_size, file_digest(path)] for name, path in _files(folder).items()}}
     (folder / "manifest.json").write_text(json.dumps({"sha256": json_digest(body), "manifest": body}))
     with pytest.raises(DamagedError, match=r"has shape \(2, 1000\), not \(2, 3\)"):
         saved.restore(state(0))

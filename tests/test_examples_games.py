@@ -104,8 +104,8 @@ def test_a_game_is_sampled_and_evaluated(bigan, devices):
     reals, others = (evaluation.Samples("points", len(half), lambda rows, half=half: half[rows])
                      for half in (points[:2000], points[2000:]))
     extractor = Extractor(raw(), devices=jax.local_devices()[:devices])
-    evaluator = evaluation.prepare(Protocol(num_real=500, num_fake=500), ("swd", "mmd"), extractor,
-                                   reals, others)
+    evaluator = evaluation.prepare(Protocol(num_real=500, num_fake=500), evaluation.chosen("swd,mmd"),
+                                   extractor, reals, others)
     found = evaluator(samples)
     start = evaluator(draw(jax.jit(bigan["init"])(jax.random.key(0), None)))
     assert evaluator.floor["swd"] < found["swd"] < 0.5 * start["swd"]

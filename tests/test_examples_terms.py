@@ -177,7 +177,7 @@ def test_interrupted_on_two_devices_sampled_and_evaluated(title, tmp_path):
         for each in (on_two, state)))
 
     real = evaluation.of_dataset(load("digits"), "train")
-    evaluator = evaluation.prepare(Protocol(num_real=200, num_fake=200), ("swd", "mmd"),
+    evaluator = evaluation.prepare(Protocol(num_real=200, num_fake=200), evaluation.chosen("swd,mmd"),
                                    Extractor(raw()), real)
     draw = evaluation.sampler(gan, jax.random.key(1), evaluation.presented((8, 8, 1), (-1.0, 1.0)),
                               devices=jax.local_devices()[:1])

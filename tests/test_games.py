@@ -354,5 +354,5 @@ def test_arrays_that_cannot_be_trained_on(data, error, message, tmp_path):
 
 
 def test_a_lazy_term_needs_to_see():
-    with pytest.raises(ValueError, match="the term spread is due in every 2th update: give"):
+    with pytest.raises(ValueError, match="the term spread is due once in 2 updates: give"):
         network_state({"params": {}}, OPTIMIZER, TERMS)

@@ -547,7 +547,7 @@ def test_samples_and_latents_may_be_trees():
     assert_close(sample(TREE, state, KEY, 3), jax.tree.map(lambda x: x[:3], drawn))
     latents = tree_prior(keys.example_keys(KEY, 5))
     assert_close(generate(TREE, state, latents), drawn)
-    with pytest.raises(ValueError, match="latents must be as the prior draws them, of shapes"):
+    with pytest.raises(ValueError, match="latents must be like those of the prior"):
         generate(TREE, state, latents["z"])
     critic = jax.tree.map(np.asarray, state.critic.params)
     expected = sum(np.asarray(drawn[name]) @ critic[name]["kernel"] + critic[name]["bias"]
