@@ -176,6 +176,22 @@ def test_a_step_that_returns_another_state_is_refused(change, message, tmp_path)
         train(GAME._replace(step=other), DATA, tmp_path / "run", steps=2, **PLAN)
 
 
+def test_a_game_that_does_not_count_its_steps_is_refused(tmp_path):
+    """It would train on one batch for ever, and its checkpoints would be of no step."""
+    def still(state, batches, key, *, axis_name=None):
+        after, metrics = step(state, batches, key, axis_name=axis_name)
+        return after._replace(step=state.step), metrics
+
+    with pytest.raises(ValueError, match=r"must add 1 to state\.step; after 1 from 0 it is 0"):
+        train(GAME._replace(step=still), DATA, tmp_path / "run", steps=2, **PLAN)
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_a_misspelt_field_of_a_plan_is_named(tmp_path):
+    with pytest.raises(ValueError, match="unknown field of a plan 'step': did you mean steps"):
+        train(GAME, DATA, tmp_path / "run", step=2)
+
+
 # Callbacks.
 
 def test_callbacks_are_told_what_was_done(tmp_path):

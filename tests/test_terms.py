@@ -320,8 +320,8 @@ def growing(state, observed):
 
 
 @pytest.mark.parametrize(("make_gan", "message"), [
-    (lambda: on("critic", mean_of(every=0)), "mean: every must be at least 1; got 0"),
-    (lambda: on("critic", lazy(mean_of(), 0)), "mean: every must be at least 1; got 0"),
+    (lambda: on("critic", mean_of(every=0)), "mean: every must be a whole number, at least 1; got 0"),
+    (lambda: on("critic", lazy(mean_of(), 0)), "mean: every must be a whole number, at least 1; got 0"),
     (lambda: on("critic", mean_of(), mean_of()), "the terms of the critic must have different names; "
                                                  "'mean' is there 2 times"),
     (lambda: on("generator", mean_of(ADVERSARIAL)), "the terms of the generator must have different"),
@@ -332,7 +332,8 @@ def growing(state, observed):
     (lambda: on("critic", mean_of(weight=-1.0)), "the weight of mean must be a number from 0 on"),
     (lambda: on("critic", tracked()._replace(every=2)), "the term tracked is fed by the backward pass, "
                                                         "which has to come every time"),
-    (lambda: lazy_adam(0.1, 0.0, 0.9, 0), "lazy_adam: every must be at least 1; got 0"),
+    (lambda: on("critic", mean_of(every=2.5)), "mean: every must be a whole number, at least 1; got 2"),
+    (lambda: lazy_adam(0.1, 0.0, 0.9, 0), "lazy_adam: every must be a whole number, at least 1; got 0"),
     (lambda: penalties.combine(lazy(penalties.r1(), 2), penalties.r2()),
      "combine adds penalties with fixed weights"),
     (lambda: packed(0), "size must be at least 1; got 0"),
@@ -683,3 +684,10 @@ def test_a_term_may_only_observe():
     assert_close(found.critic.params, plain.critic.params)
     assert metrics.keys() == expected.keys() | {"critic/a", "apart/a"}
     np.testing.assert_allclose(metrics["apart/a"], metrics["critic/real_score"], rtol=1e-6)
+
+
+def test_no_metric_takes_the_name_of_another():
+    gan = tiny(critic_terms=(Term("fake_score", lambda view, state: view.fake.scores.mean(), 0.0),))
+    state = init_state(gan, KEY, points(4))
+    with pytest.raises(ValueError, match="two metrics are called 'critic/fake_score', the second one"):
+        critic_step(gan, state, points(4), KEY)
