@@ -5,7 +5,7 @@ EXTRAS ?= test
 RUN = $(VENV)/bin/python
 
 FAST = $(addprefix tests/test_, checkpoints.py gan.py layering.py losses.py penalties.py steps.py \
-	tasks.py terms.py transfer.py weighting.py)
+	tasks.py weighting.py)
 
 .PHONY: train test test-fast test-slow lint
 
