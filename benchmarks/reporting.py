@@ -63,7 +63,7 @@ class Reporting:
         configure("float32")
         self.config = experiment.configure(eval_every=0, **changes)
         self.source = experiment.make_source(self.config)
-        self.gan = experiment.make_gan(self.config, self.source.sample_shape)
+        self.gan = experiment.make_game(self.config, self.source.sample_shape)
 
     def measure(self, segments: int) -> dict:
         """Times equally long segments of a run and of bare iterations, by turns.

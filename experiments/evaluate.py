@@ -13,6 +13,7 @@ from jaxgan.data import load
 from jaxgan.digests import params_digest
 from jaxgan.evaluation import Samples
 from jaxgan.runs import write_evaluation
+from jaxgan.steps import game as game_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def _run(options: Options):
                    data_dir=options.data_dir)
     state, reference = run.state, run.reference
     about = {"step": int(state.step),
-             "params_sha256": params_digest(state.generator.params, state.critic.params)}
+             "params_sha256": params_digest(*game_of(run.game).networks(state).values())}
 
     def fakes(protocol: evaluation.Protocol) -> Samples:
         return measuring.make_sampler(run.game, protocol, reference, run.settings,

@@ -15,6 +15,7 @@ from experiments.measuring import Reference
 from jaxgan.data import Source
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
+from jaxgan.loops import Game
 from jaxgan.training import Picture
 
 AsLines = Callable[[np.ndarray], list[str]]  # samples of text -> a line each
@@ -41,10 +42,10 @@ class Experiment:
     Attributes:
         Config: the class of its configurations, groups of settings with defaults.
         make_source: configuration -> the data.
-        make_gan: (configuration, shape of a sample) -> the GAN.
+        make_game: (configuration, shape of a sample) -> the GAN, or a game of one's own.
         make_reference: configuration -> what samples are measured against.
-        picture: None for a grid of samples of images, or (configuration, GAN, source, reference) -> the
-            picture of a state.
+        picture: None for a grid of samples of images, or (configuration, what is trained, source,
+            reference) -> the picture of a state.
         make_text: None, or a run's settings -> what turns samples of text into a line each.
         presets: named settings to start from; the first are the defaults of `Config`.
         preset_by: the setting whose value names the preset where none is asked for; "" for none.
@@ -58,10 +59,10 @@ class Experiment:
 
     Config: type[Config]
     make_source: Callable[[Any], Source]
-    make_gan: Callable[[Any, tuple[int, ...]], GAN]
+    make_game: Callable[[Any, tuple[int, ...]], GAN | Game]
     make_reference: Callable[[Any], Reference]
     _: dataclasses.KW_ONLY
-    picture: Callable[[Any, GAN, Source, Reference], Picture] | None = None
+    picture: Callable[[Any, Any, Source, Reference], Picture] | None = None
     make_text: Callable[[Mapping[str, Any]], AsLines] | None = None
     presets: Mapping[str, Config] = dataclasses.field(default_factory=dict)
     preset_by: str = ""
@@ -71,7 +72,7 @@ class Experiment:
     def __post_init__(self):
         default = self.Config()
         settings.check(default)
-        for name in ("make_source", "make_gan", "make_reference"):
+        for name in ("make_source", "make_game", "make_reference"):
             if not callable(getattr(self, name)):
                 raise TypeError(f"{name} of an experiment must be a function; got "
                                 f"{getattr(self, name)!r}")

@@ -61,7 +61,7 @@ class Networks:
     init_from: str | None = None
     """Start from the weights of another run, by its folder: those that fit; the others are named."""
     init_networks: str | None = None
-    """With --init-from: whose weights, of generator,critic; None: both."""
+    """With --init-from: whose weights, a list like generator,critic; None: all networks'."""
     freeze: str | None = None
     """Parameters that are left as they are: patterns of paths like critic/Conv_*,generator/Dense_0."""
 

@@ -24,8 +24,9 @@ from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Source
 from jaxgan.evaluation import Evaluator
 from jaxgan.gan import GAN
+from jaxgan.loops import Game
 from jaxgan.runs import Run, processor, read_config, write_evaluation
-from jaxgan.steps import game
+from jaxgan.steps import game as game_of
 from jaxgan.transfer import warm_start
 
 OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
@@ -179,7 +180,7 @@ def run(experiment: Experiment, config: Config) -> None:
                          f"{experiment.name}: rename the file")
     source, reference = experiment.make_source(config), experiment.make_reference(config)
     schedule = plan(config, reference)
-    gan = experiment.make_gan(config, source.sample_shape)
+    game = experiment.make_game(config, source.sample_shape)
     if config.data.stream and source.window is None:
         raise ValueError(f"stream is for images; {experiment.name} draws its samples where it needs "
                          "them")
@@ -187,8 +188,8 @@ def run(experiment: Experiment, config: Config) -> None:
     recorded = record(experiment, config, source, reference)
     folder = open_folder(experiment, config, recorded)
     evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
-    arguments = training_arguments(experiment, config, gan, source, reference, recorded, evaluator)
-    trained = game(gan, fakes_at_once=config.schedule.fakes_at_once)
+    arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
+    trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
     state, result = training.train(trained, source, folder, schedule, **arguments)
     if jax.process_index() > 0:
         return
@@ -232,23 +233,23 @@ def make_evaluator(config: Config, reference: Reference, recorded: Mapping[str, 
         devices=local_devices(config.run.devices))
 
 
-def training_arguments(experiment: Experiment, config: Config, gan: GAN, source: Source,
+def training_arguments(experiment: Experiment, config: Config, game: GAN | Game, source: Source,
                        reference: Reference, recorded: Mapping[str, Any], evaluator: Evaluator | None
                        ) -> dict[str, Any]:
-    """What `training.train` is called with, besides GAN, source, folder and plan."""
+    """What `training.train` is called with, besides game, source, folder and plan."""
     seed, real, picture, evaluate = config.schedule.seed, None, None, None
     if experiment.make_text:
         as_lines = experiment.make_text(recorded)
-        picture = showing.sample_text(gan, seed, as_lines)
+        picture = showing.sample_text(game, seed, as_lines)
         real = showing.real_text(source, seed, as_lines)
     elif experiment.picture:
-        picture = experiment.picture(config, gan, source, reference)
-    elif len(source.sample_shape) == 3:
-        picture = showing.image_grid(gan, seed, recorded, measuring.requests(reference, recorded))
+        picture = experiment.picture(config, game, source, reference)
+    elif len(source.sample_shape) == 3 and game_of(game).sample is not None:
+        picture = showing.image_grid(game, seed, recorded, measuring.requests(reference, recorded))
     if len(source.sample_shape) == 3:
         real = showing.real_grid(source, seed)
     if evaluator is not None:
-        evaluate = measuring.in_training(gan, evaluator, reference, recorded,
+        evaluate = measuring.in_training(game, evaluator, reference, recorded,
                                          local_devices(config.run.devices))
     return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
             "initial": initial_weights(config), "callbacks": callbacks(config, reference)}
@@ -265,20 +266,19 @@ def initial_weights(config: Config) -> Callable[[Any], Any] | None:
         if networks.init_networks is not None:
             raise ValueError("init_networks goes with --init-from: give the folder of a run")
         return None
-    names = [name.strip() for name in (networks.init_networks or "generator,critic").split(",")]
-    for name in names:
-        if name not in ("generator", "critic"):
-            raise ValueError(f"init_networks must be generator, critic or both; got {name!r}")
     read_config(networks.init_from)  # it has to be a run's folder
     checkpoints = Checkpoints(Path(networks.init_from) / "checkpoints")
     try:
         state = checkpoints.load()
     finally:
         checkpoints.close()
+    known = sorted(name for name, value in state.items()
+                   if isinstance(value, Mapping) and "params" in value and name != "ema")
+    names = [name.strip() for name in (networks.init_networks or ",".join(known)).split(",")]
     for name in names:
-        if "params" not in state.get(name, {}):
-            raise ValueError(f"the run in {networks.init_from} has no network {name!r}: choose others "
-                             "with --init-networks")
+        if name not in known:
+            raise ValueError(f"the run in {networks.init_from} has no network {name!r}: choose from "
+                             f"{', '.join(known)} with --init-networks")
     return warm_start({name: {"params": state[name]["params"], **state[name].get("stats", {})}
                        for name in names}, partial=True)
 

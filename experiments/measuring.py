@@ -28,7 +28,8 @@ from jaxgan.evaluation import (
     Protocol,
     Samples,
 )
-from jaxgan.gan import GAN, GANState
+from jaxgan.gan import GAN
+from jaxgan.loops import Game
 from jaxgan.types import Batch
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
@@ -49,14 +50,14 @@ class Flags:
 
 
 class Judge(NamedTuple):
-    """What is measured of a GAN's state besides its samples.
+    """What is measured of a state besides its samples.
 
     Attributes:
-        make: gan -> (state -> numbers by their full names).
+        make: game, or GAN -> (state -> numbers by their full names).
         numbers: what these are.
     """
 
-    make: Callable[[GAN], Callable[[GANState], dict[str, float]]]
+    make: Callable[[Any], Callable[[Any], dict[str, float]]]
     numbers: tuple[Number, ...]
 
 
@@ -248,14 +249,15 @@ def measure(evaluator: Evaluator, fakes: Samples, tick: Callable[[], None] = lam
         return evaluator(fakes, progress)
 
 
-def in_training(gan: GAN, evaluator: Evaluator, reference: Reference, settings: Mapping[str, Any],
-                devices: list[jax.Device]) -> Callable[[GANState, Callable[[], None]], dict[str, float]]:
+def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
+                settings: Mapping[str, Any], devices: list[jax.Device]
+                ) -> Callable[[Any, Callable[[], None]], dict[str, float]]:
     """Returns the evaluation of a state, with the critic's diagnostics, for the training loop."""
-    draw = make_sampler(gan, evaluator.protocol, reference, settings, devices)
-    judge = make_judge(gan, evaluator.protocol, reference, settings)
+    draw = make_sampler(game, evaluator.protocol, reference, settings, devices)
+    judge = make_judge(game, evaluator.protocol, reference, settings)
     said = set()
 
-    def evaluate(state: GANState, tick: Callable[[], None]) -> dict[str, float]:
+    def evaluate(state: Any, tick: Callable[[], None]) -> dict[str, float]:
         values = measure(evaluator, draw(state), tick)
         for name in sorted({*reached_floor(evaluator, values)} - said):
             said.add(name)
@@ -266,11 +268,12 @@ def in_training(gan: GAN, evaluator: Evaluator, reference: Reference, settings: 
     return evaluate
 
 
-def make_sampler(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any],
-                 devices: list[jax.Device] | None = None) -> Callable[[GANState], Samples]:
+def make_sampler(game: GAN | Game, protocol: Protocol, reference: Reference,
+                 settings: Mapping[str, Any], devices: list[jax.Device] | None = None
+                 ) -> Callable[[Any], Samples]:
     """Returns what gives the samples of a state that a protocol means."""
     return evaluation.sampler(
-        gan, keys.stream(jax.random.key(protocol.seed), "evaluation"),
+        game, keys.stream(jax.random.key(protocol.seed), "evaluation"),
         reference.present or evaluation.presented(tuple(settings["sample_shape"]),
                                                   tuple(settings["value_range"])),
         averaged=protocol.averaged, requests=requests(reference, settings), devices=devices)
@@ -283,17 +286,17 @@ def requests(reference: Reference, settings: Mapping[str, Any]) -> Samples | Non
     return evaluation.of_classes(settings["num_classes"]) if settings["condition"] else None
 
 
-def make_judge(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any]
-               ) -> Callable[[GANState], dict[str, float]]:
-    """Returns what is measured of a state besides its samples."""
-    judges = [make_diagnostics(gan, protocol, reference, settings)]
+def make_judge(game: GAN | Game, protocol: Protocol, reference: Reference, settings: Mapping[str, Any]
+               ) -> Callable[[Any], dict[str, float]]:
+    """Returns what is measured of a state besides its samples: of a GAN, the critic's scores."""
+    judges = [] if isinstance(game, Game) else [make_diagnostics(game, protocol, reference, settings)]
     if reference.judge:
-        judges.append(reference.judge.make(gan))
+        judges.append(reference.judge.make(game))
     return lambda state: {name: value for judge in judges for name, value in judge(state).items()}
 
 
 def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any]
-                     ) -> Callable[[GANState], dict[str, float]]:
+                     ) -> Callable[[Any], dict[str, float]]:
     """Returns what compares the critic's scores of training and of held-out reals, if there are such."""
     training, held_out = ((reference.requests("train"), reference.requests("test"))
                           if reference.requests else

@@ -11,7 +11,6 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +23,10 @@ from experiments.flags import Config
 from experiments.measuring import Reference, is_better_higher
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.evaluation import nearest
-from jaxgan.gan import GAN, GANState
+from jaxgan.gan import GAN
+from jaxgan.loops import Game
 from jaxgan.runs import read_config
-from jaxgan.steps import init_state
+from jaxgan.steps import game as game_of
 from jaxgan.types import Batch
 
 _HOLDS_ONE = re.compile(r"^experiment = Experiment\(", re.MULTILINE)
@@ -39,7 +39,7 @@ class OpenRun(NamedTuple):
         experiment: what was run.
         config: its configuration.
         settings: all that `config.json` says of it: the configuration, flat, and what the data are.
-        game: the GAN.
+        game: what was trained: a GAN, or a game of one's own.
         reference: what its samples are measured against, opened when it is needed.
         state: the checkpoint's; None if none was asked for.
     """
@@ -47,9 +47,9 @@ class OpenRun(NamedTuple):
     experiment: Experiment
     config: Config
     settings: dict[str, Any]
-    game: GAN
+    game: GAN | Game
     reference: Reference
-    state: GANState | None
+    state: Any
 
 
 def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, experiment: str | Path = "",
@@ -70,7 +70,7 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
     made, config, settings = read_run(path, experiment)
     if data_dir:
         config = setting.replace(config, data_dir=data_dir)
-    game = made.make_gan(config, tuple(settings["sample_shape"]))
+    game = made.make_game(config, tuple(settings["sample_shape"]))
     reference = made.make_reference(config)
     state = (None if checkpoint is None else
              restore(path, config, game, settings, reference, checkpoint))
@@ -166,8 +166,8 @@ def _own(path: str | Path, settings: Mapping[str, Any], file: str | Path) -> Exp
     return made
 
 
-def restore(path: str | Path, config: Config, gan: GAN, settings: Mapping[str, Any],
-            reference: Reference, checkpoint: str | int) -> GANState:
+def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mapping[str, Any],
+            reference: Reference, checkpoint: str | int) -> Any:
     """Reads a run's checkpoint: latest, best (as the reference's metrics say) or a step."""
     checkpoint = str(checkpoint)
     if checkpoint not in ("latest", "best") and not checkpoint.isdecimal():
@@ -177,7 +177,7 @@ def restore(path: str | Path, config: Config, gan: GAN, settings: Mapping[str, A
         raise ValueError(f"there is no checkpoint in {path}")
     condition = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf[0]), leaf[1]), settings["condition"],
                              is_leaf=lambda leaf: isinstance(leaf, list))
-    template = jax.eval_shape(partial(init_state, gan), jax.random.key(0),
+    template = jax.eval_shape(game_of(game).init, jax.random.key(0),
                               Batch(jnp.zeros((2, *settings["sample_shape"])), condition))
     checkpoints = Checkpoints(folder, config.run.keep, config.run.best_metric or None,
                               highest=is_better_higher(reference, config.run.best_metric))

@@ -38,8 +38,8 @@ def main(options: Options) -> int:
         out = options.out or f"{temporary}/run"
         rollback = config.schedule.on_nan == "rollback"
         launch.run(run.experiment, settings.replace(
-            config, run_dir=out, resume="", steps=logs[0][-1]["step"], eval_every=0, max_hours=0.0,
-            distributed=False, coordinator="",
+            config, run_dir=out, resume="", steps=logs[0][-1]["step"], max_hours=0.0,
+            eval_every=0, best_metric="", patience=0, distributed=False, coordinator="",
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
             checkpoint_every=config.run.checkpoint_every if rollback else 0))
         difference = _first_difference(logs, read_logs(out))

@@ -3,7 +3,7 @@
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,11 @@ from experiments.showing import is_of_classes
 from jaxgan import keys
 from jaxgan.data import pixels
 from jaxgan.evaluation import Samples
-from jaxgan.gan import draw_latents, generate
+from jaxgan.gan import GAN, draw_latents, generate
+from jaxgan.loops import Game
 from jaxgan.pictures import grid, save_png
-from jaxgan.types import PyTree
+from jaxgan.steps import game as game_of
+from jaxgan.types import Key, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ def main(options: Options) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(options, name)}")
     run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment)
-    settings, gan, state = run.settings, run.game, run.state
+    settings, game, state = run.settings, run.game, run.state
     make_text = run.experiment.make_text
     as_lines = make_text(settings) if make_text else None
     out = _checked(options.out, tuple(settings["sample_shape"]), as_lines is not None)
@@ -62,19 +64,18 @@ def main(options: Options) -> None:
     classes = settings["num_classes"] if is_of_classes(settings) else 0
     _check_classes(options, classes)
     num = classes * options.columns if options.grid_by_class else options.num
-    latents = draw_latents(gan, keys.stream(key, "latents"), num)
     condition = _condition(options, classes, num, measuring.requests(run.reference, settings))
     if options.interpolate:
-        ends = draw_latents(gan, keys.stream(key, "ends"), options.num)
-        weights = jnp.linspace(0.0, 1.0, options.columns)
-        latents = jax.vmap(jax.vmap(spherical, (None, None, 0)), (0, 0, None))(latents, ends, weights)
-        latents = latents.reshape(-1, latents.shape[-1])
+        made_of, draw = _interpolations(game, key, num, options.columns), partial(generate, game)
         condition = jax.tree.map(lambda x: x.repeat(options.columns, axis=0), condition)
-    draw = jax.jit(partial(generate, gan))
+    else:
+        made_of = keys.per_example(keys.stream(key, "latents"), num)
+        draw = partial(_drawn, game)
+    draw = jax.jit(draw)
     samples = np.concatenate([
-        np.asarray(draw(state, latents[first:first + 100],
-                        jax.tree.map(lambda x, first=first: x[first:first + 100], condition)))
-        for first in range(0, len(latents), 100)])
+        np.asarray(draw(state, *jax.tree.map(lambda x, first=first: x[first:first + 100],
+                                             (made_of, condition))))
+        for first in range(0, len(made_of), 100)])
     if out is None:
         print(*as_lines(samples), sep="\n")
         return
@@ -87,6 +88,33 @@ def main(options: Options) -> None:
         columns = options.columns if options.interpolate or options.grid_by_class else None
         save_png(out, grid(pixels(samples, tuple(settings["value_range"])), columns))
     print(f"{out}: {len(samples)} samples of step {int(state.step)}")
+
+
+def _drawn(game: GAN | Game, state: Any, example_keys: Key, condition: PyTree) -> jax.Array:
+    """One sample of each key.
+
+    Raises:
+        ValueError: the game has none.
+    """
+    sample = game_of(game).sample
+    if sample is None:
+        raise ValueError("the game of this run has no `sample`: give it one")
+    return sample(state, example_keys, len(example_keys), condition)
+
+
+def _interpolations(game: GAN | Game, key: Key, rows: int, columns: int) -> jax.Array:
+    """Latents from one to another, row by row, [rows * columns, latent_size].
+
+    Raises:
+        ValueError: there are no latents in which that can be done.
+    """
+    latents = None if isinstance(game, Game) else draw_latents(game, keys.stream(key, "latents"), rows)
+    if not hasattr(latents, "shape") or latents.ndim != 2:
+        raise ValueError("interpolate is for GANs whose latents are vectors: leave it out")
+    ends = draw_latents(game, keys.stream(key, "ends"), rows)
+    weights = jnp.linspace(0.0, 1.0, columns)
+    between = jax.vmap(jax.vmap(spherical, (None, None, 0)), (0, 0, None))(latents, ends, weights)
+    return between.reshape(-1, latents.shape[-1])
 
 
 def _condition(options: Options, classes: int, num: int, requests: Samples | None) -> PyTree:

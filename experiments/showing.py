@@ -1,7 +1,6 @@
 """What a run shows of real and generated samples: grids of images, lines of text."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,8 +11,10 @@ from experiments.experiment import AsLines
 from jaxgan import keys
 from jaxgan.data import Source, draw_step, pixels, windows
 from jaxgan.evaluation import Samples
-from jaxgan.gan import GAN, GANState, draw_latents, generate
+from jaxgan.gan import GAN
+from jaxgan.loops import Game
 from jaxgan.pictures import grid
+from jaxgan.steps import game as game_of
 from jaxgan.types import PyTree
 
 
@@ -22,12 +23,12 @@ def is_of_classes(settings: Mapping[str, Any]) -> bool:
     return isinstance(settings["condition"], list)
 
 
-def image_grid(gan: GAN, seed: int, settings: Mapping[str, Any], requests: Samples | None = None,
-               count: int = 100) -> Callable[[GANState], np.ndarray]:
+def image_grid(game: GAN | Game, seed: int, settings: Mapping[str, Any], requests: Samples | None = None,
+               count: int = 100) -> Callable[[Any], np.ndarray]:
     """Returns a picture of samples from the same latents each time; a column is of a class."""
     condition = requests.condition(np.arange(count)) if requests else None
     columns = min(settings["num_classes"], count) if is_of_classes(settings) else None
-    draw = _same_samples(gan, seed, condition, count)
+    draw = _same_samples(game, seed, condition, count)
     return lambda state: grid(pixels(draw(state), settings["value_range"]), columns)
 
 
@@ -36,9 +37,10 @@ def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
     return grid(pixels(_real_samples(source, seed, count), source.value_range))
 
 
-def sample_text(gan: GAN, seed: int, as_lines: AsLines, count: int = 100) -> Callable[[GANState], str]:
+def sample_text(game: GAN | Game, seed: int, as_lines: AsLines, count: int = 100
+                ) -> Callable[[Any], str]:
     """Returns the text of samples from the same latents each time, one a line."""
-    draw = _same_samples(gan, seed, None, count)
+    draw = _same_samples(game, seed, None, count)
     return lambda state: "\n".join(as_lines(draw(state))) + "\n"
 
 
@@ -47,10 +49,11 @@ def real_text(source: Source, seed: int, as_lines: AsLines, count: int = 100) ->
     return "\n".join(as_lines(_real_samples(source, seed, count))) + "\n"
 
 
-def _same_samples(gan: GAN, seed: int, condition: PyTree, count: int) -> Callable[[GANState], jax.Array]:
-    latents = draw_latents(gan, keys.stream(jax.random.key(seed), "sample"), count)
-    draw = jax.jit(partial(generate, gan))
-    return lambda state: draw(state, latents, condition)
+def _same_samples(game: GAN | Game, seed: int, condition: PyTree, count: int
+                  ) -> Callable[[Any], jax.Array]:
+    key, sample = keys.stream(jax.random.key(seed), "sample"), game_of(game).sample
+    draw = jax.jit(lambda state, condition: sample(state, key, count, condition))
+    return lambda state: draw(state, condition)
 
 
 def _real_samples(source: Source, seed: int, count: int) -> jax.Array:

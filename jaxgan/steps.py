@@ -40,13 +40,20 @@ from jaxgan.types import Batch, Key, Metrics, PyTree, batch_size
 from jaxgan.views import Fakes, critic_view, generator_view, make_fakes
 
 
-def game(gan: GAN, *, fakes_at_once: bool = False) -> Game:
-    """Returns what a training loop needs of a GAN.
+def game(gan: GAN | Game, *, fakes_at_once: bool = False) -> Game:
+    """Returns what a training loop needs of a GAN; a game is that already.
 
     Args:
         gan: the specification.
         fakes_at_once: as for `train_step`.
+
+    Raises:
+        ValueError: `fakes_at_once` of a game that is no GAN.
     """
+    if isinstance(gan, Game):
+        if fakes_at_once:
+            raise ValueError("fakes_at_once is for GANs, and this is a game of one's own: leave it out")
+        return gan
     return Game(
         init=partial(init_state, gan),
         step=partial(train_step, gan, fakes_at_once=fakes_at_once),

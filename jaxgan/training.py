@@ -259,7 +259,7 @@ def train(
     if unknown := sorted(planned.keys() - {*names}):
         raise ValueError(f"unknown field of a plan {unknown[0]!r}: {nearest(unknown[0], names)}")
     plan = plan or Plan(**planned)
-    game = game_of(game) if isinstance(game, GAN) else game
+    game = game_of(game)
     source = source if isinstance(source, Source) else in_memory(source)
     if not isinstance(run, Run):
         picture = picture or _default_picture(game, source, plan.seed)

@@ -30,6 +30,7 @@ from experiments import (
     settings,
 )
 from experiments.experiment import Experiment
+from jaxgan import keys
 from jaxgan.runs import RunError
 from tests.test_training import TINY, environment, result, run_here
 
@@ -345,6 +346,44 @@ def test_an_own_file_trains_and_its_run_is_opened_when_the_file_is_named(own, tm
     assert "warning" not in capsys.readouterr().err
     assert tool(list, run.parent) == 0
     assert re.search(r"run +mlp_digits +0 ", capsys.readouterr().out)
+
+
+def test_an_own_file_may_hold_a_game(tmp_path, capsys):
+    """docs/games.md's: trained, resumed, sampled, evaluated, reproduced, and started from."""
+    text = (ROOT / "docs" / "games.md").read_text()
+    game, = re.findall(r"^## BiGAN.*?^```python\n(.*?)^state, result = ", text, re.MULTILINE | re.DOTALL)
+    rest, = re.findall(r"^## A game with flags.*?^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    file, run = tmp_path / "bigan.py", tmp_path / "run"
+    file.write_text(f"import dataclasses\n{game}\n{rest}")
+    experiment = opening.load_file(file)
+    little = ("--steps", 4, "--batch-size", 32, "--devices", 1, "--log-every", 1, "--eval-every", 2,
+              "--best-metric", "swd", "--run-dir", run)
+
+    def trained(*arguments):
+        return launch.guarded(launch.start, experiment, [*map(str, (*little, *arguments))])
+
+    assert trained("--steps", 2) == 0
+    assert trained("--resume", "latest") == 0
+    assert [row["step"] for row in open_rows(run)] == [1, 2, 3, 4]
+    assert tool(sample, run, "--experiment", file, "--num", 130, "--out", tmp_path / "s.npy") == 0
+    drawn = np.load(tmp_path / "s.npy")
+    opened = open_run(run, "latest", experiment=file)
+    key = keys.stream(jax.random.key(0), "latents")
+    np.testing.assert_allclose(drawn, opened.game.sample(opened.state, key, 130), rtol=1e-5, atol=1e-6)
+    assert tool(evaluate, run, "--experiment", file, "--num", 50, "--checkpoint", "best") == 0
+    assert tool(reproduce, run, "--experiment", file) == 0
+    assert tool(sample, run, "--experiment", file, "--interpolate", "--out", tmp_path / "i.npy") == 2
+    assert "interpolate is for GANs whose latents are vectors" in capsys.readouterr().err
+    assert trained("--run-dir", tmp_path / "one", "--init-from", run, "--init-networks", "encoder") == 0
+    assert trained("--run-dir", tmp_path / "two", "--init-from", run, "--init-networks", "ema") == 2
+    assert "has no network 'ema': choose from critic, encoder, generator" in capsys.readouterr().err
+    assert trained("--run-dir", tmp_path / "three", "--fakes-at-once") == 2
+    assert "fakes_at_once is for GANs" in capsys.readouterr().err
+
+
+def open_rows(run):
+    """A run's logged steps."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(("words", "message"), [
