@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import jax
 import tyro
 
-from experiments import measuring, opening, settings, showing, supervision
+from experiments import changing, measuring, opening, settings, showing, supervision
 from experiments.experiment import Experiment
 from experiments.flags import Config
 from experiments.measuring import Reference
@@ -169,8 +170,14 @@ def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
         return 2
 
 
-def run(experiment: Experiment, config: Config) -> None:
+def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({})
+        ) -> None:
     """Trains into the run's folder and prints what came out.
+
+    Args:
+        experiment: what is trained.
+        config: its settings.
+        changes: settings to go on with in place of the run's, as --change names them.
 
     Raises:
         ValueError: settings that don't go together; see `jaxgan.training.train` for all else.
@@ -178,15 +185,16 @@ def run(experiment: Experiment, config: Config) -> None:
     if experiment.is_own and experiment.name in opening.names():
         raise ValueError(f"{experiment.file} has the name of this project's experiment "
                          f"{experiment.name}: rename the file")
+    config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
+    config, change = changing.effective(config, changes)
     source, reference = experiment.make_source(config), experiment.make_reference(config)
     schedule = plan(config, reference)
     game = experiment.make_game(config, source.sample_shape)
     if config.data.stream and source.window is None:
         raise ValueError(f"stream is for images; {experiment.name} draws its samples where it needs "
                          "them")
-    config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
     recorded = record(experiment, config, source, reference)
-    folder = open_folder(experiment, config, recorded)
+    folder = open_folder(experiment, config, recorded, change)
     evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
     trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
@@ -213,10 +221,12 @@ def record(experiment: Experiment, config: Config, source: Source, reference: Re
             "condition": condition_shapes(source), **reference.about()}
 
 
-def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, Any]) -> Run:
+def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, Any],
+                change: Set[str] = frozenset()) -> Run:
     """Opens the run's folder; warns if it was begun with another version of the experiment's file."""
-    folder = Run(config.run.run_dir, recorded, recorded.keys() - settings.flat(config).keys()
-                 - {"experiment_file", "experiment_sha256"} | settings.identity(config))
+    of_data = recorded.keys() - settings.flat(config).keys() - {"experiment_file", "experiment_sha256"}
+    folder = Run(config.run.run_dir, recorded, of_data | settings.identity(config),
+                 change=change | of_data if "data" in change else change)
     if folder.config_path.exists() and opening.is_edited(
             experiment, read_config(config.run.run_dir)["settings"]):
         warnings.warn(f"{experiment.file} was changed since {config.run.run_dir} was begun with it",
@@ -252,7 +262,8 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
         evaluate = measuring.in_training(game, evaluator, reference, recorded,
                                          local_devices(config.run.devices))
     return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
-            "initial": initial_weights(config), "callbacks": callbacks(config, reference)}
+            "initial": initial_weights(config), "callbacks": callbacks(config, reference),
+            "change": ("specification",)}  # the settings say what it is
 
 
 def initial_weights(config: Config) -> Callable[[Any], Any] | None:

@@ -273,7 +273,7 @@ def make_sampler(game: GAN | Game, protocol: Protocol, reference: Reference,
                  ) -> Callable[[Any], Samples]:
     """Returns what gives the samples of a state that a protocol means."""
     return evaluation.sampler(
-        game, keys.stream(jax.random.key(protocol.seed), "evaluation"),
+        game, keys.stream(keys.of_seed(protocol.seed), "evaluation"),
         reference.present or evaluation.presented(tuple(settings["sample_shape"]),
                                                   tuple(settings["value_range"])),
         averaged=protocol.averaged, requests=requests(reference, settings), devices=devices)
@@ -309,7 +309,7 @@ def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, setting
                      jax.tree.map(jnp.asarray, samples.condition(rows)) if settings["condition"]
                      else None)
                for samples in (training, held_out)]
-    key = keys.stream(jax.random.key(protocol.seed), "diagnostics")
+    key = keys.stream(keys.of_seed(protocol.seed), "diagnostics")
     diagnose = jax.jit(partial(evaluation.critic_diagnostics, gan))
     return lambda state: {name: float(value) for name, value in
                           diagnose(state, *batches, key).items()}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import launch, open_run, opening, settings
+from experiments import changing, launch, open_run, opening, settings
 from experiments.experiment import Experiment
 from jaxgan.runs import environment, read_config, read_logs, read_result
 
@@ -37,11 +37,16 @@ def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or f"{temporary}/run"
         rollback = config.schedule.on_nan == "rollback"
-        launch.run(run.experiment, settings.replace(
-            config, run_dir=out, resume="", steps=logs[0][-1]["step"], max_hours=0.0,
-            eval_every=0, best_metric="", patience=0, distributed=False, coordinator="",
+        config = settings.replace(
+            config, max_hours=0.0, eval_every=0, best_metric="", patience=0, distributed=False,
+            coordinator="", change="",
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
-            checkpoint_every=config.run.checkpoint_every if rollback else 0))
+            checkpoint_every=config.run.checkpoint_every if rollback else 0)
+        history = changing.read_history(options.run_dir)
+        begun, parts = changing.replayed(config, history, logs[0][-1]["step"])
+        for changes, steps in parts:
+            launch.run(run.experiment, settings.replace(begun, run_dir=out, resume="auto", steps=steps),
+                       changes)
         difference = _first_difference(logs, read_logs(out))
         results = [read_result(folder) for folder in (options.run_dir, out)]
     if difference is None and None not in results and results[0]["steps"] == results[1]["steps"]:
@@ -87,8 +92,14 @@ def _experiment_differences(experiment: Experiment, recorded: Mapping[str, Any]
 
 def _environment_differences(run_dir: str) -> list[tuple[str, Any, Any]]:
     there, here = read_config(run_dir), environment()
-    return [(name, there.get(name), here[name]) for name in here
-            if name != "command" and there.get(name) != here[name]]
+    found = []
+    for name, value in here.items():
+        if name == "command" or there.get(name, value) == value:
+            continue
+        tables = isinstance(value, dict) and isinstance(there[name], dict)
+        found += [(part, there[name].get(part), value.get(part)) for part in {**there[name], **value}
+                  if there[name].get(part) != value.get(part)] if tables else [(name, there[name], value)]
+    return found
 
 
 if __name__ == "__main__":

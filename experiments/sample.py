@@ -59,7 +59,7 @@ def main(options: Options) -> None:
     make_text = run.experiment.make_text
     as_lines = make_text(settings) if make_text else None
     out = _checked(options.out, tuple(settings["sample_shape"]), as_lines is not None)
-    key = jax.random.key(options.seed)
+    key = keys.of_seed(options.seed)
 
     classes = settings["num_classes"] if is_of_classes(settings) else 0
     _check_classes(options, classes)

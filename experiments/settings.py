@@ -31,6 +31,11 @@ def flat(config: Any) -> dict[str, Any]:
     return {field.name: getattr(group, field.name) for group, field in _fields(config)}
 
 
+def names(group: Any) -> set[str]:
+    """The names of the settings of a group."""
+    return {field.name for field in dataclasses.fields(group)}
+
+
 def replace(config: ConfigT, **changes: Any) -> ConfigT:
     """Returns a configuration with other settings, named as in `flat`.
 
@@ -105,6 +110,30 @@ def check(config: Any) -> None:
         if not all(kind in _SIMPLE or get_origin(kind) is Literal for kind in _kinds(hint)):
             raise TypeError(f"the setting {field.name!r} must be a bool, int, float, str or Literal, or "
                             f"one of these or None; got {hint}")
+
+
+def parsed(config: Any, name: str, text: str) -> Any:
+    """Returns a setting's value from how it is written on a command line.
+
+    Raises:
+        ValueError: there is no such setting, or its values are others.
+    """
+    group = next((group for group, field in _fields(config) if field.name == name), None)
+    if group is None:
+        raise ValueError(f"unknown setting {name!r}: {nearest(name, flat(config))}")
+    hint = _hints(type(group))[name]
+    for kind in _kinds(hint):
+        for value in get_args(kind) if get_origin(kind) is Literal else (
+                (True, False) if kind is bool else (None,) if kind is types.NoneType else ()):
+            if str(value) == text:
+                return value
+        if kind in (int, float, str):
+            try:
+                return kind(text)
+            except ValueError:
+                pass
+    _check(name, text, hint)
+    return text
 
 
 def _fields(config: Any) -> Iterator[tuple[Any, dataclasses.Field]]:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from jaxgan.descriptions import are_comparable, differences
 from jaxgan.digests import file_digest, json_digest, leaf_digest, leaf_digests
 from jaxgan.parallel import agreed
 from jaxgan.types import PyTree
@@ -53,6 +54,11 @@ class Checkpoints:
         configuration: what decides what the run computes, JSON values; a checkpoint that was saved with
             another one is refused. None to accept any.
         highest: whether it is the highest `best_metric` that is best.
+        specification: what is trained, as `jaxgan.descriptions.describe` says it; a checkpoint of
+            another one is refused, or warned of if other versions described it. None for not to look.
+        may_change: the names of what may be another one than when a checkpoint was saved: of the
+            configuration, or of the specification.
+        changed: what of this was found to be another one by the last `restore`: name -> [there, here].
     """
 
     folder: Path
@@ -60,6 +66,9 @@ class Checkpoints:
     best_metric: str | None = None
     configuration: Mapping[str, Any] | None = None
     highest: bool = False
+    specification: Mapping[str, Any] | None = None
+    may_change: Collection[str] = ()
+    changed: dict[str, list[Any]] = dataclasses.field(default_factory=dict, init=False)
 
     def __post_init__(self):
         if self.keep < 1:
@@ -92,7 +101,8 @@ class Checkpoints:
         self._check_room(step, state)
         host = jax.tree.map(lambda x: np.array(x), state)
         body = {"format": 1, "step": step, "retries": retries, "metrics": metrics,
-                "configuration": dict(self.configuration or {})}
+                "configuration": dict(self.configuration or {}),
+                **({"specification": self.specification} if self.specification else {})}
         partial = self.folder / f"unfinished_{_name(step)}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -228,12 +238,14 @@ class Checkpoints:
         Raises:
             DamagedError: it is not what was saved.
             CheckpointError: there is none, or it is of another architecture (the leaves that differ
-                are named) or configuration.
+                are named), configuration or specification.
         """
         step, manifest = self._find(step)
         what = f"the checkpoint of step {step} in {self.folder}"
         _check_same(manifest["leaves"], _described(template, digests=False), what)
+        self.changed = {}
         self._check_configuration(manifest["configuration"], what)
+        self._check_specification(manifest.get("specification"), what)
         like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), template)
         try:
             leaves = self._read(step, _by_path(like))
@@ -368,10 +380,37 @@ class Checkpoints:
         if self.configuration is None:
             return
         here = json.loads(json.dumps(self.configuration))
-        differences = [f"{name} is {saved.get(name)!r} there and {here.get(name)!r} here"
-                       for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
-        if differences:
-            raise CheckpointError(f"{what} is of another configuration ({'; '.join(differences)})")
+        differing = {name: [saved.get(name), here.get(name)] for name in sorted({*saved, *here})
+                     if saved.get(name) != here.get(name)}
+        self._settle(differing, f"{what} is of another configuration")
+
+    def _check_specification(self, saved: Any, what: str) -> None:
+        if self.specification is None or saved is None:
+            return
+        try:
+            differing = differences(saved, self.specification)
+            comparable = are_comparable(saved, self.specification)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedError(f"{what} is damaged: its specification can't be read") from error
+        if differing and not comparable:
+            warnings.warn(f"{what} was saved by other versions ({saved['versions']}), which describe "
+                          f"the specification in another way ({_spelt(differing)})", UserWarning,
+                          stacklevel=4)
+        elif differing:
+            self._settle(differing, f"{what} is of another specification")
+
+    def _settle(self, differing: Mapping[str, list[Any]], what: str) -> None:
+        """Takes note of the differences that are meant.
+
+        Raises:
+            CheckpointError: there are others.
+        """
+        for name, values in differing.items():
+            if {name, name.partition(".")[0]} & {*self.may_change}:
+                self.changed[name] = values
+        others = {name: values for name, values in differing.items() if name not in self.changed}
+        if others:
+            raise CheckpointError(f"{what} ({_spelt(others)}): if that is meant, name it with change")
 
 
 _PARTS = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]")  # of a path as a manifest spells it
@@ -428,6 +467,13 @@ def _check_same(saved: dict[str, list[Any]], expected: dict[str, list[Any]], wha
         more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise CheckpointError(f"{what} is of another architecture: "
                               f"{'; '.join(differences[:3])}{more}")
+
+
+def _spelt(differing: Mapping[str, list[Any]]) -> str:
+    """The first few differences."""
+    shown = [f"{name} is {there!r} there and {here!r} here"
+             for name, (there, here) in list(differing.items())[:3]]
+    return "; ".join(shown) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
 
 
 def _leaf(entry: list[Any] | None) -> str:

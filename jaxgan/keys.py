@@ -12,12 +12,38 @@ import jax.numpy as jnp
 
 from jaxgan.types import Array, Key, PyTree
 
+SEEDS = 2**32
+_NOT_BY_EXAMPLE = ("rbg", "unsafe_rbg")
+
+
+def of_seed(seed: int) -> Key:
+    """Returns the key of a seed, a whole number from 0 to 2**32 - 1.
+
+    Raises:
+        ValueError: it is another one: jax would take it for one of these.
+    """
+    check_seed(seed)
+    return jax.random.key(seed)
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raises ValueError for a seed that jax would take for another one."""
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"{name} must be from 0 to {SEEDS - 1}; got {seed}")
+
 
 def stream(key: Key, name: str) -> Key:
     """Returns the key of the stream called `name` ("init", "data", "train", "sample", ...).
 
     Streams of different names are independent; adding a stream never changes another one.
+
+    Raises:
+        ValueError: the key is of a kind whose draws depend on the rest of a batch.
     """
+    if str(jax.random.key_impl(key)) in _NOT_BY_EXAMPLE:
+        raise ValueError(f"keys of the kind {jax.random.key_impl(key)} don't draw by example, on which "
+                         "everything random here relies: unset JAX_DEFAULT_PRNG_IMPL, or make them by "
+                         "jax.random.key(seed, impl='threefry2x32')")
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

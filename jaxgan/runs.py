@@ -20,7 +20,7 @@ import platform
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
@@ -34,6 +34,8 @@ from jaxgan.pictures import load_png, save_curves, save_png
 FORMAT = 2  # of config.json; the first one had no number
 _LOCK = "lock"
 _SHORT = 16  # digits of a digest in digests.jsonl
+_JAX_SETTINGS = ("default_matmul_precision", "default_prng_impl", "enable_x64", "random_seed_offset",
+                 "threefry_partitionable")
 
 
 class RunError(ValueError):
@@ -48,24 +50,32 @@ class Run:
         settings: every resolved setting, to be found again in `config.json`; JSON values.
         identity: the names of the settings that must be the same when a folder is used again: those
             that decide what the run computes, not for how long or how often it reports.
+        change: the names of those that may be others nevertheless, if the run goes on.
 
     Raises:
         RunError: the folder holds something else, or a run whose settings differ.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], identity: Iterable[str]):
+    def __init__(self, folder: str | Path, settings: dict[str, Any], identity: Iterable[str], *,
+                 change: Iterable[str] = ()):
         self.folder = Path(folder)
         self.identity = {name: settings.get(name) for name in sorted({"experiment", *identity})}
-        existing = read_config(self.folder)["settings"] if self.config_path.exists() else None
-        if existing is not None:
+        config = read_config(self.folder) if self.config_path.exists() else None
+        self.changes = _changes(config)
+        self.change = {*change}
+        if config is not None:
+            existing = config["settings"]
             differing = [f"{name} is {existing.get(name)!r} there and {value!r} here"
-                         for name, value in self.identity.items() if existing.get(name) != value]
+                         for name, value in self.identity.items()
+                         if existing.get(name) != value and name not in self.change]
             if differing:
                 raise RunError(f"{self.folder} holds a run with another configuration "
-                               f"({'; '.join(differing)}): choose another --run-dir")
+                               f"({'; '.join(differing)}): choose another --run-dir, or, if that is "
+                               "meant, name it with --change")
+            _check_jax(self.folder, config.get("jax_settings"))
         elif self.folder.exists() and not _is_unused(self.folder):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
-        self._config = _json({"format": FORMAT, "settings": settings} | environment())
+        self._config = {"format": FORMAT, "settings": settings} | environment()
         self._board: Any = None  # tensorboardX's writer
         self._lock_file: Any = None
 
@@ -105,11 +115,15 @@ class Run:
         self._lock_file.write(f"process {os.getpid()} on {platform.node()}\n")
         self._lock_file.flush()
 
-    def start(self, step: int) -> None:
+    def start(self, step: int, changed: Mapping[str, list[Any]] = {}) -> None:
         """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it.
 
         TensorBoard's file is written anew from the metrics and samples, as its writer's last lines are
         lost when a process is killed.
+
+        Args:
+            step: what the run goes on from, 0 if it begins.
+            changed: what is another one from here on, name -> [before, after], for its history.
 
         Raises:
             RunError: the folder can't be written to.
@@ -120,7 +134,11 @@ class Run:
 
         self._close_board()
         try:
-            _write(self.config_path, self._config)
+            self.changes = [entry for entry in self.changes if entry["step"] < step]
+            if changed:
+                self.changes.append({"step": step, "changed": dict(changed)})
+            _write(self.config_path, _json(self._config | (
+                {"changes": self.changes} if self.changes else {})))
             self._result_path.unlink(missing_ok=True)  # until this run has its own
             for path in (self._metrics_path, self._digests_path):
                 rows = [row for row in _rows(path) if row["step"] <= step]
@@ -326,8 +344,14 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": cores,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "jax_settings": jax_settings(),
         "command": sys.orig_argv,
     }
+
+
+def jax_settings() -> dict[str, Any]:
+    """Those of jax's own settings that decide what a run computes."""
+    return {name: getattr(jax.config, f"jax_{name}") for name in _JAX_SETTINGS}
 
 
 def processor() -> str:
@@ -339,6 +363,22 @@ def processor() -> str:
     except OSError:
         described = [platform.processor()]
     return f"{platform.machine()}-{zlib.crc32(repr(described).encode()):08x}"
+
+
+def _changes(config: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The history of a run's changes; [] where a file holds something else."""
+    changes = (config or {}).get("changes")
+    return [entry for entry in changes if isinstance(entry, dict) and isinstance(entry.get("step"), int)
+            and isinstance(entry.get("changed"), dict)] if isinstance(changes, list) else []
+
+
+def _check_jax(folder: Path, there: Any) -> None:
+    """Raises RunError for a run that was begun under other settings of jax; None: it doesn't say."""
+    for name, value in jax_settings().items() if isinstance(there, dict) else ():
+        if name in there and there[name] != value:
+            raise RunError(f"{folder} was trained with {there[name]!r} for jax's setting jax_{name}, "
+                           f"which is {value!r} here: set JAX_{name.upper()}={there[name]}, or choose "
+                           "another --run-dir")
 
 
 def _is_unused(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from jaxgan import keys
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Part, Source, in_memory, pixels, windows
+from jaxgan.descriptions import describe
 from jaxgan.digests import file_digest, leaf_digests, params_digest
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
@@ -158,12 +159,11 @@ class Plan:
             value = getattr(self, field.name)
             if field.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ValueError(f"{field.name} must be a whole number; got {value!r}")
-        if self.seed >= 2**63:
-            raise ValueError(f"seed must be below 2**63; got {self.seed}")
+        keys.check_seed(self.seed)
         for name in ("steps", "batch_size", "batches_per_step", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("sample_every", "eval_every", "checkpoint_every", "devices", "seed", "max_hours"):
+        for name in ("sample_every", "eval_every", "checkpoint_every", "devices", "max_hours"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
         if self.on_nan not in ("stop", "rollback"):
@@ -202,7 +202,7 @@ def example_batch(source: Source, size: int) -> Batch:
 
 def initial_state(game: Game, seed: int, example: Batch) -> State:
     """The state that training with this seed starts from."""
-    return jax.jit(game.init)(keys.stream(jax.random.key(seed), "init"), example)
+    return jax.jit(game.init)(keys.stream(keys.of_seed(seed), "init"), example)
 
 
 def train(
@@ -218,6 +218,7 @@ def train(
     initial: Callable[[State], State] | None = None,
     callbacks: Sequence[Callback] = (),
     experiment: str | Path | None = None,
+    change: Sequence[str] = (),
     **planned: Any,
 ) -> tuple[State, dict]:
     """Trains a GAN, or a game of one's own, and writes the run's folder.
@@ -240,6 +241,9 @@ def train(
         callbacks: called after each log point, evaluation and checkpoint; they can stop the run.
         experiment: if `run` is a path, the Python file that describes the experiment, whose path and
             digest are recorded, so that `experiments.sample` and the others can open the run with it.
+        change: the names of what is meant to be another one than that of the checkpoint: fields of the
+            GAN or the game, "plan" (batches and seed), "data", or "specification" for all of these. The
+            run's history tells of it.
         planned: the fields of `Plan`, in place of one.
 
     Returns:
@@ -247,7 +251,7 @@ def train(
 
     Raises:
         ValueError: the batch is larger than the data set, or there is nothing (or too much) to resume.
-        CheckpointError: the checkpoint doesn't fit.
+        CheckpointError: the checkpoint doesn't fit, or was trained by another specification.
         RunError: another process has the folder, or it can't be written to.
         NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
         Interrupted: SIGINT or SIGTERM came or the time was over; a checkpoint was saved first.
@@ -259,18 +263,20 @@ def train(
     if unknown := sorted(planned.keys() - {*names}):
         raise ValueError(f"unknown field of a plan {unknown[0]!r}: {nearest(unknown[0], names)}")
     plan = plan or Plan(**planned)
-    game = game_of(game)
+    specification, game = game, game_of(game)
     source = source if isinstance(source, Source) else in_memory(source)
     if not isinstance(run, Run):
         picture = picture or _default_picture(game, source, plan.seed)
-        run = _described_run(run, source, plan, experiment)
+        run = _described_run(run, source, plan, experiment, change)
     if source.size is not None and plan.batch_size > source.size:
         raise ValueError(f"batch_size {plan.batch_size} is larger than the data set, which has "
                          f"{source.size} examples: choose a smaller one")
     if plan.eval_every and evaluate is None:
         raise ValueError(f"eval_every is {plan.eval_every}, but there is nothing to evaluate with")
-    checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity,
-                              highest=plan.best_is_highest)
+    may_change = {*change, *run.change}
+    checkpoints = Checkpoints(
+        run.checkpoints, plan.keep, plan.best_metric, run.identity, plan.best_is_highest,
+        None if "specification" in change else _described(specification, source, plan), may_change)
     deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
     try:
         resuming = _is_resuming(checkpoints, run, resume)
@@ -288,7 +294,7 @@ def train(
                 return state, result  # finished already
             checkpoints.discard_unfinished()
             while True:
-                run.start(int(state.step))
+                run.start(int(state.step), checkpoints.changed)
                 if real is not None:
                     run.save_real(real)
                 try:
@@ -314,7 +320,15 @@ def train(
             run.close()
 
 
-def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: str | Path | None) -> Run:
+def _described(specification: GAN | Game, source: Source, plan: Plan) -> dict[str, Any]:
+    """What decides what a run computes, for its checkpoints."""
+    data = {path.lstrip("."): digest for path, digest in leaf_digests(source.arrays).items()}
+    return describe(specification, data=data, plan={
+        "batch_size": plan.batch_size, "batches_per_step": plan.batches_per_step, "seed": plan.seed})
+
+
+def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: str | Path | None,
+                   change: Sequence[str]) -> Run:
     """A run with what is known of one that wasn't begun by an experiment's script."""
     file = Path(experiment).resolve() if experiment else None
     described = {"experiment": file.stem, "experiment_file": str(file),
@@ -328,7 +342,9 @@ def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: s
                 "sample_shape": jax.tree.map(int, list(shape) if isinstance(shape, tuple) else shape),
                 "value_range": list(source.value_range), "num_classes": source.num_classes,
                 "condition": condition}
-    return Run(folder, settings, ("batch_size", "n_critic", "seed", "sample_shape", "condition"))
+    of_plan = ("batch_size", "n_critic", "seed")
+    return Run(folder, settings, (*of_plan, "sample_shape", "condition"),
+               change=of_plan if {"plan", "specification"} & {*change} else ())
 
 
 def _default_picture(game: Game, source: Source, seed: int, count: int = 64) -> Picture | None:
