@@ -96,7 +96,8 @@ def replayed(config: Config, history: History, last: int) -> tuple[Config, list[
     if unknown:
         raise ValueError(f"{config.run.run_dir} went on with another {min(unknown)}, which is no "
                          "setting: it can't be trained again from its configuration")
-    changes = [{}, *({name: after for name, (_, after) in entry["changed"].items()} for entry in history)]
+    changes = [{}, *({name: after for name, (_, after) in entry["changed"].items()}
+                     for entry in history)]
     ends = [*(entry["step"] for entry in history), last]
     return settings.replace(config, **values_at(history, -1)), list(zip(changes, ends, strict=True))
 

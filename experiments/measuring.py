@@ -265,6 +265,7 @@ def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
                        f"reached the real-data floor ({evaluator.floor[name]:.3g})", sys.stderr)
         return values | judge(state)
 
+    evaluate.rehearse = lambda state: {*evaluator.rehearse(draw(state)), *judge(state)}
     return evaluate
 
 

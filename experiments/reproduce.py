@@ -96,9 +96,12 @@ def _environment_differences(run_dir: str) -> list[tuple[str, Any, Any]]:
     for name, value in here.items():
         if name == "command" or there.get(name, value) == value:
             continue
-        tables = isinstance(value, dict) and isinstance(there[name], dict)
-        found += [(part, there[name].get(part), value.get(part)) for part in {**there[name], **value}
-                  if there[name].get(part) != value.get(part)] if tables else [(name, there[name], value)]
+        before = there[name]
+        if isinstance(value, dict) and isinstance(before, dict):
+            found += [(part, before.get(part), value.get(part)) for part in {**before, **value}
+                      if before.get(part) != value.get(part)]
+        else:
+            found.append((name, before, value))
     return found
 
 

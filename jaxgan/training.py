@@ -84,7 +84,8 @@ class Moment(NamedTuple):
     rows: list[dict[str, float]]
 
 
-Callback = Callable[[Moment], bool | None]  # True stops the run, with a checkpoint
+# True stops the run, with a checkpoint. The metric named by an attribute `watches` has to be there.
+Callback = Callable[[Moment], bool | None]
 
 
 def early_stopping(metric: str, patience: int, *, highest: bool = False) -> Callback:
@@ -98,7 +99,7 @@ def early_stopping(metric: str, patience: int, *, highest: bool = False) -> Call
         highest: whether higher is better.
 
     Raises:
-        ValueError: `patience` is below 1; when it is called, no metric has this name.
+        ValueError: `patience` is below 1.
     """
     if patience < 1:
         raise ValueError(f"patience must be at least 1; got {patience}")
@@ -106,12 +107,10 @@ def early_stopping(metric: str, patience: int, *, highest: bool = False) -> Call
     def callback(moment: Moment) -> bool:
         if moment.kind != "evaluation":
             return False
-        if metric not in moment.metrics:
-            raise ValueError(f"early stopping watches {metric!r}, which is no metric of this run: "
-                             f"choose from {', '.join(sorted(moment.metrics))}")
         values = [row[metric] if highest else -row[metric] for row in moment.rows if metric in row]
-        return len(values) - 1 - values.index(max(values)) >= patience
+        return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
 
+    callback.watches = metric
     return callback
 
 
@@ -235,6 +234,8 @@ def train(
         picture: state -> the same of samples; if `run` is a path, images are shown in a grid by default.
         evaluate: (state, tick) -> numbers about the state, logged every `plan.eval_every`. It calls
             `tick` often, which ends an evaluation that is interrupted: the resumed run begins with it.
+            Before the first step it is tried, to find out then what can't work; if it takes long, give
+            it an attribute `rehearse`, state -> the numbers' names, to be called instead.
         resume: None to start anew (in a folder without checkpoints), "latest" or a step to go on from
             there, "auto" for the latest if there is one.
         initial: None, or what the first state is made into, by `jaxgan.transfer.warm_start` for example.
@@ -250,7 +251,8 @@ def train(
         The final state and what `result.json` holds.
 
     Raises:
-        ValueError: the batch is larger than the data set, or there is nothing (or too much) to resume.
+        ValueError: the batch is larger than the data set, or there is nothing (or too much) to resume;
+            the picture is none; no metric has the name that the plan or early stopping watches.
         CheckpointError: the checkpoint doesn't fit, or was trained by another specification.
         RunError: another process has the folder, or it can't be written to.
         NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
@@ -497,10 +499,47 @@ class _Reporter:
             raise Interrupted(step, stop or None)
         return evaluation
 
+    def rehearse(self, step: int, state: State, names: set[str]) -> None:
+        """Tries what comes later, so that what can't work is found out before it has cost anything.
+
+        Args:
+            step: the one that the run goes on from.
+            state: its state.
+            names: those of a step's metrics.
+
+        Raises:
+            ValueError: the picture is none, or there is no metric that is watched.
+        """
+        if self.picture is not None:
+            _check_picture(self.picture(state))
+        if not self.plan.eval_every or self.evaluate is None:
+            return self._check_watched(names)
+        rehearse = getattr(self.evaluate, "rehearse", None)
+        if rehearse is not None:
+            names |= {*rehearse(state)}
+        elif step == 0:
+            try:
+                names |= _numbers(self.evaluate(state, self._tick)).keys()
+            except _Abandoned:
+                return None  # the loop will be told, too
+        elif jax.process_index() == 0:  # others don't have the log, or not yet
+            names |= {name for row in self.run.metrics() for name in row}
+        else:
+            return None
+        return self._check_watched(names)
+
+    def _check_watched(self, names: set[str]) -> None:
+        for metric in (self.plan.best_metric, *(getattr(callback, "watches", None)
+                                                for callback in self.callbacks)):
+            if metric is not None and metric not in names:
+                raise ValueError(f"no metric is called {metric!r}: {nearest(metric, sorted(names))}")
+
     def is_behind(self, step: int) -> bool:
         """Whether a run that resumes at a step has yet to evaluate it."""
         logged = [row["step"] for row in self.run.metrics()[-1:]]
-        behind, = agreed(step > 0 and self.plan.is_evaluating(step) and logged != [step])
+        # As the first process sees it: others may have read the log before that one cut it.
+        behind, = agreed(jax.process_index() == 0 and step > 0 and self.plan.is_evaluating(step)
+                         and logged != [step])
         return bool(behind)
 
     def catch_up(self, step: int, state: State) -> None:
@@ -529,6 +568,7 @@ class _Reporter:
 def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]:
     game, plan, checkpoints = report.game, report.plan, report.checkpoints
     advance, put, part = _on_devices(game, source, plan)
+    report.rehearse(int(state.step), state, _metric_names(report, source, state))
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
     first_step_seconds, end, key = None, step, jax.random.key(plan.seed)
@@ -597,13 +637,28 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
 def _last_row(report: _Reporter, source: Source, state: State
               ) -> tuple[dict[str, float], dict[str, float]]:
     """What was logged last: a step's metrics, and the numbers of its evaluation."""
+    names = _metric_names(report, source, state)
+    row = (report.run.metrics() or [{}])[-1]
+    return ({name: value for name, value in row.items() if name in names},
+            {name: value for name, value in row.items() if name not in names | {"step"}})
+
+
+def _metric_names(report: _Reporter, source: Source, state: State) -> set[str]:
+    """The names of a step's metrics."""
     plan = report.plan
-    names = {"step", *jax.eval_shape(partial(
+    return {*jax.eval_shape(partial(
         run_steps, report.game, source=source, batches_per_step=plan.batches_per_step,
         batch_size=plan.batch_size), state, source.arrays, jax.random.key(0), 1)[1]}
-    row = (report.run.metrics() or [{}])[-1]
-    return ({name: value for name, value in row.items() if name in names - {"step"}},
-            {name: value for name, value in row.items() if name not in names})
+
+
+def _check_picture(samples: Any) -> None:
+    """Raises ValueError for what is no picture."""
+    if isinstance(samples, str):
+        return
+    there = f"{samples.dtype}{list(samples.shape)}" if hasattr(samples, "dtype") else repr(samples)[:80]
+    if not hasattr(samples, "dtype") or samples.dtype != np.uint8 or (samples.ndim, *samples.shape[2:]
+                                                                      ) != (3, 3):
+        raise ValueError("a picture must be text, or pixels, uint8 [height, width, 3]; got " + there)
 
 
 def _on_devices(game: Game, source: Source, plan: Plan

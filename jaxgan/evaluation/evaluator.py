@@ -8,6 +8,7 @@ from jaxgan.evaluation.metrics import Comparison, Metric, SampleSet
 from jaxgan.evaluation.protocol import Protocol
 from jaxgan.evaluation.samples import Extractor, Progress, Samples
 
+_REHEARSED = 128  # samples
 _ENDLESS_COUNT = 10_000  # reals, or samples, where a set has no end and the protocol leaves it open
 
 
@@ -39,19 +40,44 @@ class Evaluator:
                 metric gives a number that its record doesn't list.
         """
         fake = _observe(self.extractor, self.metrics, fakes, self.protocol.num_fake, progress)
-        for metric in self.metrics:
-            if missing := [name for name in metric.targets if name not in fake.targets]:
-                raise ValueError(f"the metric {metric.name!r} compares samples with their {missing[0]}, "
-                                 f"which isn't known of {fakes.name}: leave it out")
+        self._check_targets(fake, fakes.name)
         return self._measure(self.metrics, fake)
+
+    def rehearse(self, fakes: Samples) -> set[str]:
+        """Measures reals, and a few samples where that says nothing of a metric; returns the names.
+
+        What can't be measured is found out by this before there are samples worth measuring.
+
+        Raises:
+            ValueError: as above; or the samples are not like the reals.
+        """
+        count = min(self.protocol.num_fake, _REHEARSED)
+        few = _observe(self.extractor, self.metrics, fakes, count, lambda done: None)
+        self._check_targets(few, fakes.name)
+        for name in ("samples", "pooled") if few.observed.features else ("samples",):
+            real, fake = getattr(self.real, name), getattr(few, name)
+            if fake is not None and (fake.shape[1:], fake.dtype) != (real.shape[1:], real.dtype):
+                raise ValueError(f"samples, {fake.dtype}{list(fake.shape[1:])}, are not like the reals, "
+                                 f"{real.dtype}{list(real.shape[1:])}: they can't be compared")
+        return {*self.floor, *self._measure(
+            [metric for metric in self.metrics if not self._has_floor(metric)], few)}
 
     @cached_property
     def floor(self) -> dict[str, float]:
         """See the class."""
         if self.other is None:
             return {}
-        return self._measure([metric for metric in self.metrics if not metric.held_out
-                              and self.other.targets.keys() >= {*metric.targets}], self.other)
+        return self._measure(filter(self._has_floor, self.metrics), self.other)
+
+    def _has_floor(self, metric: Metric) -> bool:
+        return (self.other is not None and not metric.held_out
+                and self.other.targets.keys() >= {*metric.targets})
+
+    def _check_targets(self, fake: SampleSet, name: str) -> None:
+        for metric in self.metrics:
+            if missing := [target for target in metric.targets if target not in fake.targets]:
+                raise ValueError(f"the metric {metric.name!r} compares samples with their {missing[0]}, "
+                                 f"which isn't known of {name}: leave it out")
 
     def _measure(self, metrics: Iterable[Metric], fake: SampleSet) -> dict[str, float]:
         seen, found = Comparison(self.protocol, self.real, fake, self.other), {}
