@@ -113,6 +113,13 @@ def values_at(history: History, step: int) -> dict[str, Any]:
     return values
 
 
+def recorded(config: Config) -> dict[str, Any] | None:
+    """The settings of the run that a configuration goes on with; None if it begins one."""
+    if _resumed_step(config) is None:
+        return None
+    return read_config(config.run.run_dir)["settings"]
+
+
 def _resumed_step(config: Config) -> int | None:
     """The step that a run goes on from; None if it begins."""
     resume, folder = config.run.resume, Path(config.run.run_dir)

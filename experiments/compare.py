@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import flags, launch, measuring, open_run, opening, settings
+from experiments import changing, flags, launch, measuring, open_run, opening, settings
 from jaxgan import evaluation
 from jaxgan.pictures import save_bands
 from jaxgan.runs import read_config, read_evaluations, read_logs
@@ -35,9 +35,8 @@ def main(options: Options) -> None:
     numbers = [number for number in map(_namer(runs[0]["folder"]), runs[0]["metrics"])
                if all(number.name in run["metrics"] for run in runs) and not number.deviation_of]
     for position, (label, members) in enumerate(groups.items(), 1):
-        steps = ", ".join(map(str, sorted({run["step"] for run in members})))
         runs_of_it = f"{len(members)} run{'s' * (len(members) > 1)}"
-        print(f"[{position}] {label}: {runs_of_it}, step {steps}")
+        print(f"[{position}] {label}: {runs_of_it}, step {members[0]['step']}")
     rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)), "held-out reals")]
     for number in numbers:
         floor = runs[0]["metrics"][number.name]["floor"]
@@ -58,10 +57,11 @@ def main(options: Options) -> None:
 
 def _read(folder: str) -> dict[str, Any]:
     evaluations = read_evaluations(folder)
-    settings = read_config(folder)["settings"]
+    settings, changed = read_config(folder)["settings"], changing.read_history(folder)
     if not evaluations:
         raise ValueError(f"{folder} has no evaluation.json: run python -m experiments.evaluate {folder}")
-    return {**evaluations[-1], "folder": folder, "settings": settings}
+    return {**evaluations[-1], "folder": folder, "settings": settings,
+            "changed": [entry["step"] for entry in changed]}
 
 
 def _namer(folder: str) -> Callable[[str], evaluation.Number]:
@@ -92,16 +92,24 @@ def _protocol(run: Mapping[str, Any]) -> evaluation.Protocol:
 
 
 def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The runs by those of their settings that differ between them, but for the seed."""
+    """The runs by those of their settings that differ between them, but for the seed.
+
+    Runs of one kind that were measured at other steps, or in which settings were changed at other steps,
+    are no seeds of one experiment either.
+    """
     ignored = {"seed", "experiment_file"}.union(*map(_not_compared, runs))
     names = {name for run in runs for name in run["settings"]} - ignored
     differing = sorted(name for name in names
                        if len({repr(run["settings"].get(name)) for run in runs}) > 1)
     groups = {}
     for run in runs:
-        label = ", ".join(f"{name} {run['settings'].get(name)}" for name in differing)
-        groups.setdefault(label or str(run["settings"].get("experiment")), []).append(run)
-    return groups
+        label = [f"{name} {run['settings'].get(name)}" for name in differing]
+        label += [f"changed at {', '.join(map(str, run['changed']))}"] * bool(run["changed"])
+        label = ", ".join(label) or str(run["settings"].get("experiment"))
+        groups.setdefault((label, run["step"]), []).append(run)
+    labels = [label for label, _ in groups]
+    return {label if labels.count(label) == 1 else f"{label}, step {step}": members
+            for (label, step), members in groups.items()}
 
 
 def _not_compared(run: Mapping[str, Any]) -> set[str]:

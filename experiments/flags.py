@@ -116,7 +116,8 @@ class Optimiser:
     critic_beta2: float | None = None
     """The critic's own beta2; None: that of both."""
     decay_steps: int = 0
-    """Iterations over which the learning rate falls to zero; 0: it stays."""
+    """Iterations over which the learning rate falls to zero; 0: it stays. If it is not given, a run of
+    more steps takes all of these."""
     ema_decay: float = 0.0
     """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
 
@@ -315,4 +316,6 @@ def _check(config: Config, has_tasks: bool) -> None:
 
 
 def _falling(value: float, steps: int) -> optax.Schedule:
+    if steps >= 2**31:  # more than optax can count to
+        return lambda count: value * (1.0 - count / float(steps))
     return optax.linear_schedule(value, 0.0, steps) if steps else optax.constant_schedule(value)

@@ -80,6 +80,11 @@ def parse(experiment: Experiment, arguments: Sequence[str] | None = None) -> Con
         raise ValueError("give --config or --preset, not both")
     if asked.config:
         return _parsed(experiment, arguments, from_file(experiment, asked.config))
+    return _fitted(experiment, _of_preset(experiment, arguments, asked), asked)
+
+
+def _of_preset(experiment: Experiment, arguments: Sequence[str] | None, asked: argparse.Namespace
+               ) -> Config:
     config = _parsed(experiment, arguments, experiment.presets.get(asked.preset, experiment.Config()))
     if experiment.preset_by and not asked.preset:
         named = experiment.presets.get(settings.flat(config)[experiment.preset_by])
@@ -92,6 +97,7 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--config", "--preset"):
         parser.add_argument(flag, nargs="?", default="")
+    parser.add_argument("--decay-steps", "--decay_steps", nargs="?", default=None)
     return parser.parse_known_args(arguments)[0]
 
 
@@ -109,6 +115,36 @@ def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Co
     return tyro.cli(command, args=arguments, prog=experiment.command,
                     description=experiment.about,
                     config=(tyro.conf.OmitArgPrefixes,)).settings
+
+
+def _fitted(experiment: Experiment, config: Config, asked: argparse.Namespace) -> Config:
+    """Has the learning rate fall until the end of a longer run, if no flag says otherwise.
+
+    A run that goes on keeps what it has.
+    """
+    steps, decay = config.schedule.steps, config.optimiser.decay_steps
+    if asked.decay_steps is not None or not 0 < decay < steps:
+        return config
+    begun = changing.recorded(settings.replace(
+        config, run_dir=config.run.run_dir or f"runs/{experiment.name}"))
+    if begun is not None:
+        there = begun.get("decay_steps")
+        return settings.replace(config, decay_steps=there if type(there) is int else decay)
+    warnings.warn(f"decay_steps is {steps}, as steps is: by default it is {decay}, after which the "
+                  "learning rate would be 0", UserWarning, stacklevel=2)
+    return settings.replace(config, decay_steps=steps)
+
+
+def _warn_of_ends(config: Config) -> None:
+    """Says of a flag that its effect ends before the run does."""
+    steps, decay = config.schedule.steps, config.optimiser.decay_steps
+    if 0 < decay < steps:
+        warnings.warn(f"the learning rate is 0 from step {decay} on, and the run goes on to step "
+                      f"{steps}: choose --decay-steps {steps}, or 0 for a rate that stays", UserWarning,
+                      stacklevel=3)
+    if 0 < config.loss.input_noise_steps < steps:
+        warnings.warn(f"the input noise is 0 from step {config.loss.input_noise_steps} on, and the run "
+                      f"goes on to step {steps}", UserWarning, stacklevel=3)
 
 
 def from_file(experiment: Experiment, path: str) -> Config:
@@ -187,6 +223,7 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
                          f"{experiment.name}: rename the file")
     config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
     config, change = changing.effective(config, changes)
+    _warn_of_ends(config)
     source, reference = experiment.make_source(config), experiment.make_reference(config)
     schedule = plan(config, reference)
     game = experiment.make_game(config, source.sample_shape)

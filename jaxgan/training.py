@@ -35,6 +35,7 @@ from jaxgan.steps import game as game_of
 from jaxgan.types import Batch, PyTree
 
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
+_INTEGERS = 2**31  # what devices count in
 _RETRIES = 3  # of a run that goes back when it diverges
 
 
@@ -158,6 +159,8 @@ class Plan:
             value = getattr(self, field.name)
             if field.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ValueError(f"{field.name} must be a whole number; got {value!r}")
+            if field.type in (int, "int") and value >= _INTEGERS and field.name != "seed":
+                raise ValueError(f"{field.name} must be below 2**31; got {value}")
         keys.check_seed(self.seed)
         for name in ("steps", "batch_size", "batches_per_step", "log_every", "keep"):
             if getattr(self, name) < 1:

@@ -24,7 +24,7 @@ def soak(folder: Path, kills: int, seed: int, report=lambda text: None) -> dict[
     """Returns figures about so many kills, all of which were survived."""
     chance = random.Random(seed)
     run, lost, resumed_at = folder / "killed", [], []
-    flags = (*FLAGS, "--steps", 10**9, "--run-dir", run)
+    flags = (*FLAGS, "--steps", 10**9, "--decay-steps", 6000, "--run-dir", run)
     for killed in range(1, kills + 1):
         base, opened = max(Checkpoints(run / "checkpoints").steps(), default=0), _events(run)
         process = processes.start("digits", *flags)

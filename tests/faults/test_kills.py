@@ -10,7 +10,7 @@ import pytest
 from tests.faults import processes
 from tests.faults.soak import soak
 
-ENDLESS = ("--steps", 10**9, "--resume", "auto")
+ENDLESS = ("--steps", 10**9, "--decay-steps", 6000, "--resume", "auto")
 
 
 def test_twenty_kills_leave_no_trace(tmp_path):
@@ -77,7 +77,8 @@ def test_a_full_disk_stops_with_one_line_and_the_run_can_go_on(tmp_path):
     try:
         flags = (*processes.TINY, "--run-dir", small / "run", "--checkpoint-every", 20, "--keep", 50,
                  "--resume", "auto")
-        last, status = processes.finish(processes.start("digits", *flags, "--steps", 10**9))
+        last, status = processes.finish(processes.start(
+            "digits", *flags, "--steps", 10**9, "--decay-steps", 6000))
         assert status == 2
         assert last.startswith("error: ")
         assert "free" in last

@@ -45,7 +45,7 @@ def test_two_processes_of_two_devices_are_as_one_of_four(two, tmp_path):
 
 def test_a_process_that_is_killed_ends_the_other_soon_and_both_resume_exactly(two, tmp_path):
     run = tmp_path / "run"
-    first, second = start_two(run, "--steps", 10**9)
+    first, second = start_two(run, "--steps", 10**9, "--decay-steps", 6000)
     processes.wait_until(lambda: (run / "checkpoints" / "00000020").exists(), first)
     processes.kill(second)
     killed = time.monotonic()
