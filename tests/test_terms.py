@@ -464,6 +464,48 @@ def test_layers_draw_by_example(layer):
         layer.apply({}, x, train=True)
 
 
+class Drops(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return layers.Dropout(0.5)(x, train=True)
+
+
+@pytest.mark.parametrize("lift", [
+    nn.remat, nn.jit,
+    partial(nn.vmap, variable_axes={}, split_rngs={"examples": True}, in_axes=1, out_axes=1),
+], ids=["remat", "jit", "vmap"])
+def test_layers_draw_by_example_in_lifted_modules(lift):
+    class Lifted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return lift(Drops)()(x)
+
+    x = jnp.ones((8, 5, 50))
+    whole = Lifted().apply({}, x, rngs=module_rngs(KEY, 8))
+    halves = jax.vmap(lambda x: Lifted().apply({}, x, rngs=module_rngs(KEY, 4, "devices")),
+                      axis_name="devices")(x.reshape(2, 4, 5, 50))
+    assert same(halves.reshape(x.shape), whole)
+    assert 0.4 < float((whole == 0).mean()) < 0.6
+    assert not same(whole[:, 0], whole[:, 1])
+
+
+def test_layers_in_a_scan_draw_apart():
+    class Scanned(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            class Body(nn.Module):
+                @nn.compact
+                def __call__(self, carry, _):
+                    dropped = layers.Dropout(0.5)(carry, train=True)
+                    return carry, dropped
+
+            return nn.scan(Body, variable_axes={}, split_rngs={"examples": True}, length=3)()(x, None)[1]
+
+    drawn = Scanned().apply({}, jnp.ones((4, 50)), rngs=module_rngs(KEY, 4))
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert 0.3 < float((drawn[a] == drawn[b]).mean()) < 0.7
+
+
 def test_modules_and_calls_draw_apart():
     class Twice(nn.Module):
         @nn.compact

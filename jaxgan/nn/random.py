@@ -5,19 +5,23 @@ index in the global batch. Layers that draw from these see the same on one devic
 linen modules that draw, `flax.linen.Dropout` for instance, get a key for each device.
 """
 
+from collections.abc import Hashable
+from functools import cache
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core.scope import LazyRng
+from jax.extend.random import define_prng_impl
 
 from jaxgan import keys
 from jaxgan.types import Array, Key
 
 _STREAM = "examples"
+_KIND_OF_EACH: dict[Hashable, str] = {}  # by the kind of key that stands for all of them
 
 
 def module_rngs(key: Key, count: int, axis_name: str | None = None, *, by_device: bool = True
-                ) -> dict[str, Key | LazyRng]:
+                ) -> dict[str, Key]:
     """Returns the `rngs` that linen modules are applied with in training.
 
     Args:
@@ -30,9 +34,14 @@ def module_rngs(key: Key, count: int, axis_name: str | None = None, *, by_device
         {"params": keys.device_key(key, axis_name)} if by_device else {})
 
 
-def rngs_of(example_keys: Key) -> dict[str, LazyRng]:
-    """Returns the `rngs` of these keys, one per example, [batch]."""
-    return {_STREAM: LazyRng(example_keys, ())}
+def rngs_of(example_keys: Key) -> dict[str, Key]:
+    """Returns the `rngs` of these keys, one per example, [batch].
+
+    To linen and its transformations (`nn.jit`, `nn.scan`, ...) they are one key, of a kind of its own.
+    """
+    data = jax.random.key_data(example_keys)
+    kind = _together(data.shape[0], str(jax.random.key_impl(example_keys)))
+    return {_STREAM: jax.random.wrap_key_data(data, impl=kind)}
 
 
 def example_keys(module: nn.Module) -> Key:
@@ -45,9 +54,33 @@ def example_keys(module: nn.Module) -> Key:
     if scope is None or _STREAM not in scope.rngs:
         raise ValueError(f"{type(module).__name__} draws by example in training: apply the module with "
                          "rngs=module_rngs(key, batch), or with train=False")
-    scope.rng_counters[_STREAM] += 1
-    lazy = LazyRng.create(scope.rngs[_STREAM], scope.rng_counters[_STREAM])
-    return jax.vmap(lambda lazy: lazy.as_jax_rng())(lazy)
+    together = module.make_rng(_STREAM)
+    impl = _KIND_OF_EACH[jax.random.key_impl(together)]
+    return jax.random.wrap_key_data(jax.random.key_data(together), impl=impl)
+
+
+@cache
+def _together(count: int, impl: str) -> Hashable:
+    """The kind of a key that stands for `count` keys, and is folded and split as each of them is."""
+    def keys_of(data: Array) -> Key:
+        return jax.random.wrap_key_data(data, impl=impl)
+
+    def fold_in(data: Array, number: int) -> Array:
+        return jax.random.key_data(jax.vmap(jax.random.fold_in, (0, None))(keys_of(data), number))
+
+    def split(data: Array, shape: tuple[int, ...]) -> Array:
+        each = jax.vmap(lambda key: jax.random.split(key, shape), out_axes=len(shape))(keys_of(data))
+        return jax.random.key_data(each)
+
+    def refused(*_: object) -> Array:
+        raise ValueError("what is drawn by example is drawn from jaxgan.nn.example_keys(module), one "
+                         "key for each example")
+
+    width = jax.random.key_data(jax.random.key(0, impl=impl)).shape
+    kind = define_prng_impl(key_shape=(count, *width), seed=refused, split=split, random_bits=refused,
+                            fold_in=fold_in, name=f"{count} keys of {impl}")
+    _KIND_OF_EACH[kind] = impl
+    return kind
 
 
 class Dropout(nn.Module):
