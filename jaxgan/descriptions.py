@@ -119,7 +119,9 @@ class _Describer:
         return described if isinstance(described, dict) else {"function": described}
 
     def _function(self, function: types.FunctionType) -> dict[str, Any]:
-        found = {"function": f"{function.__module__}.{function.__qualname__}"}
+        is_own = not _is_of_library(function)  # its module may be __main__ one day and imported the next
+        found = {"function": function.__qualname__ if is_own else
+                 f"{function.__module__}.{function.__qualname__}"}
         closed = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in closed:
             try:
@@ -130,7 +132,7 @@ class _Describer:
             found[name] = self(default)
         if function.__defaults__:
             found["defaults"] = self(function.__defaults__)
-        if not _is_of_library(function):
+        if is_own:
             found["code"] = _code_digest(function.__code__)
             for name in _global_names(function.__code__):
                 if name in function.__globals__:

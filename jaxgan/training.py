@@ -525,10 +525,11 @@ class _Reporter:
                 names |= _numbers(self.evaluate(state, self._tick)).keys()
             except _Abandoned:
                 return None  # the loop will be told, too
-        elif jax.process_index() == 0:  # others don't have the log, or not yet
-            names |= {name for row in self.run.metrics() for name in row}
         else:
-            return None
+            logged = {name for row in self.run.metrics() for name in row} - {"step"}
+            if jax.process_index() > 0 or logged <= names:  # it hasn't been evaluated, or isn't known here
+                return None
+            names |= logged
         return self._check_watched(names)
 
     def _check_watched(self, names: set[str]) -> None:

@@ -237,7 +237,7 @@ def test_a_callback_stops_the_run_with_a_checkpoint(tmp_path, whole):
     assert rows(tmp_path / "run") == rows(whole[2])
 
 
-SCORES = {2: 3.0, 4: 1.0, 6: 2.0, 8: 1.5, 10: 0.5, 12: 0.1}  # the best before a pause is at 4
+SCORES = {0: 5.0, 2: 3.0, 4: 1.0, 6: 2.0, 8: 1.5, 10: 0.5, 12: 0.1}  # the best before a pause is at 4
 
 
 def scored(state, tick):
@@ -317,8 +317,7 @@ def test_early_stopping_of_a_run_whose_time_was_over(stopped, tmp_path):
 def test_what_early_stopping_cannot_watch(tmp_path):
     with pytest.raises(ValueError, match="patience must be at least 1; got 0"):
         early_stopping("score", 0)
-    with pytest.raises(ValueError, match="early stopping watches 'scoer', which is no metric of this "
-                                         "run: choose from decoder/average, "):
+    with pytest.raises(ValueError, match="no metric is called 'scoer': did you mean score?"):
         train(GAME, DATA, tmp_path / "run", callbacks=[early_stopping("scoer", 1)], **STOPPING)
 
 
