@@ -150,7 +150,7 @@ def test_what_other_versions_described_is_warned_of(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     train(make(), POINTS, folder, steps=2, **PLAN)
     monkeypatch.setattr("jaxgan.descriptions.version", lambda name: "99")
-    with pytest.warns(UserWarning, match="saved by other versions .* penalty.weight is 0.1 there"):
+    with pytest.warns(UserWarning, match=r"saved by other versions .*\(penalty\.weight is 0.1 there"):
         train(make(penalty=penalties.gradient_penalty(0.2)), POINTS, folder, steps=4, resume="latest",
               **PLAN)
 
