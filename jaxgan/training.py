@@ -527,7 +527,7 @@ class _Reporter:
                 return None  # the loop will be told, too
         else:
             logged = {name for row in self.run.metrics() for name in row} - {"step"}
-            if jax.process_index() > 0 or logged <= names:  # it hasn't been evaluated, or isn't known here
+            if jax.process_index() > 0 or logged <= names:  # not evaluated, or not here
                 return None
             names |= logged
         return self._check_watched(names)

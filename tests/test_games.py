@@ -317,7 +317,7 @@ def test_early_stopping_of_a_run_whose_time_was_over(stopped, tmp_path):
 def test_what_early_stopping_cannot_watch(tmp_path):
     with pytest.raises(ValueError, match="patience must be at least 1; got 0"):
         early_stopping("score", 0)
-    with pytest.raises(ValueError, match="no metric is called 'scoer': did you mean score?"):
+    with pytest.raises(ValueError, match=r"no metric is called 'scoer': did you mean score\?"):
         train(GAME, DATA, tmp_path / "run", callbacks=[early_stopping("scoer", 1)], **STOPPING)
 
 
