@@ -58,7 +58,8 @@ class GAN:
         lower: the reverse: the generator's samples -> what is like the data, for `sample` and
             `generate`.
         ema_decay: None, or the decay of the averaged generator (parameters and statistics) that
-            `sample` prefers; early on it is `(1 + step) / (10 + step)` if that is less.
+            `sample` prefers; early on it is `(1 + step) / (10 + step)` if that is less. Statistics that
+            are integers, truths or random keys are the generator's own.
         generator_batches: how many of an iteration's critic batches make up the generator's batch
             (2 in the CIFAR ResNet of WGAN-GP: critic 64, generator 128).
     """

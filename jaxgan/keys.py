@@ -6,9 +6,11 @@ from the example's index in the *global* batch, so that 1, 2 or 8 devices see th
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgan.types import Array, Key, PyTree
 
@@ -38,6 +40,16 @@ def device_key(key: Key, axis_name: str | None = None) -> Key:
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
+def is_key(array: Any) -> bool:
+    """Whether an array, or the shape of one, is of typed keys, as `jax.random.key` makes them."""
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def on_host(array: Array | np.ndarray) -> np.ndarray:
+    """Returns an array's numbers on the host; of typed keys those that they consist of."""
+    return np.asarray(jax.random.key_data(array) if is_key(array) else array)
+
+
 def per_example(key: Key, count: int) -> Key:
     """Returns `count` keys: `key` itself if it holds one per example, else `example_keys` of it.
 
@@ -45,7 +57,7 @@ def per_example(key: Key, count: int) -> Key:
         TypeError: `key` is a raw uint32 key.
         ValueError: `key` is neither one key nor one per example.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if not is_key(key):
         raise TypeError(f"key must be a typed key, jax.random.key(seed); got {key.dtype} numbers")
     if key.shape == ():
         return example_keys(key, count)

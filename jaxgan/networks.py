@@ -104,7 +104,8 @@ def update(
     """Updates a network once, by the gradient of the weighted sum of its terms.
 
     One pass forward and one backward, whatever the number of terms; one collective, in which gradients,
-    statistics and what was observed are averaged over the devices.
+    statistics and what was observed are averaged over the devices. Of statistics that have no mean,
+    integers, truths and random keys, the first device's are taken.
 
     Args:
         network: its state, from `network_state` for the same terms.
@@ -166,8 +167,11 @@ def update(
         gradients, cotangents = pullback(head_weights)
     if axis_name is not None:
         # As one array: XLA makes several collectives of a tree whose leaves it treats differently.
-        flat, unravel = ravel_pytree((gradients, cotangents, stats, losses, values))
-        gradients, cotangents, stats, losses, values = unravel(lax.pmean(flat, axis_name))
+        numbers = jax.tree.map(lambda x: x if is_inexact(x) else None, stats)
+        flat, unravel = ravel_pytree((gradients, cotangents, numbers, losses, values))
+        gradients, cotangents, numbers, losses, values = unravel(lax.pmean(flat, axis_name))
+        stats = jax.tree.map(lambda x, mean: _first(x, axis_name) if mean is None else mean,
+                             stats, numbers)
     norms = {}
     if scheme.by_gradient:
         norms = dict(zip(base, shared_norms(gradients), strict=True))
@@ -187,6 +191,19 @@ def update(
         scheme.update(network.weighting, losses, norms),
         {term.name: _advanced(term, states[term.name], values[term.name], cotangents)
          for term in terms if term.name in states} or network.terms), metrics
+
+
+def is_inexact(x: Array) -> bool:
+    """Whether an array is of numbers of which there is a mean: not of integers, truths or keys."""
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _first(x: Array, axis_name: str) -> Array:
+    """The first device's."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_first(jax.random.key_data(x), axis_name),
+                                        impl=jax.random.key_impl(x))
+    return lax.all_gather(x, axis_name)[0]
 
 
 def check_values(network: NetworkState, terms: Sequence[Term], see: See, *, name: str) -> None:

@@ -24,6 +24,7 @@ from flax.errors import InvalidRngError
 from jax import lax
 
 from jaxgan import keys
+from jaxgan.data import Source
 from jaxgan.gan import (
     GAN,
     GANState,
@@ -34,9 +35,9 @@ from jaxgan.gan import (
     scores_and_heads,
     terms_of,
 )
-from jaxgan.loops import Game
-from jaxgan.networks import NetworkState, See, check_values, network_state, update
-from jaxgan.types import Batch, Key, Metrics, PyTree, batch_size
+from jaxgan.loops import Game, run_steps
+from jaxgan.networks import NetworkState, See, check_values, is_inexact, network_state, update
+from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size
 from jaxgan.views import Fakes, critic_view, generator_view, make_fakes
 
 
@@ -205,6 +206,19 @@ def train_step(
     return state, jax.tree.map(lambda values: values[-1], metrics) | generator_metrics
 
 
+def train_steps(
+    gan: GAN, state: GANState, arrays: PyTree, key: Key, num_steps: Array | int, *, source: Source,
+    n_critic: int, batch_size: int, axis_name: str | None = None, fakes_at_once: bool = False,
+) -> tuple[GANState, Metrics]:
+    """Runs many iterations in one dispatch: `jaxgan.loops.run_steps` of a GAN's game.
+
+    Arguments, results and errors are theirs; `n_critic` is `batches_per_step`.
+    """
+    return run_steps(game(gan, fakes_at_once=fakes_at_once), state, arrays, key, num_steps,
+                     source=source, batches_per_step=n_critic, batch_size=batch_size,
+                     axis_name=axis_name)
+
+
 def _init_generator(gan: GAN, key: Key, batch: Batch, reals: PyTree) -> PyTree:
     """The generator's variables; its samples have to be like the reals."""
     latents = _zeros(lambda: draw_latents(gan, key, batch_size(batch.samples)))
@@ -242,12 +256,18 @@ def _zeros(make) -> PyTree:
 
 
 def _averaged(gan: GAN, state: GANState) -> PyTree | None:
-    """The generator's moving average after an update (parameters and statistics)."""
+    """The generator's moving average after an update; what has no mean is the generator's own."""
     if gan.ema_decay is None:
         return None
     step = state.step.astype(jnp.float32)
     decay = jnp.minimum(gan.ema_decay, (1.0 + step) / (10.0 + step))
-    return optax.incremental_update(state.generator.variables, state.ema, 1.0 - decay)
+
+    def average(new: Array, old: Array) -> Array:
+        if not is_inexact(new):
+            return new
+        return jnp.asarray(optax.incremental_update(new, old, 1.0 - decay), old.dtype)
+
+    return jax.tree.map(average, state.generator.variables, state.ema)
 
 
 def _generator_batch(batches: Batch, count: int) -> Batch:

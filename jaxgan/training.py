@@ -4,6 +4,7 @@ It doesn't know what it trains: a `jaxgan.loops.Game` says that, and a GAN gives
 """
 
 import dataclasses
+import inspect
 import math
 import signal
 import sys
@@ -122,7 +123,7 @@ class Plan:
         steps: how many in all.
         batch_size: samples in a batch, over all devices.
         batches_per_step: batches that a step consumes; of a GAN the critic's updates in a step, which
-            ends with one of the generator (n_critic).
+            ends with one of the generator.
         seed: of everything random.
         log_every: steps between two log points.
         sample_every: steps between two looks at samples; 0 for one at the end only.
@@ -136,6 +137,7 @@ class Plan:
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
             checkpoint with other random numbers, at most three times in a run.
         max_hours: stop after so long, with a checkpoint; 0 for no limit.
+        n_critic: what `batches_per_step` is called of a GAN; it is kept there.
     """
 
     steps: int
@@ -152,8 +154,14 @@ class Plan:
     devices: int = 0
     on_nan: str = "stop"
     max_hours: float = 0.0
+    n_critic: dataclasses.InitVar[int | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, n_critic: int | None):
+        if n_critic is not None:
+            if self.batches_per_step != 1:
+                raise ValueError(f"n_critic is {n_critic} and batches_per_step {self.batches_per_step}, "
+                                 "its other name: give one of the two")
+            object.__setattr__(self, "batches_per_step", n_critic)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
@@ -255,7 +263,7 @@ def train(
     if (plan is None) == (not planned):
         raise ValueError("give a Plan or its fields, steps=500 for example; got "
                          + ("neither" if plan is None else f"both, a Plan and {', '.join(planned)}"))
-    names = [field.name for field in dataclasses.fields(Plan)]
+    names = [*inspect.signature(Plan).parameters]
     if unknown := sorted(planned.keys() - {*names}):
         raise ValueError(f"unknown field of a plan {unknown[0]!r}: {nearest(unknown[0], names)}")
     plan = plan or Plan(**planned)
@@ -613,7 +621,7 @@ def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTr
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad or not _all_finite(networks):
         leaves = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(
-            networks)[0] if not np.isfinite(leaf).all()]
+            networks)[0] if not np.isfinite(keys.on_host(leaf)).all()]
         what = bad[0] if bad else leaves[0]
         leaf = f" (and the parameter {leaves[0]})" if bad and leaves else ""
         raise NotFiniteError(f"training diverged: {what} is not finite at step {step}{leaf}; the last "
