@@ -15,6 +15,7 @@ from jaxgan.augment import Augmentation
 from jaxgan.losses import AdversarialLoss
 from jaxgan.networks import NetworkState
 from jaxgan.penalties import Penalty, norm_moments, report_norms
+from jaxgan.probing import looks_across
 from jaxgan.tasks import Task
 from jaxgan.terms import ADVERSARIAL, Judgement, Term, Value, View, check_terms, check_weight
 from jaxgan.types import Array, Key, PyTree, WithHeads, batch_size
@@ -62,6 +63,9 @@ class GAN:
             are integers, truths or random keys are the generator's own.
         generator_batches: how many of an iteration's critic batches make up the generator's batch
             (2 in the CIFAR ResNet of WGAN-GP: critic 64, generator 128).
+        across_batch: whether the critic is meant to score a sample by the batch's others too, even
+            where its input gradient is penalised, which then is that of the sum of all scores. Reals
+            and fakes are batches of their own for such a critic in any case.
     """
 
     generator: nn.Module
@@ -83,6 +87,7 @@ class GAN:
     lower: Callable[[PyTree], PyTree] | None = None
     ema_decay: float | None = None
     generator_batches: int = 1
+    across_batch: bool = False
 
     def __post_init__(self):
         if (self.latent_size is None) == (self.prior is None):
@@ -280,10 +285,27 @@ def has_batch_statistics(variables: PyTree) -> bool:
     return any(path[-1].key in ("mean", "var") for path, _ in paths)
 
 
-def check_penalised(gan: GAN, critic_variables: PyTree) -> None:
-    """Raises ValueError for a penalty on a critic that doesn't score each sample by itself."""
-    if (any(isinstance(term.value, Penalty) for term in terms_of(gan, "critic"))
-            and has_batch_statistics(critic_variables)):
-        raise ValueError(
-            "a gradient penalty is not defined for a critic with batch normalisation, which scores "
-            "no sample by itself: use layer or spectral normalisation, or no penalty")
+def scores_across(gan: GAN, critic_stats: PyTree, shown: PyTree, condition: PyTree) -> bool:
+    """Whether the critic's scores of samples depend on the batch's other samples.
+
+    Args:
+        gan: the specification.
+        critic_stats: the critic's collections but its parameters.
+        shown: what it is shown, [batch, ...]; its values don't matter.
+        condition: likewise.
+
+    Raises:
+        ValueError: its input gradient is penalised, and nothing says that this is meant.
+    """
+    if gan.across_batch:
+        return True
+    has_norm = has_batch_statistics(critic_stats)
+    if not has_norm and not looks_across(gan.critic, shown, condition):
+        return False
+    if any(isinstance(term.value, Penalty) for term in terms_of(gan, "critic")):
+        raise ValueError("a gradient penalty is not defined for a critic "
+                         + ("with batch normalisation" if has_norm else
+                            "whose scores depend on the other samples of the batch")
+                         + ", which scores no sample by itself: use layer or spectral normalisation, no "
+                         "penalty, or say that it is meant, GAN(across_batch=True)")
+    return True

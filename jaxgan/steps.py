@@ -28,7 +28,6 @@ from jaxgan.data import Source
 from jaxgan.gan import (
     GAN,
     GANState,
-    check_penalised,
     draw_latents,
     sample,
     samples_and_heads,
@@ -72,7 +71,8 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
 
     Raises:
         ValueError: the networks' shapes don't fit the batch or each other, a term can't be computed, or
-            a penalty is asked of a critic with batch normalisation.
+            a penalty is asked of a critic whose scores depend on the rest of the batch, as with batch
+            normalisation; or a network normalises over a batch of one sample.
         TypeError: samples that aren't floating point.
     """
     samples, condition = example_batch
@@ -88,7 +88,6 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
     critic_variables = gan.critic.init(keys.stream(key, "critic"), shown, shown_condition, train=False)
     _evaluated("critic", lambda v: scores_and_heads(
         gan.critic.apply(v, shown, shown_condition, train=False), shown), critic_variables)
-    check_penalised(gan, critic_variables)
 
     bare = GANState(jnp.zeros((), jnp.int32), network_state(generator_variables, optax.identity()),
                     network_state(critic_variables, optax.identity()), None)
@@ -119,7 +118,8 @@ def critic_step(
         The new state and the `critic/...` metrics.
 
     Raises:
-        ValueError: the critic's scores aren't one per sample, or it is penalised and has BatchNorm.
+        ValueError: the critic's scores aren't one per sample, or it is penalised though they depend on
+            the rest of the batch; or a network normalises over a batch of one sample.
     """
     fakes, _ = make_fakes(gan, state, state.generator, batch, key, axis_name)
     return _critic_update(gan, state, batch, fakes, key, axis_name)
@@ -129,7 +129,6 @@ def _critic_update(
     gan: GAN, state: GANState, batch: Batch, fakes: Fakes, key: Key, axis_name: str | None
 ) -> tuple[GANState, Metrics]:
     """`critic_step` on given fakes."""
-    check_penalised(gan, state.critic.stats)
     network, metrics = update(
         state.critic, gan.critic_optimizer, terms_of(gan, "critic"),
         critic_view(gan, state, batch, fakes, key, axis_name),

@@ -284,7 +284,7 @@ def train(
         resuming = _is_resuming(checkpoints, run, resume)
         with _signals() as received:
             example = example_batch(source, plan.batch_size)
-            template = jax.eval_shape(partial(initial_state, game, plan.seed, example))
+            template = _template(game, source, plan, example)
             _check_game(game, template)
             begin = partial(_begin, game, plan.seed, example, initial)
             run.lock()
@@ -567,7 +567,7 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
             if stop is not None or plan.is_due(plan.checkpoint_every, step):
                 checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
-            _check_finite(step, metrics, game.networks(state))
+            _check_finite(step, metrics, game.networks(state), source)
             bar.set_postfix_str(_summary(metrics, {}))
             evaluation = report(step, state, metrics, stop)
             if bar.disable and jax.process_index() == 0:
@@ -617,16 +617,19 @@ def _on_devices(game: Game, source: Source, plan: Plan
             Part(plan.batch_size, jax.process_index() * count, count))
 
 
-def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTree]) -> None:
+def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTree], source: Source
+                  ) -> None:
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad or not _all_finite(networks):
         leaves = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(
             networks)[0] if not np.isfinite(keys.on_host(leaf)).all()]
         what = bad[0] if bad else leaves[0]
         leaf = f" (and the parameter {leaves[0]})" if bad and leaves else ""
+        whole = any(map(_is_whole, jax.tree.leaves(example_batch(source, 1).condition)))
+        labels = ". Labels that are none of a network's classes give NaN, too" if whole else ""
         raise NotFiniteError(f"training diverged: {what} is not finite at step {step}{leaf}; the last "
                              "checkpoint is of before. Try a lower learning rate, another seed or "
-                             "--on-nan rollback")
+                             f"--on-nan rollback{labels}")
 
 
 def _check_game(game: Game, template: State) -> None:
@@ -640,6 +643,43 @@ def _check_game(game: Game, template: State) -> None:
     if not isinstance(networks, dict) or not jax.tree.leaves(networks):
         raise ValueError("a game's `networks` must return the trained parameters by network, a dict; "
                          f"got {networks!r}")
+
+
+def _template(game: Game, source: Source, plan: Plan, example: Batch) -> State:
+    """The shapes of a state.
+
+    If the condition has integers, labels say, the networks are shown those of the data that hold the
+    lowest and the highest, and raise ValueError for what they have no place for.
+    """
+    if not any(map(_is_whole, jax.tree.leaves(example.condition))):
+        return jax.eval_shape(partial(initial_state, game, plan.seed, example))
+    key, size = keys.stream(jax.random.key(plan.seed), "data"), plan.batch_size
+    arrays, count = source.arrays, source.size or size
+    if source.window is not None:  # a batch, and not all images for their labels
+        count = size
+        rows = jnp.arange(count, dtype=jnp.uint32)
+        arrays = source.window(key, jnp.zeros_like(rows), rows, Part())
+
+    @jax.jit
+    def conditions(arrays: PyTree, rows: jax.Array) -> PyTree:
+        return source.draw(arrays, key, jnp.zeros_like(rows), rows).condition
+
+    @jax.jit
+    def extremes(arrays: PyTree) -> jax.Array:
+        leaves = jax.tree.leaves(conditions(arrays, jnp.arange(count, dtype=jnp.uint32)))
+        whole = [leaf.reshape(count, -1) for leaf in leaves if _is_whole(leaf)]
+        return jnp.stack([row for leaf in whole for row in (leaf.min(1).argmin(), leaf.max(1).argmax())])
+
+    shown, template = np.unique(extremes(arrays)).astype(np.uint32), None
+    for first in range(0, len(shown), size):
+        condition = conditions(arrays, jnp.asarray(np.resize(shown[first:first + size], size)))
+        template = jax.eval_shape(lambda samples, condition=condition: game.init(
+            jax.random.key(0), Batch(samples, condition)), example.samples)
+    return template
+
+
+def _is_whole(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
 def _numbers(values: Any) -> dict[str, float]:
