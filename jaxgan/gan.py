@@ -306,6 +306,6 @@ def scores_across(gan: GAN, critic_stats: PyTree, shown: PyTree, condition: PyTr
         raise ValueError("a gradient penalty is not defined for a critic "
                          + ("with batch normalisation" if has_norm else
                             "whose scores depend on the other samples of the batch")
-                         + ", which scores no sample by itself: use layer or spectral normalisation, no "
-                         "penalty, or say that it is meant, GAN(across_batch=True)")
+                         + ", which scores no sample by itself: use layer or spectral normalisation, or "
+                         "no penalty, or say that it is meant, GAN(across_batch=True)")
     return True

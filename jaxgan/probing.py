@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxgan.memory import check_fits
 from jaxgan.networks import is_inexact
 from jaxgan.nn.random import module_rngs
 from jaxgan.types import Array, PyTree, batch_size
@@ -47,26 +48,31 @@ def check_single(module: nn.Module, inputs: PyTree, condition: PyTree) -> None:
             "several devices that of each")
 
 
-def check_normalised(next_fun: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
-    """For `flax.linen.intercept_methods`: raises ValueError for batch normalisation of one number.
+def check_call(next_fun: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
+    """For `flax.linen.intercept_methods`: raises ValueError for what a module can't do with a batch.
 
-    It makes 0 of each channel, so that the layers before it never learn.
+    That is batch normalisation of one number, which makes 0 of each channel, so that the layers before
+    it never learn; and outputs that are larger than the memory.
     """
-    norm = context.module
-    if isinstance(norm, nn.BatchNorm) and context.method_name == "__call__":
+    module = context.module
+    if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
         x, running = args[0], kwargs.get("use_running_average", args[1] if len(args) > 1 else None)
-        axes = (norm.axis,) if isinstance(norm.axis, int) else norm.axis
+        axes = (module.axis,) if isinstance(module.axis, int) else module.axis
         count = x.size // math.prod(x.shape[axis] for axis in axes)
-        if norm.axis_name is not None and not norm.is_initializing():
-            count *= (lax.axis_size(norm.axis_name) if norm.axis_index_groups is None
-                      else len(norm.axis_index_groups[0]))
-        if count == 1 and not (norm.use_running_average if running is None else running):
+        if module.axis_name is not None and not module.is_initializing():
+            count *= (lax.axis_size(module.axis_name) if module.axis_index_groups is None
+                      else len(module.axis_index_groups[0]))
+        if count == 1 and not (module.use_running_average if running is None else running):
             raise ValueError(
-                f"the batch normalisation {'/'.join(norm.path)} is over one sample, which makes 0 of "
+                f"the batch normalisation {'/'.join(module.path)} is over one sample, which makes 0 of "
                 "it, so that no layer before it learns: raise the batch size"
-                + ("" if norm.axis_name else ", on several devices that of each, or give the module a "
+                + ("" if module.axis_name else ", on several devices that of each, or give the module a "
                                              "field axis_name, which the steps set"))
-    return next_fun(*args, **kwargs)
+    outputs = next_fun(*args, **kwargs)
+    check_fits(f"the outputs of {type(module).__name__} {'/'.join(module.path)} take",
+               [leaf for leaf in jax.tree.leaves(outputs) if isinstance(leaf, jax.Array)],
+               "the batch size or the width")
+    return outputs
 
 
 def _on_few(trial: Callable, module: nn.Module, inputs: PyTree, condition: PyTree) -> Any:

@@ -35,6 +35,7 @@ from jaxgan.gan import (
     terms_of,
 )
 from jaxgan.loops import Game, run_steps
+from jaxgan.memory import check_fits
 from jaxgan.networks import NetworkState, See, check_values, is_inexact, network_state, update
 from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size
 from jaxgan.views import Fakes, critic_view, generator_view, make_fakes
@@ -86,6 +87,7 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
     if augment is not None:
         shown, shown_condition = _zeros(lambda: (augment.quiet(reals), augment.condition(condition)))
     critic_variables = gan.critic.init(keys.stream(key, "critic"), shown, shown_condition, train=False)
+    check_fits("the critic's parameters take", critic_variables, "its width")
     _evaluated("critic", lambda v: scores_and_heads(
         gan.critic.apply(v, shown, shown_condition, train=False), shown), critic_variables)
 
@@ -222,6 +224,7 @@ def _init_generator(gan: GAN, key: Key, batch: Batch, reals: PyTree) -> PyTree:
     """The generator's variables; its samples have to be like the reals."""
     latents = _zeros(lambda: draw_latents(gan, key, batch_size(batch.samples)))
     variables = gan.generator.init(key, latents, batch.condition, train=False)
+    check_fits("the generator's parameters take", variables, "its width or the latent size")
     fakes, _ = _evaluated("generator", lambda v: samples_and_heads(
         gan.generator.apply(v, latents, batch.condition, train=False)), variables)
     made, there = (jax.tree.map(lambda x: x.shape[1:], tree) for tree in (fakes, reals))

@@ -28,6 +28,7 @@ from jaxgan.digests import file_digest, leaf_digests, params_digest
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
+from jaxgan.memory import check_fits
 from jaxgan.parallel import agreed, data_parallel
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, read_result
@@ -286,6 +287,7 @@ def train(
             example = example_batch(source, plan.batch_size)
             template = _template(game, source, plan, example)
             _check_game(game, template)
+            check_fits("the networks and their optimisers take", template, "the width")
             begin = partial(_begin, game, plan.seed, example, initial)
             run.lock()
             state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming

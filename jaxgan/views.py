@@ -20,7 +20,7 @@ from jaxgan.gan import (
 )
 from jaxgan.networks import NetworkState, See, term_state
 from jaxgan.nn.random import rngs_of
-from jaxgan.probing import check_normalised, check_single
+from jaxgan.probing import check_call, check_single
 from jaxgan.terms import Judgement, Seen, View
 from jaxgan.types import Array, Batch, Key, PyTree, WithHeads, batch_size
 
@@ -198,7 +198,7 @@ def _judge_both(tools: _Tools, network: NetworkState, real: PyTree, fake: PyTree
 def _apply(module: nn.Module, network: NetworkState, inputs: PyTree, condition: PyTree, rngs: dict
            ) -> tuple[PyTree, PyTree]:
     """Applies a module in training mode; returns its output and its new statistics."""
-    with nn.intercept_methods(check_normalised):
+    with nn.intercept_methods(check_call):
         applied = module.apply(network.variables, inputs, condition, train=True,
                                mutable=list(network.stats), rngs=rngs)
     if batch_size(inputs) == 1 and getattr(module, "axis_name", None) is None:
