@@ -1,8 +1,9 @@
 """The specification of a GAN, its state, and what needs no training: `sample`, `generate`, `judge`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from numbers import Integral, Real
 from typing import NamedTuple, cast
 
 import flax.linen as nn
@@ -13,13 +14,34 @@ import optax
 from jaxgan import keys
 from jaxgan.augment import Augmentation
 from jaxgan.losses import AdversarialLoss
-from jaxgan.networks import NetworkState
+from jaxgan.networks import NetworkState, check_optimizer
 from jaxgan.penalties import Penalty, norm_moments, report_norms
 from jaxgan.probing import looks_across
 from jaxgan.tasks import Task
 from jaxgan.terms import ADVERSARIAL, Judgement, Term, Value, View, check_terms, check_weight
-from jaxgan.types import Array, Key, PyTree, WithHeads, batch_size
+from jaxgan.types import (
+    Array,
+    Key,
+    PyTree,
+    WithHeads,
+    batch_size,
+    check_callable,
+    check_type,
+    described,
+)
 from jaxgan.weighting import Weighting, fixed
+
+_KINDS: dict[str, tuple] = {  # of the fields of a GAN
+    "generator": (nn.Module, "a linen module"),
+    "critic": (nn.Module, "a linen module"),
+    "latent_size": (Integral | None, "a whole number, or None"),
+    "loss": (AdversarialLoss, "one of jaxgan.losses, wasserstein() for example"),
+    "penalty": (Term | None, "None or one of jaxgan.penalties, gradient_penalty() for example"),
+    "augment": (Augmentation | None, "None or one of jaxgan.augment"),
+    "weighting": (Weighting, "one of jaxgan.weighting, fixed() for example"),
+    "ema_decay": (Real | None, "a number, or None"),
+    "generator_batches": (Integral, "a whole number"),
+}
 
 Prior = Callable[[Key], PyTree]  # keys [batch] -> latents [batch, ...]
 
@@ -90,6 +112,17 @@ class GAN:
     across_batch: bool = False
 
     def __post_init__(self):
+        for name, (kinds, expected) in _KINDS.items():
+            check_type(name, getattr(self, name), kinds, expected)
+        for name in ("generator_condition", "prior", "lift", "lower"):
+            check_callable(name, getattr(self, name), "None or a function")
+        for name, kind in (("tasks", Task), ("critic_terms", Term), ("generator_terms", Term)):
+            given = getattr(self, name)
+            if not isinstance(given, (tuple, list)) or not all(isinstance(one, kind) for one in given):
+                raise TypeError(f"{name} must be a tuple of {kind.__name__}s, (one,) if there is one; "
+                                f"got {described(given)}")
+        for role in ("generator", "critic"):
+            check_optimizer(role, getattr(self, f"{role}_optimizer"))
         if (self.latent_size is None) == (self.prior is None):
             raise ValueError(f"latent_size is {self.latent_size} and there is "
                              f"{'a' if self.prior else 'no'} prior: give one of the two")
@@ -187,6 +220,7 @@ def sample(
         condition: for conditional generators, a pytree of arrays [num_samples, ...].
         use_ema: False for the generator as trained.
     """
+    check_type("num_samples", num_samples, Integral, "a whole number")
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1; got {num_samples}")
     return generate(gan, state, draw_latents(gan, key, num_samples), condition, use_ema=use_ema)
@@ -201,6 +235,7 @@ def generate(
     use_ema: bool = True,
 ) -> PyTree:
     """Maps given latents, like those of `draw_latents`, to samples: for fixed grids, interpolations."""
+    batch_size(latents)  # has to be one
     expected = jax.eval_shape(lambda: draw_latents(gan, jax.random.key(0), 1))
     here, there = (jax.tree.map(lambda x: tuple(x.shape[1:]), tree) for tree in (latents, expected))
     if here != there:
@@ -241,7 +276,9 @@ def judge(gan: GAN, state: GANState, samples: PyTree, condition: PyTree | None =
 
     Raises:
         ValueError: the critic doesn't give one score for each.
+        TypeError: samples that are no arrays.
     """
+    batch_size(samples)  # has to be one
     return judge_shown(gan, state, *as_shown(gan, gan.lift(samples) if gan.lift else samples, condition))
 
 
@@ -263,8 +300,13 @@ def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:
 
     Raises:
         ValueError: the scores aren't one for each.
+        TypeError: it is neither scores nor scores and heads.
     """
-    scores, heads = judgement if isinstance(judgement, tuple) else (judgement, {})
+    pair = judgement if isinstance(judgement, tuple) else (judgement, {})
+    if len(pair) != 2 or not hasattr(pair[0], "dtype") or not isinstance(pair[1], Mapping):
+        raise TypeError("the critic must return scores, or (scores, heads), the heads being a dict; got "
+                        f"{jax.tree.map(jnp.shape, judgement)!r}")
+    scores, heads = pair
     count = batch_size(shown)
     if jnp.shape(scores) != (count,):
         raise ValueError(f"the critic must return one score per sample, shape {(count,)}; "

@@ -18,8 +18,10 @@ from jaxgan.types import Array, Key, PyTree
 def stream(key: Key, name: str) -> Key:
     """Returns the key of the stream called `name` ("init", "data", "train", "sample", ...).
 
-    Streams of different names are independent; adding a stream never changes another one.
+    Streams of different names are independent; adding a stream never changes another one. Raises
+    TypeError for what is no typed key.
     """
+    check_key(key)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -42,7 +44,14 @@ def device_key(key: Key, axis_name: str | None = None) -> Key:
 
 def is_key(array: Any) -> bool:
     """Whether an array, or the shape of one, is of typed keys, as `jax.random.key` makes them."""
-    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError for what is no typed key: raw numbers, or a seed."""
+    if not is_key(key):
+        given = f"{key.dtype} numbers" if hasattr(key, "dtype") else repr(key)
+        raise TypeError(f"key must be a typed key, jax.random.key(seed); got {given}")
 
 
 def on_host(array: Array | np.ndarray) -> np.ndarray:
@@ -54,11 +63,10 @@ def per_example(key: Key, count: int) -> Key:
     """Returns `count` keys: `key` itself if it holds one per example, else `example_keys` of it.
 
     Raises:
-        TypeError: `key` is a raw uint32 key.
+        TypeError: `key` is no typed key.
         ValueError: `key` is neither one key nor one per example.
     """
-    if not is_key(key):
-        raise TypeError(f"key must be a typed key, jax.random.key(seed); got {key.dtype} numbers")
+    check_key(key)
     if key.shape == ():
         return example_keys(key, count)
     if key.shape != (count,):

@@ -37,7 +37,7 @@ from jaxgan.gan import (
 from jaxgan.loops import Game, run_steps
 from jaxgan.memory import check_fits
 from jaxgan.networks import NetworkState, See, check_values, is_inexact, network_state, update
-from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size
+from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size, check_type
 from jaxgan.views import Fakes, critic_view, generator_view, make_fakes
 
 
@@ -55,6 +55,7 @@ def game(gan: GAN | Game, *, fakes_at_once: bool = False) -> Game:
         if fakes_at_once:
             raise ValueError("fakes_at_once is for GANs, and this is a game of one's own: leave it out")
         return gan
+    check_type("what is trained", gan, GAN, "a GAN or a Game")
     return Game(
         init=partial(init_state, gan),
         step=partial(train_step, gan, fakes_at_once=fakes_at_once),
@@ -76,6 +77,7 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
             normalisation; or a network normalises over a batch of one sample.
         TypeError: samples that aren't floating point.
     """
+    check_type("the example", example_batch, Batch, "a Batch(samples, condition)")
     samples, condition = example_batch
     for leaf in jax.tree.leaves(samples):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -123,6 +125,7 @@ def critic_step(
         ValueError: the critic's scores aren't one per sample, or it is penalised though they depend on
             the rest of the batch; or a network normalises over a batch of one sample.
     """
+    check_type("what a step is given", batch, Batch, "a Batch(samples, condition)")
     fakes, _ = make_fakes(gan, state, state.generator, batch, key, axis_name)
     return _critic_update(gan, state, batch, fakes, key, axis_name)
 
@@ -154,6 +157,7 @@ def generator_step(
     Returns:
         The new state and the `generator/...` metrics.
     """
+    check_type("what a step is given", batch, Batch, "a Batch(samples, condition)")
     network, metrics = update(
         state.generator, gan.generator_optimizer, terms_of(gan, "generator"),
         generator_view(gan, state, batch, key, axis_name),
@@ -183,6 +187,7 @@ def train_step(
     Raises:
         ValueError: fewer batches than the generator's batch is made of.
     """
+    check_type("what a step is given", batches, Batch, "a Batch(samples, condition)")
     n_critic = batch_size(batches)
     if n_critic < gan.generator_batches:
         raise ValueError(f"generator_batches is {gan.generator_batches}, but an iteration has only "
@@ -227,7 +232,10 @@ def _init_generator(gan: GAN, key: Key, batch: Batch, reals: PyTree) -> PyTree:
     check_fits("the generator's parameters take", variables, "its width or the latent size")
     fakes, _ = _evaluated("generator", lambda v: samples_and_heads(
         gan.generator.apply(v, latents, batch.condition, train=False)), variables)
-    made, there = (jax.tree.map(lambda x: x.shape[1:], tree) for tree in (fakes, reals))
+    for leaf in jax.tree.leaves(fakes):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"the generator's samples must be floating point; got {leaf.dtype}")
+    made, there = (jax.tree.map(lambda x: jnp.shape(x)[1:], tree) for tree in (fakes, reals))
     if made != there:
         raise ValueError(f"the generator makes samples of shape {made}, the data has {there}: give the "
                          "generator that shape" + (", or the GAN `lift` and `lower`" if gan.lift is None

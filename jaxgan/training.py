@@ -33,7 +33,7 @@ from jaxgan.parallel import agreed, data_parallel
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, read_result
 from jaxgan.steps import game as game_of
-from jaxgan.types import Batch, PyTree
+from jaxgan.types import Batch, PyTree, check_callable, check_type, described
 
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
 _RETRIES = 3  # of a run that goes back when it diverges
@@ -255,7 +255,9 @@ def train(
         The final state and what `result.json` holds.
 
     Raises:
-        ValueError: the batch is larger than the data set, or there is nothing (or too much) to resume.
+        ValueError: the batch is larger than the data set, there is nothing (or too much) to resume,
+            labels are beyond the networks' classes, or what is trained is larger than the memory.
+        TypeError: an argument is of another type.
         CheckpointError: the checkpoint doesn't fit.
         RunError: another process has the folder, or it can't be written to.
         NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
@@ -269,6 +271,19 @@ def train(
         raise ValueError(f"unknown field of a plan {unknown[0]!r}: {nearest(unknown[0], names)}")
     plan = plan or Plan(**planned)
     game = game_of(game)
+    check_type("plan", plan, Plan, "a Plan, Plan(steps=500) for example")
+    check_type("run", run, (Run, str, Path), "a folder, or a Run; a plan is plan=")
+    for name, function in (("picture", picture), ("evaluate", evaluate), ("initial", initial)):
+        check_callable(name, function, "None or a function")
+    if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks must be a list of functions; got {callbacks!r}")
+    if not (resume in (None, "auto", "latest") or str(resume).isdecimal()):
+        raise ValueError(f"resume must be auto, latest or a step; got {resume!r}")
+    if real is not None:
+        _check_picture("real", real)
+    if isinstance(source, (str, Path)):
+        raise TypeError("the data must be arrays, a Batch of them or a Source; got the path "
+                        f"{str(source)!r}: open it by a function of jaxgan.data")
     source = source if isinstance(source, Source) else in_memory(source)
     if not isinstance(run, Run):
         picture = picture or _default_picture(game, source, plan.seed)
@@ -455,6 +470,7 @@ class _Reporter:
         evaluating, evaluation, done = self.plan.is_evaluating(step), {}, []
         if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
             samples = self.picture(state)
+            _check_picture("what picture returns", samples)
             self.run.save_samples(step, samples)
             if isinstance(samples, str) and step < self.plan.steps and jax.process_index() == 0:
                 tqdm.write(f"step {step}: {samples.splitlines()[0]}", sys.stderr)
@@ -682,6 +698,15 @@ def _template(game: Game, source: Source, plan: Plan, example: Batch) -> State:
 
 def _is_whole(leaf: jax.Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.integer)
+
+
+def _check_picture(what: str, picture: Any) -> None:
+    if not isinstance(picture, str) and (getattr(picture, "dtype", None) != np.uint8
+                                         or picture.ndim != 3 or picture.shape[2] != 3):
+        given = (f"{picture.dtype}{list(picture.shape)}" if hasattr(picture, "dtype")
+                 else described(picture))
+        raise TypeError(f"{what} must be a picture, uint8 [height, width, 3], or text; got {given}: "
+                        "jaxgan.data.pixels makes pixels of samples")
 
 
 def _numbers(values: Any) -> dict[str, float]:

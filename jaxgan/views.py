@@ -138,6 +138,10 @@ def critic_view(gan: GAN, state: GANState, batch: Batch, fakes: Fakes, key: Key,
     """Returns the function from the critic's parameters to what its terms see, and its statistics."""
     tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples))
     show, reals = tools.shower(), gan.lift(batch.samples) if gan.lift else batch.samples
+    made, there = (jax.tree.map(jnp.shape, tree) for tree in (fakes.samples, reals))
+    if made != there:
+        raise ValueError(f"fakes must have the shape of the reals; got {made} and {there}: a step of "
+                         "one network takes [batch, ...], train_step [n_critic, batch, ...]")
     real, fake = show("real", reals), show("fake", fakes.samples)
 
     shown_condition = tools.as_shown(batch.condition)
