@@ -113,8 +113,8 @@ def test_what_comes_to_light_in_training_ends_it_with_a_word_on_labels(tmp_path)
 def test_what_is_drawn_or_judged_for_no_class_is_refused():
     conditional = gan(generator=MODULES["latents"][0], critic=MODULES["projection"][0])
     state = jax.jit(partial(init_state, conditional))(KEY, Batch(IMAGES, RIGHT))
-    for call in (partial(sample, conditional, state, KEY, 4), partial(generate, conditional, state, LATENTS),
-                 partial(judge, conditional, state, IMAGES)):
+    for call in (partial(sample, conditional, state, KEY, 4), partial(judge, conditional, state, IMAGES),
+                 partial(generate, conditional, state, LATENTS)):
         for labels in WRONG:
             with pytest.raises(ValueError, match=r"labels must be in \[0, 3\)"):
                 call(labels)
