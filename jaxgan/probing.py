@@ -67,7 +67,7 @@ def check_call(next_fun: Callable[..., Any], args: tuple, kwargs: dict, context:
                 f"the batch normalisation {'/'.join(module.path)} is over one sample, which makes 0 of "
                 "it, so that no layer before it learns: raise the batch size"
                 + ("" if module.axis_name else ", on several devices that of each, or give the module a "
-                                             "field axis_name, which the steps set"))
+                                               "field axis_name, which the steps set"))
     outputs = next_fun(*args, **kwargs)
     check_fits(f"the outputs of {type(module).__name__} {'/'.join(module.path)} take",
                [leaf for leaf in jax.tree.leaves(outputs) if isinstance(leaf, jax.Array)],
@@ -115,10 +115,12 @@ def _numb(module: nn.Module, structure: Any, kinds: tuple, count: int) -> str:
         return jax.tree.map(lambda x: jnp.abs(x).max(), jax.grad(total)(variables["params"]))
 
     several = _drawn(kinds, count)
-    (many,), (single,) = (_tried(module, gradients, structure.unflatten(
-        [leaf[:size] for leaf in several])) for size in (count, 1))
+    together, = _tried(module, gradients, structure.unflatten(several))
+    single = _tried(module, gradients, *(  # each of them, as one alone may be where a ReLU is 0
+        structure.unflatten([leaf[i:i + 1] for leaf in several]) for i in range(count)))
+    largest = jax.tree.map(lambda *alone: np.stack(alone).max(), *single)
     return next((jax.tree_util.keystr(path) for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(many), jax.tree.leaves(single), strict=True)
+        jax.tree_util.tree_leaves_with_path(together), jax.tree.leaves(largest), strict=True)
         if a > 0 and not b > 1e-6 * a), "")
 
 
