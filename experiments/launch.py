@@ -197,13 +197,25 @@ def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError) as error:
-        if os.environ.get("JAXGAN_DEBUG"):
+    except (ValueError, TypeError, OSError, MemoryError, OverflowError,
+            jax.errors.JaxRuntimeError) as error:
+        is_short = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        if os.environ.get("JAXGAN_DEBUG") or (
+                isinstance(error, jax.errors.JaxRuntimeError) and not is_short):
             raise
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         remedy = ": free some space and go on with --resume auto" if full else ""
-        print(f"error: {error}{remedy}", file=sys.stderr)
+        said = str(error)
+        if is_short:
+            said = f"not enough memory ({_first_line(error)}): lower the batch size or the width"
+        elif isinstance(error, OverflowError):
+            said = f"a number is too large ({_first_line(error)}): lower it"
+        print(f"error: {said}{remedy}", file=sys.stderr)
         return 2
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({})

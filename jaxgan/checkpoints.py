@@ -17,19 +17,21 @@ import shutil
 import warnings
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jaxgan.descriptions import are_comparable, differences
 from jaxgan.digests import file_digest, json_digest, leaf_digest, leaf_digests
+from jaxgan.keys import is_key, on_host
 from jaxgan.parallel import agreed
-from jaxgan.types import PyTree
+from jaxgan.types import Array, PyTree
 
 _MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 2**26  # more is not read
@@ -82,7 +84,8 @@ class Checkpoints:
 
         Args:
             step: its number.
-            state: arrays; on several processes the same on all of them, and all call this.
+            state: arrays, typed random keys too; on several processes the same on all of them, and all
+                call this.
             metrics: numbers to remember with it.
             retries: how often the run had gone back when it got here, to remember with it.
             unscored: whether the metric to be best in may be missing, as at an interruption.
@@ -99,32 +102,33 @@ class Checkpoints:
             raise CheckpointError(f"no metric is called {self.best_metric!r}; there are "
                                   f"{', '.join(sorted(metrics))}")
         self._check_room(step, state)
-        host = jax.tree.map(lambda x: np.array(x), state)
+        host = jax.tree.map(_copied, state)
         body = {"format": 1, "step": step, "retries": retries, "metrics": metrics,
                 "configuration": dict(self.configuration or {}),
                 **({"specification": self.specification} if self.specification else {})}
-        partial = self.folder / f"unfinished_{_name(step)}"
+        unfinished = self.folder / f"unfinished_{_name(step)}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # By all processes if there are several, each its part of arrays that span all of them.
-            self._checkpointer.save(partial, _spanning(host) if jax.process_count() > 1 else host)
+            stored = jax.tree.map(on_host, host)
+            self._checkpointer.save(unfinished, _spanning(stored) if jax.process_count() > 1 else stored)
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise self._failed(step, error) from error
         self._saving = self._thread.submit(self._finish, step, host, body)
 
     def _finish(self, step: int, host: PyTree, body: dict[str, Any]) -> None:
         """Waits for orbax, adds the manifest and puts the checkpoint in its place."""
-        partial = self.folder / f"unfinished_{_name(step)}"
+        unfinished = self.folder / f"unfinished_{_name(step)}"
         try:
             self._checkpointer.wait_until_finished()
             if jax.process_index() == 0:
                 body["leaves"] = _described(host)
                 body["sha256"] = json_digest(body["leaves"])
                 body["files"] = {name: [path.stat().st_size, file_digest(path)]
-                                 for name, path in _files(partial).items()}
-                with (partial / _MANIFEST).open("w") as file:
+                                 for name, path in _files(unfinished).items()}
+                with (unfinished / _MANIFEST).open("w") as file:
                     json.dump({"sha256": json_digest(body), "manifest": body}, file, indent=1)
-                os.replace(partial, self.folder / _name(step))
+                os.replace(unfinished, self.folder / _name(step))
                 self._drop_old()
         except Exception as error:
             raise self._failed(step, error) from error
@@ -204,7 +208,8 @@ class Checkpoints:
     def load(self, step: int | None = None) -> dict[str, Any]:
         """Returns the state of a step, or of the latest one, as nested dicts of NumPy's arrays.
 
-        For who has no template: a field's name, a dict's key or a list's index is a key here.
+        For who has no template: a field's name, a dict's key or a list's index is a key here. Random
+        keys come back as such.
 
         Raises:
             DamagedError: it is not what was saved.
@@ -214,9 +219,9 @@ class Checkpoints:
         nested: dict[str, Any] = {}
         try:
             leaves = self._read(step)
-            for path, (_, _, digest) in manifest["leaves"].items():
+            for path, (_, dtype, digest) in manifest["leaves"].items():
                 *folders, name = ["".join(part) for part in _PARTS.findall(path)]
-                leaf = leaves["/".join([*folders, name])]
+                leaf = _as_key(leaves["/".join([*folders, name])], dtype)
                 if leaf_digest(leaf) != digest:
                     raise ValueError(f"{path} is not what was saved")
                 inside = nested
@@ -229,7 +234,7 @@ class Checkpoints:
         return nested
 
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
-        """Returns the state of a step, or of the latest one, as arrays of NumPy.
+        """Returns the state of a step, or of the latest one, as arrays of NumPy, and typed keys.
 
         Args:
             template: a state (or its `jax.eval_shape`) of the same structure, shapes and dtypes.
@@ -246,10 +251,13 @@ class Checkpoints:
         self.changed = {}
         self._check_configuration(manifest["configuration"], what)
         self._check_specification(manifest.get("specification"), what)
-        like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), template)
+        stored = jax.tree.map(lambda x: jax.eval_shape(jax.random.key_data, x) if is_key(x) else x,
+                              template)
+        like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), stored)
         try:
             leaves = self._read(step, _by_path(like))
-            state = jax.tree_util.tree_map_with_path(lambda path, _: leaves[_path(path)], like)
+            state = jax.tree_util.tree_map_with_path(
+                lambda path, leaf: _as_key(leaves[_path(path)], str(leaf.dtype)), template)
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise DamagedError(f"{what} can't be read ({_first_line(error)})") from error
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
@@ -414,6 +422,19 @@ class Checkpoints:
 
 
 _PARTS = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]")  # of a path as a manifest spells it
+
+
+def _copied(leaf: Array) -> Array | np.ndarray:
+    """A copy, which outlives the state's buffers: on the host, unless it is of typed keys."""
+    return jnp.array(leaf) if is_key(leaf) else np.array(leaf)
+
+
+def _as_key(leaf: np.ndarray, dtype: str) -> Array | np.ndarray:
+    """What was stored, as the typed keys that it was if its dtype was theirs."""
+    for name in ("threefry2x32", "rbg", "unsafe_rbg"):
+        if dtype == str(jax.eval_shape(partial(jax.random.key, impl=name), 0).dtype):
+            return jax.random.wrap_key_data(jnp.asarray(leaf), impl=name)
+    return leaf
 
 
 def _path(path: tuple) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxgan.types import PyTree
+from jaxgan.keys import on_host
+from jaxgan.types import Array, PyTree
 
 
 def leaf_digests(tree: PyTree) -> dict[str, str]:
@@ -17,11 +18,10 @@ def leaf_digests(tree: PyTree) -> dict[str, str]:
             for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def leaf_digest(leaf: np.ndarray) -> str:
-    """Returns the SHA-256 of an array's dtype, shape and bytes."""
-    leaf = np.asarray(leaf)
+def leaf_digest(leaf: Array | np.ndarray) -> str:
+    """Returns the SHA-256 of an array's dtype, shape and bytes; of typed keys those of their numbers."""
     digest = hashlib.sha256(f"{leaf.dtype} {leaf.shape}\n".encode())
-    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    digest.update(np.ascontiguousarray(on_host(leaf)).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -29,9 +29,8 @@ def params_digest(*params: PyTree) -> str:
     """The SHA-256 of parameters: of each leaf's path, dtype, shape and bytes, in order of paths."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        leaf = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+        digest.update(np.ascontiguousarray(on_host(leaf)).tobytes())
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """The specification of a GAN, its state, and what needs no training: `sample`, `generate`, `judge`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from numbers import Integral, Real
 from typing import NamedTuple, cast
 
 import flax.linen as nn
@@ -13,12 +14,34 @@ import optax
 from jaxgan import keys
 from jaxgan.augment import Augmentation
 from jaxgan.losses import AdversarialLoss
-from jaxgan.networks import NetworkState
+from jaxgan.networks import NetworkState, check_optimizer
 from jaxgan.penalties import Penalty, norm_moments, report_norms
+from jaxgan.probing import looks_across
 from jaxgan.tasks import Task
 from jaxgan.terms import ADVERSARIAL, Judgement, Term, Value, View, check_terms, check_weight
-from jaxgan.types import Array, Key, PyTree, WithHeads, batch_size
+from jaxgan.types import (
+    Array,
+    Key,
+    PyTree,
+    WithHeads,
+    batch_size,
+    check_callable,
+    check_type,
+    described,
+)
 from jaxgan.weighting import Weighting, fixed
+
+_KINDS: dict[str, tuple] = {  # of the fields of a GAN
+    "generator": (nn.Module, "a linen module"),
+    "critic": (nn.Module, "a linen module"),
+    "latent_size": (Integral | None, "a whole number, or None"),
+    "loss": (AdversarialLoss, "one of jaxgan.losses, wasserstein() for example"),
+    "penalty": (Term | None, "None or one of jaxgan.penalties, gradient_penalty() for example"),
+    "augment": (Augmentation | None, "None or one of jaxgan.augment"),
+    "weighting": (Weighting, "one of jaxgan.weighting, fixed() for example"),
+    "ema_decay": (Real | None, "a number, or None"),
+    "generator_batches": (Integral, "a whole number"),
+}
 
 Prior = Callable[[Key], PyTree]  # keys [batch] -> latents [batch, ...]
 
@@ -58,9 +81,13 @@ class GAN:
         lower: the reverse: the generator's samples -> what is like the data, for `sample` and
             `generate`.
         ema_decay: None, or the decay of the averaged generator (parameters and statistics) that
-            `sample` prefers; early on it is `(1 + step) / (10 + step)` if that is less.
+            `sample` prefers; early on it is `(1 + step) / (10 + step)` if that is less. Statistics that
+            are integers, truths or random keys are the generator's own.
         generator_batches: how many of an iteration's critic batches make up the generator's batch
             (2 in the CIFAR ResNet of WGAN-GP: critic 64, generator 128).
+        across_batch: whether the critic is meant to score a sample by the batch's others too, even
+            where its input gradient is penalised, which then is that of the sum of all scores. Reals
+            and fakes are batches of their own for such a critic in any case.
     """
 
     generator: nn.Module
@@ -82,8 +109,20 @@ class GAN:
     lower: Callable[[PyTree], PyTree] | None = None
     ema_decay: float | None = None
     generator_batches: int = 1
+    across_batch: bool = False
 
     def __post_init__(self):
+        for name, (kinds, expected) in _KINDS.items():
+            check_type(name, getattr(self, name), kinds, expected)
+        for name in ("generator_condition", "prior", "lift", "lower"):
+            check_callable(name, getattr(self, name), "None or a function")
+        for name, kind in (("tasks", Task), ("critic_terms", Term), ("generator_terms", Term)):
+            given = getattr(self, name)
+            if not isinstance(given, (tuple, list)) or not all(isinstance(one, kind) for one in given):
+                raise TypeError(f"{name} must be a tuple of {kind.__name__}s, (one,) if there is one; "
+                                f"got {described(given)}")
+        for role in ("generator", "critic"):
+            check_optimizer(role, getattr(self, f"{role}_optimizer"))
         if (self.latent_size is None) == (self.prior is None):
             raise ValueError(f"latent_size is {self.latent_size} and there is "
                              f"{'a' if self.prior else 'no'} prior: give one of the two")
@@ -181,6 +220,7 @@ def sample(
         condition: for conditional generators, a pytree of arrays [num_samples, ...].
         use_ema: False for the generator as trained.
     """
+    check_type("num_samples", num_samples, Integral, "a whole number")
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1; got {num_samples}")
     return generate(gan, state, draw_latents(gan, key, num_samples), condition, use_ema=use_ema)
@@ -195,6 +235,7 @@ def generate(
     use_ema: bool = True,
 ) -> PyTree:
     """Maps given latents, like those of `draw_latents`, to samples: for fixed grids, interpolations."""
+    batch_size(latents)  # has to be one
     expected = jax.eval_shape(lambda: draw_latents(gan, jax.random.key(0), 1))
     here, there = (jax.tree.map(lambda x: tuple(x.shape[1:]), tree) for tree in (latents, expected))
     if here != there:
@@ -235,7 +276,9 @@ def judge(gan: GAN, state: GANState, samples: PyTree, condition: PyTree | None =
 
     Raises:
         ValueError: the critic doesn't give one score for each.
+        TypeError: samples that are no arrays.
     """
+    batch_size(samples)  # has to be one
     return judge_shown(gan, state, *as_shown(gan, gan.lift(samples) if gan.lift else samples, condition))
 
 
@@ -257,8 +300,13 @@ def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:
 
     Raises:
         ValueError: the scores aren't one for each.
+        TypeError: it is neither scores nor scores and heads.
     """
-    scores, heads = judgement if isinstance(judgement, tuple) else (judgement, {})
+    pair = judgement if isinstance(judgement, tuple) else (judgement, {})
+    if len(pair) != 2 or not hasattr(pair[0], "dtype") or not isinstance(pair[1], Mapping):
+        raise TypeError("the critic must return scores, or (scores, heads), the heads being a dict; got "
+                        f"{jax.tree.map(jnp.shape, judgement)!r}")
+    scores, heads = pair
     count = batch_size(shown)
     if jnp.shape(scores) != (count,):
         raise ValueError(f"the critic must return one score per sample, shape {(count,)}; "
@@ -279,10 +327,27 @@ def has_batch_statistics(variables: PyTree) -> bool:
     return any(path[-1].key in ("mean", "var") for path, _ in paths)
 
 
-def check_penalised(gan: GAN, critic_variables: PyTree) -> None:
-    """Raises ValueError for a penalty on a critic that doesn't score each sample by itself."""
-    if (any(isinstance(term.value, Penalty) for term in terms_of(gan, "critic"))
-            and has_batch_statistics(critic_variables)):
-        raise ValueError(
-            "a gradient penalty is not defined for a critic with batch normalisation, which scores "
-            "no sample by itself: use layer or spectral normalisation, or no penalty")
+def scores_across(gan: GAN, critic_stats: PyTree, shown: PyTree, condition: PyTree) -> bool:
+    """Whether the critic's scores of samples depend on the batch's other samples.
+
+    Args:
+        gan: the specification.
+        critic_stats: the critic's collections but its parameters.
+        shown: what it is shown, [batch, ...]; its values don't matter.
+        condition: likewise.
+
+    Raises:
+        ValueError: its input gradient is penalised, and nothing says that this is meant.
+    """
+    if gan.across_batch:
+        return True
+    has_norm = has_batch_statistics(critic_stats)
+    if not has_norm and not looks_across(gan.critic, shown, condition):
+        return False
+    if any(isinstance(term.value, Penalty) for term in terms_of(gan, "critic")):
+        raise ValueError("a gradient penalty is not defined for a critic "
+                         + ("with batch normalisation" if has_norm else
+                            "whose scores depend on the other samples of the batch")
+                         + ", which scores no sample by itself: use layer or spectral normalisation, or "
+                         "no penalty, or say that it is meant, GAN(across_batch=True)")
+    return True

@@ -6,9 +6,11 @@ from the example's index in the *global* batch, so that 1, 2 or 8 devices see th
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgan.types import Array, Key, PyTree
 
@@ -38,8 +40,10 @@ def stream(key: Key, name: str) -> Key:
     Streams of different names are independent; adding a stream never changes another one.
 
     Raises:
-        ValueError: the key is of a kind whose draws depend on the rest of a batch.
+        TypeError: the key is no typed key.
+        ValueError: it is of a kind whose draws depend on the rest of a batch.
     """
+    check_key(key)
     if str(jax.random.key_impl(key)) in _NOT_BY_EXAMPLE:
         raise ValueError(f"keys of the kind {jax.random.key_impl(key)} don't draw by example, on which "
                          "everything random here relies: unset JAX_DEFAULT_PRNG_IMPL, or make them by "
@@ -64,15 +68,31 @@ def device_key(key: Key, axis_name: str | None = None) -> Key:
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
+def is_key(array: Any) -> bool:
+    """Whether an array, or the shape of one, is of typed keys, as `jax.random.key` makes them."""
+    return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError for what is no typed key: raw numbers, or a seed."""
+    if not is_key(key):
+        given = f"{key.dtype} numbers" if hasattr(key, "dtype") else repr(key)
+        raise TypeError(f"key must be a typed key, jax.random.key(seed); got {given}")
+
+
+def on_host(array: Array | np.ndarray) -> np.ndarray:
+    """Returns an array's numbers on the host; of typed keys those that they consist of."""
+    return np.asarray(jax.random.key_data(array) if is_key(array) else array)
+
+
 def per_example(key: Key, count: int) -> Key:
     """Returns `count` keys: `key` itself if it holds one per example, else `example_keys` of it.
 
     Raises:
-        TypeError: `key` is a raw uint32 key.
+        TypeError: `key` is no typed key.
         ValueError: `key` is neither one key nor one per example.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key must be a typed key, jax.random.key(seed); got {key.dtype} numbers")
+    check_key(key)
     if key.shape == ():
         return example_keys(key, count)
     if key.shape != (count,):

@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxgan import keys
 from jaxgan.data import Source, draw_step
-from jaxgan.types import Array, Batch, Key, Metrics, PyTree
+from jaxgan.types import Array, Batch, Key, Metrics, PyTree, check_type
 
 
 class Game(NamedTuple):
@@ -71,7 +71,10 @@ def run_steps(
 
     Raises:
         ValueError: the step returns another state than it was given.
+        TypeError: `game` or `source` is something else.
     """
+    check_type("game", game, Game, "a Game; of a GAN it is jaxgan.game(gan)")
+    check_type("source", source, Source, "a Source, jaxgan.data.in_memory(arrays) for example")
 
     def iterate(state: Any) -> tuple[Any, Metrics]:
         batches = draw_batches(source, arrays, key, state.step, batches_per_step=batches_per_step,

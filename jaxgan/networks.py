@@ -6,13 +6,16 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxgan.terms import Term, Value, View, check_terms, is_weighed
-from jaxgan.types import Array, Metrics, PyTree
+from jaxgan.types import Array, Metrics, PyTree, check_type, described
 from jaxgan.weighting import Weighting, fixed, shared_norms
+
+_NUMBERS = (jax.Array, np.ndarray, np.generic, int, float)
 
 See = Callable[[PyTree], tuple[Any, PyTree]]  # parameters -> the view, and the new statistics
 
@@ -71,6 +74,7 @@ def network_state(
         ValueError: terms that can't be a network's.
     """
     check_terms(name, tuple(terms))
+    check_optimizer(name, optimizer)
     _scheme(name, terms, weighting)
     params = variables.get("params", {})
     stats = {kind: values for kind, values in variables.items() if kind != "params"}
@@ -104,7 +108,8 @@ def update(
     """Updates a network once, by the gradient of the weighted sum of its terms.
 
     One pass forward and one backward, whatever the number of terms; one collective, in which gradients,
-    statistics and what was observed are averaged over the devices.
+    statistics and what was observed are averaged over the devices. Of statistics that have no mean,
+    integers, truths and random keys, the first device's are taken.
 
     Args:
         network: its state, from `network_state` for the same terms.
@@ -127,6 +132,7 @@ def update(
             structure of its state; a weighting that doesn't go with them.
     """
     check_terms(name, tuple(terms))
+    check_optimizer(name, optimizer)
     states, scheme = dict(network.terms or {}), _scheme(name, terms, weighting)
     for term in terms:
         if term.name not in states and (term.every > 1 or jax.tree.leaves(term.init())):
@@ -166,8 +172,11 @@ def update(
         gradients, cotangents = pullback(head_weights)
     if axis_name is not None:
         # As one array: XLA makes several collectives of a tree whose leaves it treats differently.
-        flat, unravel = ravel_pytree((gradients, cotangents, stats, losses, values))
-        gradients, cotangents, stats, losses, values = unravel(lax.pmean(flat, axis_name))
+        numbers = jax.tree.map(lambda x: x if is_inexact(x) else None, stats)
+        flat, unravel = ravel_pytree((gradients, cotangents, numbers, losses, values))
+        gradients, cotangents, numbers, losses, values = unravel(lax.pmean(flat, axis_name))
+        stats = jax.tree.map(lambda x, mean: _first(x, axis_name) if mean is None else mean,
+                             stats, numbers)
     norms = {}
     if scheme.by_gradient:
         norms = dict(zip(base, shared_norms(gradients), strict=True))
@@ -187,6 +196,26 @@ def update(
         scheme.update(network.weighting, losses, norms),
         {term.name: _advanced(term, states[term.name], values[term.name], cotangents)
          for term in terms if term.name in states} or network.terms), metrics
+
+
+def is_inexact(x: Array) -> bool:
+    """Whether an array is of numbers of which there is a mean: not of integers, truths or keys."""
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _first(x: Array, axis_name: str) -> Array:
+    """The first device's."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_first(jax.random.key_data(x), axis_name),
+                                        impl=jax.random.key_impl(x))
+    return lax.all_gather(x, axis_name)[0]
+
+
+def check_optimizer(name: str, optimizer: Any) -> None:
+    """Raises TypeError for what is no optax transformation, as the optimiser of the network `name`."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"the optimizer of the {name} must be an optax transformation, optax.adam(1e-4) "
+                        f"for example; got {described(optimizer)}")
 
 
 def check_values(network: NetworkState, terms: Sequence[Term], see: See, *, name: str) -> None:
@@ -256,12 +285,15 @@ def _value(term: Term, view: Any, state: PyTree) -> Value:
     """The term's value, checked."""
     value = term.value(view, state)
     if not isinstance(value, Value):
+        check_type(f"the value of the term {term.name}", value, _NUMBERS, "a scalar, or a Value")
         value = Value(value)
     if value.loss is not None and jnp.shape(value.loss) != ():
         raise ValueError(f"the term {term.name} must give a scalar; got shape "
                          f"{jnp.shape(value.loss)}: take the mean")
     if value.loss is None and is_weighed(term):
         raise ValueError(f"the term {term.name} gives no loss: give it the weight 0, for it to observe")
+    for leaf in jax.tree.leaves(value):
+        check_type(f"what the term {term.name} gives", leaf, _NUMBERS, "numbers")
     return jax.tree.map(  # numbers of which there is a mean
         lambda x: jnp.asarray(x, None if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
                               else jnp.float32), value)
@@ -311,4 +343,15 @@ def _reported(name: str, terms: Sequence[Term], states: PyTree, losses: Metrics,
                 f"{name}/{term.name}": losses[term.name] if term.every == 1 else value.loss,
                 f"{name}/{term.name}_weight": head_weights[term.name]}
         yield term.name, {key if "/" in key else f"{name}/{key}": number
-                          for key, number in term.report(value.observed).items()}
+                          for key, number in _scalars(term, value.observed).items()}
+
+
+def _scalars(term: Term, observed: PyTree) -> Metrics:
+    """What a term reports, checked."""
+    reported = term.report(observed)
+    if not isinstance(reported, Mapping) or not all(
+            isinstance(key, str) and isinstance(number, _NUMBERS) and jnp.shape(number) == ()
+            for key, number in reported.items()):
+        raise TypeError(f"the report of the term {term.name} must give scalars by name; got "
+                        f"{described(reported)}")
+    return dict(reported)

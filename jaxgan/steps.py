@@ -24,19 +24,20 @@ from flax.errors import InvalidRngError
 from jax import lax
 
 from jaxgan import keys
+from jaxgan.data import Source
 from jaxgan.gan import (
     GAN,
     GANState,
-    check_penalised,
     draw_latents,
     sample,
     samples_and_heads,
     scores_and_heads,
     terms_of,
 )
-from jaxgan.loops import Game
-from jaxgan.networks import NetworkState, See, check_values, network_state, update
-from jaxgan.types import Batch, Key, Metrics, PyTree, batch_size
+from jaxgan.loops import Game, run_steps
+from jaxgan.memory import check_fits
+from jaxgan.networks import NetworkState, See, check_values, is_inexact, network_state, update
+from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size, check_type
 from jaxgan.views import Fakes, critic_view, generator_view, make_fakes
 
 
@@ -54,6 +55,7 @@ def game(gan: GAN | Game, *, fakes_at_once: bool = False) -> Game:
         if fakes_at_once:
             raise ValueError("fakes_at_once is for GANs, and this is a game of one's own: leave it out")
         return gan
+    check_type("what is trained", gan, GAN, "a GAN or a Game")
     return Game(
         init=partial(init_state, gan),
         step=partial(train_step, gan, fakes_at_once=fakes_at_once),
@@ -71,9 +73,11 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
 
     Raises:
         ValueError: the networks' shapes don't fit the batch or each other, a term can't be computed, or
-            a penalty is asked of a critic with batch normalisation.
+            a penalty is asked of a critic whose scores depend on the rest of the batch, as with batch
+            normalisation; or a network normalises over a batch of one sample.
         TypeError: samples that aren't floating point.
     """
+    check_type("the example", example_batch, Batch, "a Batch(samples, condition)")
     samples, condition = example_batch
     for leaf in jax.tree.leaves(samples):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -85,9 +89,9 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
     if augment is not None:
         shown, shown_condition = _zeros(lambda: (augment.quiet(reals), augment.condition(condition)))
     critic_variables = gan.critic.init(keys.stream(key, "critic"), shown, shown_condition, train=False)
+    check_fits("the critic's parameters take", critic_variables, "its width")
     _evaluated("critic", lambda v: scores_and_heads(
         gan.critic.apply(v, shown, shown_condition, train=False), shown), critic_variables)
-    check_penalised(gan, critic_variables)
 
     bare = GANState(jnp.zeros((), jnp.int32), network_state(generator_variables, optax.identity()),
                     network_state(critic_variables, optax.identity()), None)
@@ -118,8 +122,10 @@ def critic_step(
         The new state and the `critic/...` metrics.
 
     Raises:
-        ValueError: the critic's scores aren't one per sample, or it is penalised and has BatchNorm.
+        ValueError: the critic's scores aren't one per sample, or it is penalised though they depend on
+            the rest of the batch; or a network normalises over a batch of one sample.
     """
+    check_type("what a step is given", batch, Batch, "a Batch(samples, condition)")
     fakes, _ = make_fakes(gan, state, state.generator, batch, key, axis_name)
     return _critic_update(gan, state, batch, fakes, key, axis_name)
 
@@ -128,7 +134,6 @@ def _critic_update(
     gan: GAN, state: GANState, batch: Batch, fakes: Fakes, key: Key, axis_name: str | None
 ) -> tuple[GANState, Metrics]:
     """`critic_step` on given fakes."""
-    check_penalised(gan, state.critic.stats)
     network, metrics = update(
         state.critic, gan.critic_optimizer, terms_of(gan, "critic"),
         critic_view(gan, state, batch, fakes, key, axis_name),
@@ -152,6 +157,7 @@ def generator_step(
     Returns:
         The new state and the `generator/...` metrics.
     """
+    check_type("what a step is given", batch, Batch, "a Batch(samples, condition)")
     network, metrics = update(
         state.generator, gan.generator_optimizer, terms_of(gan, "generator"),
         generator_view(gan, state, batch, key, axis_name),
@@ -181,6 +187,7 @@ def train_step(
     Raises:
         ValueError: fewer batches than the generator's batch is made of.
     """
+    check_type("what a step is given", batches, Batch, "a Batch(samples, condition)")
     n_critic = batch_size(batches)
     if n_critic < gan.generator_batches:
         raise ValueError(f"generator_batches is {gan.generator_batches}, but an iteration has only "
@@ -205,13 +212,30 @@ def train_step(
     return state, jax.tree.map(lambda values: values[-1], metrics) | generator_metrics
 
 
+def train_steps(
+    gan: GAN, state: GANState, arrays: PyTree, key: Key, num_steps: Array | int, *, source: Source,
+    n_critic: int, batch_size: int, axis_name: str | None = None, fakes_at_once: bool = False,
+) -> tuple[GANState, Metrics]:
+    """Runs many iterations in one dispatch: `jaxgan.loops.run_steps` of a GAN's game.
+
+    Arguments, results and errors are theirs; `n_critic` is `batches_per_step`.
+    """
+    return run_steps(game(gan, fakes_at_once=fakes_at_once), state, arrays, key, num_steps,
+                     source=source, batches_per_step=n_critic, batch_size=batch_size,
+                     axis_name=axis_name)
+
+
 def _init_generator(gan: GAN, key: Key, batch: Batch, reals: PyTree) -> PyTree:
     """The generator's variables; its samples have to be like the reals."""
     latents = _zeros(lambda: draw_latents(gan, key, batch_size(batch.samples)))
     variables = gan.generator.init(key, latents, batch.condition, train=False)
+    check_fits("the generator's parameters take", variables, "its width or the latent size")
     fakes, _ = _evaluated("generator", lambda v: samples_and_heads(
         gan.generator.apply(v, latents, batch.condition, train=False)), variables)
-    made, there = (jax.tree.map(lambda x: x.shape[1:], tree) for tree in (fakes, reals))
+    for leaf in jax.tree.leaves(fakes):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"the generator's samples must be floating point; got {leaf.dtype}")
+    made, there = (jax.tree.map(lambda x: jnp.shape(x)[1:], tree) for tree in (fakes, reals))
     if made != there:
         raise ValueError(f"the generator makes samples of shape {made}, the data has {there}: give the "
                          "generator that shape" + (", or the GAN `lift` and `lower`" if gan.lift is None
@@ -242,12 +266,18 @@ def _zeros(make) -> PyTree:
 
 
 def _averaged(gan: GAN, state: GANState) -> PyTree | None:
-    """The generator's moving average after an update (parameters and statistics)."""
+    """The generator's moving average after an update; what has no mean is the generator's own."""
     if gan.ema_decay is None:
         return None
     step = state.step.astype(jnp.float32)
     decay = jnp.minimum(gan.ema_decay, (1.0 + step) / (10.0 + step))
-    return optax.incremental_update(state.generator.variables, state.ema, 1.0 - decay)
+
+    def average(new: Array, old: Array) -> Array:
+        if not is_inexact(new):
+            return new
+        return jnp.asarray(optax.incremental_update(new, old, 1.0 - decay), old.dtype)
+
+    return jax.tree.map(average, state.generator.variables, state.ema)
 
 
 def _generator_batch(batches: Batch, count: int) -> Batch:

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.core import Tracer
 
+from jaxgan.labels import check_range, in_range
 from jaxgan.terms import Seen, Term, View, check_weight
 from jaxgan.types import Array, PyTree
 
@@ -192,17 +191,7 @@ def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = No
     known = labels if sample_weight is None else jnp.where(sample_weight == 0, 0, labels)
     check_range("cross_entropy", known, logits.shape[1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
-    return _mean(jnp.where((labels >= 0) & (labels < logits.shape[1]), losses, jnp.nan), sample_weight)
-
-
-def check_range(name: str, labels: Array, num_classes: int) -> None:
-    """Raises ValueError for labels that aren't in [0, num_classes), unless they are traced."""
-    if isinstance(labels, Tracer) or not labels.size:
-        return
-    known = np.asarray(labels)  # what jax computes here may be traced all the same
-    low, high = known.min(), known.max()
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"{name}: labels must be in [0, {num_classes}); got {low} to {high}")
+    return _mean(jnp.where(in_range(labels, logits.shape[1]), losses, jnp.nan), sample_weight)
 
 
 def smooth_l1(predicted: Array, wanted: Array, beta: float = 1.0) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxgan.types import Array, Key, Metrics, PyTree
+from jaxgan.types import Array, Key, Metrics, PyTree, check_callable, check_type
 
 ADVERSARIAL = "adversarial"  # the name of a GAN's own term, in either network
 
@@ -179,7 +179,11 @@ def lazy_adam(learning_rate: float, b1: float, b2: float, every: int) -> dict[st
 
 
 def check_terms(name: str, terms: tuple[Term, ...]) -> None:
-    """Raises ValueError for terms that can't be a network's, called `name`."""
+    """Raises ValueError, or TypeError, for terms that can't be a network's, called `name`."""
+    for term in terms:
+        check_type(f"each term of the {name}", term, Term, "a Term, in a tuple")
+        for field in ("value", "init", "update", "report"):
+            check_callable(f"{field} of the term {term.name}", getattr(term, field), "a function")
     names = [term.name for term in terms]
     if twice := sorted({term for term in names if names.count(term) > 1}):
         raise ValueError(f"the terms of the {name} must have different names; {twice[0]!r} is there "

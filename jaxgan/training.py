@@ -4,6 +4,7 @@ It doesn't know what it trains: a `jaxgan.loops.Game` says that, and a GAN gives
 """
 
 import dataclasses
+import inspect
 import math
 import signal
 import sys
@@ -28,11 +29,12 @@ from jaxgan.digests import file_digest, leaf_digests, params_digest
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
+from jaxgan.memory import check_fits
 from jaxgan.parallel import agreed, data_parallel
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, read_result
 from jaxgan.steps import game as game_of
-from jaxgan.types import Batch, PyTree
+from jaxgan.types import Batch, PyTree, check_callable, check_type, described
 
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
 _INTEGERS = 2**31  # what devices count in
@@ -123,7 +125,7 @@ class Plan:
         steps: how many in all.
         batch_size: samples in a batch, over all devices.
         batches_per_step: batches that a step consumes; of a GAN the critic's updates in a step, which
-            ends with one of the generator (n_critic).
+            ends with one of the generator.
         seed: of everything random.
         log_every: steps between two log points.
         sample_every: steps between two looks at samples; 0 for one at the end only.
@@ -137,6 +139,7 @@ class Plan:
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
             checkpoint with other random numbers, at most three times in a run.
         max_hours: stop after so long, with a checkpoint; 0 for no limit.
+        n_critic: what `batches_per_step` is called of a GAN; it is kept there.
     """
 
     steps: int
@@ -153,8 +156,14 @@ class Plan:
     devices: int = 0
     on_nan: str = "stop"
     max_hours: float = 0.0
+    n_critic: dataclasses.InitVar[int | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, n_critic: int | None):
+        if n_critic is not None:
+            if self.batches_per_step != 1:
+                raise ValueError(f"n_critic is {n_critic} and batches_per_step {self.batches_per_step}, "
+                                 "its other name: give one of the two")
+            object.__setattr__(self, "batches_per_step", n_critic)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
@@ -254,8 +263,10 @@ def train(
         The final state and what `result.json` holds.
 
     Raises:
-        ValueError: the batch is larger than the data set, or there is nothing (or too much) to resume;
-            the picture is none; no metric has the name that the plan or early stopping watches.
+        ValueError: the batch is larger than the data set; there is nothing (or too much) to resume;
+            labels are beyond the networks' classes; what is trained is larger than the memory; no metric
+            has the name that the plan or early stopping watches.
+        TypeError: an argument is of another type, the picture is none.
         CheckpointError: the checkpoint doesn't fit, or was trained by another specification.
         RunError: another process has the folder, or it can't be written to.
         NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
@@ -264,11 +275,24 @@ def train(
     if (plan is None) == (not planned):
         raise ValueError("give a Plan or its fields, steps=500 for example; got "
                          + ("neither" if plan is None else f"both, a Plan and {', '.join(planned)}"))
-    names = [field.name for field in dataclasses.fields(Plan)]
+    names = [*inspect.signature(Plan).parameters]
     if unknown := sorted(planned.keys() - {*names}):
         raise ValueError(f"unknown field of a plan {unknown[0]!r}: {nearest(unknown[0], names)}")
     plan = plan or Plan(**planned)
     specification, game = game, game_of(game)
+    check_type("plan", plan, Plan, "a Plan, Plan(steps=500) for example")
+    check_type("run", run, (Run, str, Path), "a folder, or a Run; a plan is plan=")
+    for name, function in (("picture", picture), ("evaluate", evaluate), ("initial", initial)):
+        check_callable(name, function, "None or a function")
+    if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks must be a list of functions; got {callbacks!r}")
+    if not (resume in (None, "auto", "latest") or str(resume).isdecimal()):
+        raise ValueError(f"resume must be auto, latest or a step; got {resume!r}")
+    if real is not None:
+        _check_picture("real", real)
+    if isinstance(source, (str, Path)):
+        raise TypeError("the data must be arrays, a Batch of them or a Source; got the path "
+                        f"{str(source)!r}: open it by a function of jaxgan.data")
     source = source if isinstance(source, Source) else in_memory(source)
     if not isinstance(run, Run):
         picture = picture or _default_picture(game, source, plan.seed)
@@ -287,8 +311,9 @@ def train(
         resuming = _is_resuming(checkpoints, run, resume)
         with _signals() as received:
             example = example_batch(source, plan.batch_size)
-            template = jax.eval_shape(partial(initial_state, game, plan.seed, example))
+            template = _template(game, source, plan, example)
             _check_game(game, template)
+            check_fits("the networks and their optimisers take", template, "the width")
             begin = partial(_begin, game, plan.seed, example, initial)
             run.lock()
             state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming
@@ -466,6 +491,7 @@ class _Reporter:
         evaluating, evaluation, done = self.plan.is_evaluating(step), {}, []
         if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
             samples = self.picture(state)
+            _check_picture("what picture returns", samples)
             self.run.save_samples(step, samples)
             if isinstance(samples, str) and step < self.plan.steps and jax.process_index() == 0:
                 tqdm.write(f"step {step}: {samples.splitlines()[0]}", sys.stderr)
@@ -514,7 +540,7 @@ class _Reporter:
             ValueError: the picture is none, or there is no metric that is watched.
         """
         if self.picture is not None:
-            _check_picture(self.picture(state))
+            _check_picture("what picture returns", self.picture(state))
         if not self.plan.eval_every or self.evaluate is None:
             return self._check_watched(names)
         rehearse = getattr(self.evaluate, "rehearse", None)
@@ -619,7 +645,7 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
             if stop is not None or plan.is_due(plan.checkpoint_every, step):
                 checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
-            _check_finite(step, metrics, game.networks(state))
+            _check_finite(step, metrics, game.networks(state), source)
             bar.set_postfix_str(_summary(metrics, {}))
             evaluation = report(step, state, metrics, stop)
             if bar.disable and jax.process_index() == 0:
@@ -655,16 +681,6 @@ def _metric_names(report: _Reporter, source: Source, state: State) -> set[str]:
         batch_size=plan.batch_size), state, source.arrays, jax.random.key(0), 1)[1]}
 
 
-def _check_picture(samples: Any) -> None:
-    """Raises ValueError for what is no picture."""
-    if isinstance(samples, str):
-        return
-    there = f"{samples.dtype}{list(samples.shape)}" if hasattr(samples, "dtype") else repr(samples)[:80]
-    if not hasattr(samples, "dtype") or samples.dtype != np.uint8 or (samples.ndim, *samples.shape[2:]
-                                                                      ) != (3, 3):
-        raise ValueError("a picture must be text, or pixels, uint8 [height, width, 3]; got " + there)
-
-
 def _on_devices(game: Game, source: Source, plan: Plan
                 ) -> tuple[Callable, Callable[[PyTree], PyTree], Part]:
     """Returns `run_steps` on one device or several, what puts its arrays there, and which part of
@@ -684,16 +700,19 @@ def _on_devices(game: Game, source: Source, plan: Plan
             Part(plan.batch_size, jax.process_index() * count, count))
 
 
-def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTree]) -> None:
+def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTree], source: Source
+                  ) -> None:
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad or not _all_finite(networks):
         leaves = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(
-            networks)[0] if not np.isfinite(leaf).all()]
+            networks)[0] if not np.isfinite(keys.on_host(leaf)).all()]
         what = bad[0] if bad else leaves[0]
         leaf = f" (and the parameter {leaves[0]})" if bad and leaves else ""
+        whole = any(map(_is_whole, jax.tree.leaves(example_batch(source, 1).condition)))
+        labels = ". Labels that are none of a network's classes give NaN, too" if whole else ""
         raise NotFiniteError(f"training diverged: {what} is not finite at step {step}{leaf}; the last "
                              "checkpoint is of before. Try a lower learning rate, another seed or "
-                             "--on-nan rollback")
+                             f"--on-nan rollback{labels}")
 
 
 def _check_game(game: Game, template: State) -> None:
@@ -707,6 +726,52 @@ def _check_game(game: Game, template: State) -> None:
     if not isinstance(networks, dict) or not jax.tree.leaves(networks):
         raise ValueError("a game's `networks` must return the trained parameters by network, a dict; "
                          f"got {networks!r}")
+
+
+def _template(game: Game, source: Source, plan: Plan, example: Batch) -> State:
+    """The shapes of a state.
+
+    If the condition has integers, labels say, the networks are shown those of the data that hold the
+    lowest and the highest, and raise ValueError for what they have no place for.
+    """
+    if not any(map(_is_whole, jax.tree.leaves(example.condition))):
+        return jax.eval_shape(partial(initial_state, game, plan.seed, example))
+    key, size = keys.stream(jax.random.key(plan.seed), "data"), plan.batch_size
+    arrays, count = source.arrays, source.size or size
+    if source.window is not None:  # a batch, and not all images for their labels
+        count = size
+        rows = jnp.arange(count, dtype=jnp.uint32)
+        arrays = source.window(key, jnp.zeros_like(rows), rows, Part())
+
+    @jax.jit
+    def conditions(arrays: PyTree, rows: jax.Array) -> PyTree:
+        return source.draw(arrays, key, jnp.zeros_like(rows), rows).condition
+
+    @jax.jit
+    def extremes(arrays: PyTree) -> jax.Array:
+        leaves = jax.tree.leaves(conditions(arrays, jnp.arange(count, dtype=jnp.uint32)))
+        whole = [leaf.reshape(count, -1) for leaf in leaves if _is_whole(leaf)]
+        return jnp.stack([row for leaf in whole for row in (leaf.min(1).argmin(), leaf.max(1).argmax())])
+
+    shown, template = np.unique(extremes(arrays)).astype(np.uint32), None
+    for first in range(0, len(shown), size):
+        condition = conditions(arrays, jnp.asarray(np.resize(shown[first:first + size], size)))
+        template = jax.eval_shape(lambda samples, condition=condition: game.init(
+            jax.random.key(0), Batch(samples, condition)), example.samples)
+    return template
+
+
+def _is_whole(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.integer)
+
+
+def _check_picture(what: str, picture: Any) -> None:
+    if not isinstance(picture, str) and (getattr(picture, "dtype", None) != np.uint8
+                                         or picture.ndim != 3 or picture.shape[2] != 3):
+        given = (f"{picture.dtype}{list(picture.shape)}" if hasattr(picture, "dtype")
+                 else described(picture))
+        raise TypeError(f"{what} must be a picture, uint8 [height, width, 3], or text; got {given}: "
+                        "jaxgan.data.pixels makes pixels of samples")
 
 
 def _numbers(values: Any) -> dict[str, float]:

@@ -42,5 +42,35 @@ class WithHeads(NamedTuple):
 
 
 def batch_size(tree: PyTree) -> int:
-    """Returns how many examples a pytree of arrays holds: the length of its leading axis."""
-    return jax.tree.leaves(tree)[0].shape[0]
+    """Returns how many examples a pytree of arrays holds: the length of its leading axis.
+
+    Raises:
+        TypeError: there are no arrays in it, or none with axes.
+    """
+    shape = next((getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(tree)), ())
+    if not shape:
+        raise TypeError(f"a batch must be arrays, [batch, ...]; got {described(tree)}")
+    return shape[0]
+
+
+def check_type(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:
+    """Raises TypeError for an argument of another kind than is expected, and says how to make one."""
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {expected}; got {described(value)}")
+
+
+def check_callable(name: str, value: Any, expected: str) -> None:
+    """Raises TypeError for an argument that is neither a function nor None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be {expected}; got {described(value)}")
+
+
+def described(value: Any) -> str:
+    """Returns what a message says was given; of a function or a class, that it is to be called."""
+    name = getattr(value, "__name__", "")
+    if isinstance(value, type):
+        return f"the class {name} itself: make one, {name}(...)"
+    if name:
+        return f"the function {name} itself: call it, {name}(...)"
+    said = repr(value)
+    return said if len(said) <= 60 and "\n" not in said else type(value).__name__

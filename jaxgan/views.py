@@ -14,12 +14,13 @@ from jaxgan.gan import (
     GAN,
     GANState,
     draw_latents,
-    has_batch_statistics,
     samples_and_heads,
+    scores_across,
     scores_and_heads,
 )
 from jaxgan.networks import NetworkState, See, term_state
 from jaxgan.nn.random import rngs_of
+from jaxgan.probing import check_call, check_single
 from jaxgan.terms import Judgement, Seen, View
 from jaxgan.types import Array, Batch, Key, PyTree, WithHeads, batch_size
 
@@ -137,11 +138,18 @@ def critic_view(gan: GAN, state: GANState, batch: Batch, fakes: Fakes, key: Key,
     """Returns the function from the critic's parameters to what its terms see, and its statistics."""
     tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples))
     show, reals = tools.shower(), gan.lift(batch.samples) if gan.lift else batch.samples
+    made, there = (jax.tree.map(jnp.shape, tree) for tree in (fakes.samples, reals))
+    if made != there:
+        raise ValueError(f"fakes must have the shape of the reals; got {made} and {there}: a step of "
+                         "one network takes [batch, ...], train_step [n_critic, batch, ...]")
     real, fake = show("real", reals), show("fake", fakes.samples)
+
+    shown_condition = tools.as_shown(batch.condition)
+    apart = scores_across(gan, state.critic.stats, real, shown_condition)
 
     def see(params: PyTree) -> tuple[View, PyTree]:
         network = state.critic._replace(params=params)
-        of_real, of_fake, stats = _judge_both(tools, network, real, fake, batch.condition)
+        of_real, of_fake, stats = _judge_both(tools, network, real, fake, shown_condition, apart=apart)
         return tools.view(Seen(reals, real, batch.condition, *of_real),
                           Seen(fakes.samples, fake, batch.condition, *of_fake), fakes, network,
                           state.generator, show), stats
@@ -171,11 +179,11 @@ def generator_view(gan: GAN, state: GANState, batch: Batch, key: Key, axis_name:
     return see
 
 
-def _judge_both(tools: _Tools, network: NetworkState, real: PyTree, fake: PyTree, condition: PyTree
-                ) -> tuple[Judgement, Judgement, PyTree]:
-    """Judges reals and fakes, in one call unless batch statistics or random numbers keep them apart."""
-    count, shown = batch_size(real), tools.as_shown(condition)
-    if not has_batch_statistics(network.stats):
+def _judge_both(tools: _Tools, network: NetworkState, real: PyTree, fake: PyTree, shown: PyTree, *,
+                apart: bool) -> tuple[Judgement, Judgement, PyTree]:
+    """Judges reals and fakes, in one call unless they are kept apart, or by random numbers."""
+    count = batch_size(real)
+    if not apart:
         both, conditions = jax.tree.map(lambda *x: jnp.concatenate(x), (real, shown), (fake, shown))
         example_keys = jnp.concatenate([tools.keys(f"critic_{kind}", count)
                                         for kind in ("real", "fake")])
@@ -194,8 +202,12 @@ def _judge_both(tools: _Tools, network: NetworkState, real: PyTree, fake: PyTree
 def _apply(module: nn.Module, network: NetworkState, inputs: PyTree, condition: PyTree, rngs: dict
            ) -> tuple[PyTree, PyTree]:
     """Applies a module in training mode; returns its output and its new statistics."""
-    return module.apply(network.variables, inputs, condition, train=True, mutable=list(network.stats),
-                        rngs=rngs)
+    with nn.intercept_methods(check_call):
+        applied = module.apply(network.variables, inputs, condition, train=True,
+                               mutable=list(network.stats), rngs=rngs)
+    if batch_size(inputs) == 1 and getattr(module, "axis_name", None) is None:
+        check_single(module, inputs, condition)
+    return applied
 
 
 def _on_axis(module: nn.Module, axis_name: str | None) -> nn.Module:

@@ -173,6 +173,22 @@ def test_bad_flags_get_one_sentence(words, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("error", "message"), [
+    (MemoryError(), "error: not enough memory (MemoryError): lower the batch size or the width"),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore"),
+     "error: not enough memory (RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.): lower"),
+    (OverflowError("Python int too large to convert to C long"), "error: a number is too large (Python"),
+])
+def test_what_is_too_large_is_one_sentence(error, message, capsys):
+    def fail():
+        raise error
+
+    assert launch.guarded(fail) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
 # Presets and defaults.
 
 def test_a_preset_is_a_start_that_flags_change():

@@ -221,6 +221,8 @@ def test_sample_and_list(digits, tmp_path):
     (("--penalty-weight", -1.0), "penalty_weight must not be negative; got -1.0"),
     (("--label-smoothing", 0.1), "label_smoothing is for the losses"),
     (("--remat",), "remat is for residual networks"),
+    (("--latent-size", 10**10), "of memory: lower its width or the latent size"),
+    (("--width", 10**9), "of memory: lower"),
     (("--best-metric", "los", "--steps", 1), "no metric is called 'los'"),
 ])
 def test_bad_flags_get_one_sentence_and_status_2(flags, message, tmp_path, capsys):

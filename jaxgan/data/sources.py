@@ -135,7 +135,7 @@ def in_memory(data: Batch | PyTree) -> Source:
 
     Raises:
         ValueError: there are none, or the arrays are of different lengths.
-        TypeError: samples of another type.
+        TypeError: samples of another type, or a condition that isn't numbers.
     """
     batch = data if isinstance(data, Batch) else Batch(data)
     arrays = jax.tree.map(np.asarray, batch)
@@ -146,6 +146,10 @@ def in_memory(data: Batch | PyTree) -> Source:
     for leaf in jax.tree.leaves(arrays.samples):
         if leaf.dtype != np.uint8 and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(f"samples must be floating point or uint8; got {leaf.dtype}")
+    for leaf in jax.tree.leaves(arrays.condition):
+        if leaf.dtype.kind in "OSUMm":  # names of classes, say
+            raise TypeError(f"a condition must be numbers; got {leaf.dtype}: number the classes from 0, "
+                            "numpy.unique(names, return_inverse=True)[1] for example")
     (size,), = sizes
     labels = arrays.condition
     is_labelled = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"

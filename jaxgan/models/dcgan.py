@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxgan.labels import one_hot
 from jaxgan.models.ends import (
     check_conditioning,
     check_image_shape,
@@ -66,11 +67,11 @@ class DCGANGenerator(nn.Module):
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
         """Maps latents, [batch, latent_size], to images, [batch, *image_shape]."""
-        labels = condition if self.num_classes else None
+        labels = None
         check_latents("DCGANGenerator", latents)
         if self.num_classes:
-            check_labels("DCGANGenerator", labels, latents, self.num_classes)
-            latents = jnp.concatenate([latents, nn.one_hot(labels, self.num_classes)], axis=1)
+            labels = check_labels("DCGANGenerator", condition, latents, self.num_classes)
+            latents = jnp.concatenate([latents, one_hot(labels, self.num_classes)], axis=1)
         check_image_shape("DCGANGenerator", self.image_shape)
         check_norm(self.norm, ("none", "batch"))
         *size, channels = self.image_shape

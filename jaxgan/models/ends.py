@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxgan.labels import check_range, one_hot
 from jaxgan.nn import Dense
 from jaxgan.nn.initializers import dense_init
 from jaxgan.nn.norms import weight_layer
-from jaxgan.tasks import check_range
 from jaxgan.types import Array, PyTree
 
 CONDITIONINGS = ("none", "projection", "classes")
@@ -45,8 +45,8 @@ def score(norm: str, x: Array, *, train: bool) -> Array:
     return weight_layer(norm, Dense(1, kernel_init=dense_init()), x, train=train).squeeze(-1)
 
 
-def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int) -> None:
-    """Raises an error unless the condition is labels, int [batch], in range where they are known."""
+def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int) -> Array:
+    """Returns a condition that is labels, int [batch], in range where they are known; else an error."""
     if condition is None or not hasattr(condition, "dtype"):
         raise ValueError(f"{model} of {num_classes} classes takes labels, int [batch], as condition; "
                          f"got {type(condition).__name__}: give the source labels=True")
@@ -55,6 +55,7 @@ def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int)
     if condition.shape != inputs.shape[:1]:
         raise ValueError(f"{model}: labels must have shape {inputs.shape[:1]}; got {condition.shape}")
     check_range(model, condition, num_classes)
+    return condition
 
 
 def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_classes: int,
@@ -84,7 +85,7 @@ def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_clas
     scores = score(norm, x, train=train)
     x = _widened(x.reshape(x.shape[0], -1))
     if conditioning == "projection":
-        embedded = dense("embedding", x.shape[1], nn.one_hot(condition, num_classes), use_bias=False)
+        embedded = dense("embedding", x.shape[1], one_hot(condition, num_classes), use_bias=False)
         scores += (embedded * x).sum(axis=1)
     if conditioning == "classes":
         heads = (("class", num_classes), *heads)

@@ -6,12 +6,12 @@ networks so. What is the same everywhere may have height and width 1.
 
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxgan.labels import one_hot
 from jaxgan.models.ends import check_labels
 from jaxgan.types import Array, PyTree
 
@@ -21,7 +21,7 @@ Planes = Callable[[PyTree], Array]  # condition -> [batch, height or 1, width or
 def class_planes(labels: Array, num_classes: int) -> Array:
     """Returns a plane for each class, 1 for the label's and 0 for the others, [batch, 1, 1, classes]."""
     check_labels("class_planes", labels, labels, num_classes)
-    return nn.one_hot(labels, num_classes)[:, None, None]
+    return one_hot(labels, num_classes)[:, None, None]
 
 
 def box_planes(boxes: Array, size: tuple[int, int]) -> Array:

@@ -63,7 +63,7 @@ class ResNetGenerator(nn.Module):
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
         """Maps latents, [batch, latent_size], to images, [batch, *image_shape]."""
-        labels = condition if self.num_classes else None
+        labels = None
         check_latents("ResNetGenerator", latents)
         check_image_shape("ResNetGenerator", self.image_shape)
         check_norm(self.norm, ("none", "batch"))
@@ -71,7 +71,7 @@ class ResNetGenerator(nn.Module):
             if self.norm != "batch":
                 raise ValueError("ResNetGenerator: classes enter by batch normalisation; got norm "
                                  f"{self.norm!r}")
-            check_labels("ResNetGenerator", labels, latents, self.num_classes)
+            labels = check_labels("ResNetGenerator", condition, latents, self.num_classes)
         height, width, channels = self.image_shape
         factor = _factor("ResNetGenerator", (height, width), len(self.widths) - 1)
         first, *rest = self.widths

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
+from jaxgan.labels import one_hot
 from jaxgan.types import Array
 
 NORMS = ("none", "batch", "layer", "spectral")
@@ -40,8 +41,8 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
     if norm == "batch" and labels is not None:
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name,
                          dtype=x.dtype, use_bias=False, use_scale=False)(x)
-        one_hot = nn.one_hot(labels, num_classes, dtype=x.dtype)
-        scale, bias = (nn.Dense(x.shape[-1], use_bias=False, kernel_init=init, dtype=x.dtype)(one_hot)
+        classes = one_hot(labels, num_classes, x.dtype)
+        scale, bias = (nn.Dense(x.shape[-1], use_bias=False, kernel_init=init, dtype=x.dtype)(classes)
                        for init in (nn.initializers.ones, nn.initializers.zeros))
         over_space = (len(x), *(1,) * (x.ndim - 2), x.shape[-1])
         return x * scale.reshape(over_space) + bias.reshape(over_space)
