@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import flags, launch, measuring, open_run, opening, settings
-from jaxgan import evaluation
+from jaxgan import console, evaluation
 from jaxgan.pictures import save_bands
 from jaxgan.runs import read_config, read_evaluations, read_logs
 
@@ -37,23 +37,20 @@ def main(options: Options) -> None:
     for position, (label, members) in enumerate(groups.items(), 1):
         steps = ", ".join(map(str, sorted({run["step"] for run in members})))
         runs_of_it = f"{len(members)} run{'s' * (len(members) > 1)}"
-        print(f"[{position}] {label}: {runs_of_it}, step {steps}")
+        console.say(f"[{position}] {label}: {runs_of_it}, step {steps}")
     rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)), "held-out reals")]
     for number in numbers:
-        floor = runs[0]["metrics"][number.name]["floor"]
+        floor = runs[0]["metrics"][number.name].get("floor")
         rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
                                      for members in groups.values()),
             "" if floor is None else _mean([floor])))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(measuring.described(runs[0]))
+    console.say(*console.aligned(rows), measuring.described(runs[0]))
     titles = {number.name: number.title for number in numbers}
     curves = {label: [_curves(run["folder"], titles) for run in members]
               for label, members in groups.items()}
     if any(points for members in curves.values() for run in members for points in run.values()):
         save_bands(Path(options.out), curves, titles)
-        print(options.out)
+        console.say(options.out)
 
 
 def _read(folder: str) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import dataclasses
 import errno
 import logging
 import os
-import signal
+import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +21,7 @@ from experiments import measuring, opening, settings, showing, supervision
 from experiments.experiment import Experiment
 from experiments.flags import Config
 from experiments.measuring import Reference
-from jaxgan import training
+from jaxgan import console, training
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Source
 from jaxgan.evaluation import Evaluator
@@ -32,6 +34,9 @@ from jaxgan.transfer import warm_start
 OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
 _DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_autotune_level=0")
 _SHOWN = 5  # samples of text that are printed at the end of a run
+_COLUMNS = 40, 1000  # of help: narrower ones take a minute to lay out
+_PROGRAMS = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(\w+)': (.*)",
+                       re.DOTALL)  # as jax says it
 
 
 def main(experiment: Experiment) -> None:
@@ -50,8 +55,8 @@ def main(experiment: Experiment) -> None:
 def tool(run: Callable[[Any], int | None], options: type) -> None:
     """Runs a command that trains nothing, by its options on the command line, and exits."""
     command = sys.modules["__main__"]
-    parsed = tyro.cli(options, prog=f"python -m experiments.{Path(command.__file__).stem}",
-                      description=command.__doc__)
+    parsed = _from_words(options, prog=f"python -m experiments.{Path(command.__file__).stem}",
+                         description=command.__doc__)
     sys.exit(guarded(run, parsed))
 
 
@@ -105,9 +110,15 @@ def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Co
             f"Settings to start from, which other flags change{by}."))], names[0]))
     command = dataclasses.make_dataclass("Command", [
         *fields, ("settings", Annotated[type(default), tyro.conf.arg(name="")], default)], frozen=True)
-    return tyro.cli(command, args=arguments, prog=experiment.command,
-                    description=experiment.about,
-                    config=(tyro.conf.OmitArgPrefixes,)).settings
+    return _from_words(command, args=arguments, prog=experiment.command, description=experiment.about,
+                       config=(tyro.conf.OmitArgPrefixes,)).settings
+
+
+def _from_words(options: type, **how: Any) -> Any:
+    """Parses words into options, with help as wide as the terminal, within reason."""
+    narrow, wide = _COLUMNS
+    os.environ["COLUMNS"] = str(min(max(shutil.get_terminal_size().columns, narrow), wide))
+    return tyro.cli(options, **how)
 
 
 def from_file(experiment: Experiment, path: str) -> Config:
@@ -138,35 +149,68 @@ def prepare(config: Config) -> None:
 def keep_programs() -> None:
     """Has jax keep what it compiles for this type of machine, unless it is told where to already."""
     if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxgan" / processor()))
+        cache = measuring.cache_folder()
+        if cache is None:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(cache / processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    warnings.filterwarnings("always", "Error (reading|writing) persistent compilation cache entry")
 
 
 def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
     """Calls `run` and returns its exit status; errors become one line, unless JAXGAN_DEBUG is set."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = _shower()
     for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with supervision.terminable():
             return run(*arguments) or 0
     except training.Interrupted as stop:
-        print(f"{stop}; go on with: {supervision.command('latest')}", file=sys.stderr)
+        console.warn(f"{stop}; go on with: {supervision.command('latest')}")
         return 128 + stop.signal if stop.signal else OUT_OF_TIME
-    except supervision.Terminated:
-        print(f"stopped; go on with: {supervision.command('auto')}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    except supervision.Terminated as stop:
+        console.warn(f"stopped; go on with: {supervision.command('auto')}")
+        return 128 + stop.signal
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        console.warn("interrupted")
         return 130
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("JAXGAN_DEBUG"):
             raise
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         remedy = ": free some space and go on with --resume auto" if full else ""
-        print(f"error: {error}{remedy}", file=sys.stderr)
+        console.warn(f"error: {error}{remedy}")
         return 2
+    finally:
+        console.release()
+
+
+def _shower() -> Callable[..., None]:
+    """Returns what shows a warning: in a line, and what becomes of the kept programs only once."""
+    said = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = str(message)
+        if kept := _PROGRAMS.fullmatch(text):
+            verb, program, why = kept.groups()
+            if verb == "reading":  # jax leaves a damaged file where it is, and writes none beside it
+                _forget(program)
+            if verb in said:
+                return
+            said.add(verb)
+            where = jax.config.jax_compilation_cache_dir
+            text = (f"a compiled program in {where} was damaged; it is compiled and kept anew"
+                    if verb == "reading" else f"compiled programs can't be kept in {where} ({why})")
+        console.warn(f"warning: {text}")
+
+    return show
+
+
+def _forget(program: str) -> None:
+    """Removes what is kept of a program, by the name that its files begin with."""
+    for path in Path(jax.config.jax_compilation_cache_dir).glob(f"{program}-*-cache"):
+        with suppress(OSError):  # another process did, or nobody can
+            path.unlink()
 
 
 def run(experiment: Experiment, config: Config) -> None:
@@ -187,6 +231,7 @@ def run(experiment: Experiment, config: Config) -> None:
     config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
     recorded = record(experiment, config, source, reference)
     folder = open_folder(experiment, config, recorded)
+    training.check_processes(folder, schedule, config.run.resume or None)
     evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
     trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
@@ -200,9 +245,10 @@ def run(experiment: Experiment, config: Config) -> None:
         found = measuring.entry(evaluator, reference, measured, step=result["steps"],
                                 params_sha256=result["params_sha256"])
         write_evaluation(folder.folder, found)
-        print(measuring.table(found, reference))
+        console.say(*measuring.table(found, reference))
     if experiment.make_text:
-        print("samples:", *arguments["picture"](state).splitlines()[:_SHOWN], sep="\n  ")
+        lines = arguments["picture"](state).splitlines()[:_SHOWN]
+        console.say("samples:", *(f"  {line}" for line in lines))
 
 
 def record(experiment: Experiment, config: Config, source: Source, reference: Reference
@@ -329,9 +375,9 @@ def local_devices(count: int) -> list[jax.Device]:
 def summarise(folder: Run, result: Mapping[str, Any], tabulated: Container[str]) -> None:
     """Prints a run's result, but for the numbers that a table shows."""
     pace = result["iterations_per_second"]
-    print(f"{folder.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
-          + (f" ({pace:.3g} steps/s)" if pace else ""))
+    console.say(f"{folder.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
+                + (f" ({pace:.3g} steps/s)" if pace else ""))
     for metric, value in (result["final"] | result.get("evaluation", {})).items():
         if metric not in tabulated:
-            print(f"  {metric:32} {value:.5g}")
-    print(f"  params_sha256                    {result['params_sha256']}")
+            console.say(f"  {metric:32} {value:.5g}")
+    console.say(f"  params_sha256                    {result['params_sha256']}")

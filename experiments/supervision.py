@@ -1,4 +1,4 @@
-"""What ends a command from outside: SIGTERM, and the loss of one of several processes.
+"""What ends a command from outside: signals, and the loss of one of several processes.
 
 When one of several processes dies, jax's runtime aborts the others from within, with a stack of C++
 frames; so each runs below a parent that has the last word.
@@ -17,6 +17,8 @@ from contextlib import contextmanager
 import jax
 
 from experiments.flags import Cluster
+from jaxgan import console
+from jaxgan.training import endings
 
 _SUPERVISED = "JAXGAN_SUPERVISED"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
@@ -24,24 +26,38 @@ _HEARTBEAT_SECONDS = 8  # silent for so long, a process counts as lost
 
 
 class Terminated(BaseException):
-    """SIGTERM outside of the training loop, which has a handler of its own."""
+    """SIGTERM or SIGHUP outside of the training loop, which has a handler of its own.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.signal = number
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raises `Terminated` where SIGTERM comes."""
-    def handle(number: int, frame) -> None:
-        raise Terminated
+    """Raises `Terminated` where SIGTERM or SIGHUP comes, once: however often, it is one request."""
+    asked = []
 
+    def handle(number: int, frame) -> None:
+        if not asked:
+            asked.append(number)
+            raise Terminated(number)
+
+    before = {}
     try:
-        before = signal.signal(signal.SIGTERM, handle)
+        for number in endings():
+            before[number] = signal.signal(number, handle)
     except ValueError:  # not in the main thread: signals go elsewhere
-        yield
-        return
+        pass
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command(resume: str) -> str:
@@ -57,16 +73,27 @@ def is_supervised() -> bool:
 
 def supervise() -> int:
     """Runs this very command again below this process, and says how it ended: the exit status."""
-    child = subprocess.Popen(sys.orig_argv, env=os.environ | {_SUPERVISED: "1"})
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: child.send_signal(number))
+    child, asked = None, []
+
+    def forward(number: int, frame) -> None:
+        asked.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    for number in (signal.SIGINT, *endings()):
+        signal.signal(number, forward)
+    # In a group of its own: what a terminal sends to this one's would come to the child twice.
+    child = subprocess.Popen(sys.orig_argv, env=os.environ | {_SUPERVISED: str(os.getpid())},
+                             process_group=0)
+    for number in asked:  # meanwhile
+        child.send_signal(number)
     status = child.wait()
     if status >= 0:
         return status
     lost = status == -signal.SIGABRT
-    print("error: another process was lost, and this one ended with it" if lost else
-          f"error: this process was ended by {signal.Signals(-status).name}", end="", file=sys.stderr)
-    print(f": start all of them again with: {command('auto')}", file=sys.stderr)
+    what = ("another process was lost, and this one ended with it" if lost else
+            f"this process was ended by {signal.Signals(-status).name}")
+    console.warn(f"error: {what}: start all of them again with: {command('auto')}")
     return 1 if lost else 128 - status
 
 
@@ -78,6 +105,8 @@ def join(cluster: Cluster) -> None:
     """
     if sys.platform == "linux":  # who kills the parent means this process
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.environ.get(_SUPERVISED) != str(os.getppid()):  # killed before
+            os.kill(os.getpid(), signal.SIGKILL)
     known = {}
     if cluster.coordinator:
         if cluster.num_processes < 1 or not 0 <= cluster.process_id < cluster.num_processes:

@@ -97,7 +97,7 @@ class Checkpoints:
         rating = metrics.get(self.best_metric or "", 0.0)
         if not math.isfinite(rating) and not self._has_warned:
             self._has_warned = True
-            warnings.warn(f"{self.best_metric} is {rating} at step {step}: such a step is never the best",
+            warnings.warn(f"{self.best_metric} is {rating} at step {step}: such a step is never best",
                           UserWarning, stacklevel=2)
         host = jax.tree.map(lambda x: np.array(x), state)
         body = {"format": 1, "step": step, "retries": retries, "metrics": metrics,

@@ -4,10 +4,15 @@ Names and texts come from folders and files that aren't trusted. And a terminal 
 before the run is over: what is written then is lost, and nothing else.
 """
 
+import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
+
+_GONE = OSError, ValueError, AttributeError  # a stream without another end, one that is closed, none
 
 
 class _Lasting:
@@ -17,26 +22,21 @@ class _Lasting:
         self._name = name
 
     def write(self, text: str) -> int:
-        stream = getattr(sys, self._name)
         try:
-            stream.write(text)
+            with suppress(*_GONE):
+                getattr(sys, self._name).write(text)
         except UnicodeEncodeError:
             self.write(text.encode("ascii", "backslashreplace").decode())
-        except (OSError, ValueError, AttributeError):  # gone, closed, none to begin with
-            pass
         return len(text)
 
     def flush(self) -> None:
-        try:
+        with suppress(*_GONE):
             getattr(sys, self._name).flush()
-        except (OSError, ValueError, AttributeError):
-            pass
 
     def isatty(self) -> bool:
-        try:
+        with suppress(*_GONE):
             return getattr(sys, self._name).isatty()
-        except (OSError, ValueError, AttributeError):
-            return False
+        return False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(getattr(sys, self._name), name)
@@ -51,6 +51,14 @@ def printable(text: str) -> str:
                    for letter in text)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the rows of a table as lines, with cells of one width in each column."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells]
+
+
 def say(*lines: str, to: _Lasting = OUT) -> None:
     """Prints lines, each of which stays one, beside progress bars if there are some."""
     for line in lines:
@@ -61,3 +69,13 @@ def say(*lines: str, to: _Lasting = OUT) -> None:
 def warn(*lines: str) -> None:
     """Prints lines where errors go."""
     say(*lines, to=ERRORS)
+
+
+def release() -> None:
+    """At the end of a program: what can't be written any more is not to be said by the interpreter."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except _GONE:
+            with suppress(*_GONE):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

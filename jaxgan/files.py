@@ -92,11 +92,11 @@ def open_to_append(path: Path) -> IO[str]:
         OSError: it is a link, or no regular file.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    file = open(os.open(path, flags, 0o666), "a+", encoding="utf-8")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return file
+    return os.fdopen(descriptor, "a+", encoding="utf-8")
 
 
 def remove(path: Path) -> None:

@@ -79,8 +79,8 @@ def load_png(path: Path) -> np.ndarray:
 
     data = io.BytesIO(files.read(path, _PNG_BYTES))
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning), Image.open(
-                data, formats=("PNG",)) as image:
+        with (warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+              Image.open(data, formats=("PNG",)) as image):
             if image.width * image.height > _PIXELS:
                 raise ValueError(f"it has {image.width} x {image.height} pixels")
             return np.asarray(image.convert("RGB"))

@@ -194,9 +194,9 @@ class Run:
             show()
         except OSError as error:
             self._board = None
-            warnings.warn(f"TensorBoard's file in {self.folder} can't be written ({files.reason(error)}); "
-                          "the run goes on without it, and its next start writes it anew", UserWarning,
-                          stacklevel=3)
+            warnings.warn(f"TensorBoard's file in {self.folder} can't be written "
+                          f"({files.reason(error)}); the run goes on without it, and its next start "
+                          "writes it anew", UserWarning, stacklevel=3)
 
     def save_real(self, samples: np.ndarray | str) -> None:
         """Saves real samples: a picture, uint8 [height, width, 3], or text."""
@@ -218,7 +218,7 @@ class Run:
             save_png(path.with_suffix(".png"), samples)
 
     def metrics(self) -> list[dict[str, float]]:
-        """The logged lines; a last one cut short by a crash is left out, a damaged one with a warning."""
+        """The logged lines, but for a last one cut by a crash and, with a warning, damaged ones."""
         return _rows(self._metrics_path, _is_number)
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -283,9 +283,10 @@ class _Board:
                   else image("samples", samples, dataformats="HWC"))
 
     def _add(self, step: int, summary: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto import event_pb2
 
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]: made when it is imported
+        self._writer.write_event(event(wall_time=time.time(), step=step, summary=summary))
         if time.monotonic() > self._flushed + _FLUSH_SECONDS:
             self._writer.flush()
             self._flushed = time.monotonic()
@@ -380,7 +381,8 @@ def write_evaluation(folder: str | Path, evaluation: dict[str, Any]) -> None:
     path = Path(folder) / "evaluation.json"
     with _alone(path):
         found = read_evaluations(folder)
-        metrics = {name: value for old in found if is_same(old) for name, value in old["metrics"].items()}
+        metrics = {name: value for old in filter(is_same, found)
+                   for name, value in old["metrics"].items()}
         evaluation = evaluation | {"metrics": metrics | evaluation["metrics"]}
         kept = [old for old in found if not is_same(old)]
         files.write(path, _json({"evaluations": [*kept, evaluation]}))
@@ -441,7 +443,7 @@ def _rows(path: Path, is_value: Callable[[Any], bool]) -> list[dict[str, Any]]:
     except OSError as error:
         raise RunError(f"{path} can't be read ({files.reason(error)})") from error
     rows, damaged = [], []
-    for number, line in enumerate([*lines, *([last] if last else [])], 1):
+    for number, line in enumerate((*lines, last), 1):
         try:
             row = files.parse_json(line)
         except ValueError:
