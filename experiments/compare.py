@@ -1,6 +1,7 @@
 """Tabulates and plots several runs' evaluations, seeds grouped as mean and standard deviation."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -111,7 +112,9 @@ def _not_compared(run: Mapping[str, Any]) -> set[str]:
 
 def _mean(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.4g}"
-    return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.2g}"
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return mean
+    return f"{mean} +- {statistics.stdev(values):.2g}"
 
 
 def _curves(folder: str, names: Iterable[str]) -> dict[str, list[tuple[int, float]]]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from experiments import measuring, opening, settings, showing, supervision
+from experiments import flags, measuring, opening, settings, showing, supervision
 from experiments.experiment import Experiment
 from experiments.flags import Config
 from experiments.measuring import Reference
@@ -45,8 +45,7 @@ def main(experiment: Experiment) -> None:
     Raises:
         ValueError: the file is being imported, not run.
     """
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if script is None or Path(script).resolve() != experiment.file:
+    if sys._getframe(1).f_globals.get("__name__") != "__main__":  # whoever runs it, a profiler too
         raise ValueError(f"{experiment.file} trains when it is imported: put launch.main(experiment) "
                          'below a line if __name__ == "__main__":')
     sys.exit(guarded(start, experiment))
@@ -54,9 +53,9 @@ def main(experiment: Experiment) -> None:
 
 def tool(run: Callable[[Any], int | None], options: type) -> None:
     """Runs a command that trains nothing, by its options on the command line, and exits."""
-    command = sys.modules["__main__"]
-    parsed = _from_words(options, prog=f"python -m experiments.{Path(command.__file__).stem}",
-                         description=command.__doc__)
+    command = sys._getframe(1).f_globals
+    parsed = _from_words(options, prog=f"python -m experiments.{Path(command['__file__']).stem}",
+                         description=command["__doc__"])
     sys.exit(guarded(run, parsed))
 
 
@@ -174,12 +173,12 @@ def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
     except KeyboardInterrupt:
         console.warn("interrupted")
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, OverflowError, MemoryError) as error:
         if os.environ.get("JAXGAN_DEBUG"):
             raise
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         remedy = ": free some space and go on with --resume auto" if full else ""
-        console.warn(f"error: {error}{remedy}")
+        console.warn(f"error: {error or 'there is not enough memory'}{remedy}")
         return 2
     finally:
         console.release()
@@ -222,6 +221,7 @@ def run(experiment: Experiment, config: Config) -> None:
     if experiment.is_own and experiment.name in opening.names():
         raise ValueError(f"{experiment.file} has the name of this project's experiment "
                          f"{experiment.name}: rename the file")
+    flags.check_sizes(config)
     source, reference = experiment.make_source(config), experiment.make_reference(config)
     schedule = plan(config, reference)
     game = experiment.make_game(config, source.sample_shape)

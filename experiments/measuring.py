@@ -399,7 +399,7 @@ def reached_floor(evaluator: Evaluator, values: Mapping[str, float]) -> list[str
 def described(found: Mapping[str, Any]) -> str:
     """By what an evaluation was measured, in a line."""
     protocol = found["protocol"]
-    return (f"{protocol['num_fake']} samples (held-out reals: {found['floor_count']}) against "
+    return (f"{protocol['num_fake']} samples (held-out reals: {found.get('floor_count', 0)}) against "
             f"{protocol['num_real']} reals of {protocol['dataset']}; protocol {protocol['name']}, "
             f"features {protocol['features']} {protocol['features_digest'][:12]}")
 
