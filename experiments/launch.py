@@ -158,6 +158,7 @@ def keep_programs() -> None:
 
 def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
     """Calls `run` and returns its exit status; errors become one line, unless JAXGAN_DEBUG is set."""
+    console.hold()
     warnings.showwarning = _shower()
     for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
         logging.getLogger(name).setLevel(logging.CRITICAL)

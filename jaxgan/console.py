@@ -71,6 +71,18 @@ def warn(*lines: str) -> None:
     say(*lines, to=ERRORS)
 
 
+def hold() -> None:
+    """At the start of a program: opens standard streams that are closed, to nowhere.
+
+    Else the next file that is opened has their number, and what a compiler logs is written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
 def release() -> None:
     """At the end of a program: what can't be written any more is not to be said by the interpreter."""
     for stream in (sys.stdout, sys.stderr):
