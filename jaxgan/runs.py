@@ -24,7 +24,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
@@ -193,7 +193,10 @@ class Run:
         try:
             show()
         except OSError as error:
-            self._board = None
+            board, self._board = self._board, None
+            if board is not None:
+                with suppress(OSError):
+                    board.close()
             warnings.warn(f"TensorBoard's file in {self.folder} can't be written "
                           f"({files.reason(error)}); the run goes on without it, and its next start "
                           "writes it anew", UserWarning, stacklevel=3)
@@ -264,29 +267,32 @@ class _Board:
     """
 
     def __init__(self, folder: Path):
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.record_writer import RecordWriter
 
-        self._writer = EventsWriter(str(folder / "events"))
         self._flushed = time.monotonic()
+        self._writer = RecordWriter(
+            str(folder / f"events.out.tfevents.{time.time():.0f}.{platform.node()}"))
+        self._add(0, file_version="brain.Event:2")
 
     def add_numbers(self, row: dict[str, Any]) -> None:
         from tensorboardX.summary import scalar
 
         for name, value in row.items():
             if name != "step":
-                self._add(row["step"], scalar(name, value))
+                self._add(row["step"], summary=scalar(name, value))
 
     def add_samples(self, step: int, samples: np.ndarray | str) -> None:
         from tensorboardX.summary import image, text
 
-        self._add(step, text("samples", indent(samples, " " * 4)) if isinstance(samples, str)  # verbatim
-                  else image("samples", samples, dataformats="HWC"))
+        self._add(step, summary=(
+            text("samples", indent(samples, " " * 4)) if isinstance(samples, str)  # verbatim Markdown
+            else image("samples", samples, dataformats="HWC")))
 
-    def _add(self, step: int, summary: Any) -> None:
+    def _add(self, step: int, **content: Any) -> None:
         from tensorboardX.proto import event_pb2
 
         event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]: made when it is imported
-        self._writer.write_event(event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.write(event(wall_time=time.time(), step=step, **content).SerializeToString())
         if time.monotonic() > self._flushed + _FLUSH_SECONDS:
             self._writer.flush()
             self._flushed = time.monotonic()
@@ -519,8 +525,12 @@ def _lock(file: IO[str], where: Path) -> bool:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Waits until no other process changes a file."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    with files.open_to_append(path.with_name(path.name + ".lock")) as file:
+    deadline, lock = time.monotonic() + _PATIENCE_SECONDS, path.with_name(path.name + ".lock")
+    try:
+        file = files.open_to_append(lock)
+    except OSError as error:
+        raise RunError(f"{lock} can't be written to ({files.reason(error)})") from error
+    with file:
         while not _lock(file, path):
             if time.monotonic() > deadline:
                 raise RunError(f"{path} has been kept by another process for {_PATIENCE_SECONDS} s: end "
