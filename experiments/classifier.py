@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from experiments import launch, measuring
+from jaxgan import console
 from jaxgan.features import save_classifier
 
 
@@ -35,11 +36,13 @@ def main(options: Options) -> None:
     launch.keep_programs()
     training, test = measuring.open_splits(options.dataset, options.data_dir, options.image_size or None)
     path = Path(options.out) if options.out else measuring.classifier_path(training)
+    if path is None:
+        raise ValueError("there is no folder to keep the classifier in: give a file with --out")
     trained = measuring.train_classifier(training, test, seed=options.seed,
                                          epochs=options.epochs or None)
     save_classifier(path, trained)
-    print(f"{path}: test accuracy {100 * trained.about['test_accuracy']:.2f} % on {options.dataset} "
-          f"({len(test)} images), {trained.about['epochs']} epochs")
+    console.say(f"{path}: test accuracy {100 * trained.about['test_accuracy']:.2f} % on "
+                f"{options.dataset} ({len(test)} images), {trained.about['epochs']} epochs")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tabulates and plots several runs' evaluations, seeds grouped as mean and standard deviation."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import changing, flags, launch, measuring, open_run, opening, settings
-from jaxgan import evaluation
+from jaxgan import console, evaluation
 from jaxgan.pictures import save_bands
 from jaxgan.runs import read_config, read_evaluations, read_logs
 
@@ -36,23 +37,20 @@ def main(options: Options) -> None:
                if all(number.name in run["metrics"] for run in runs) and not number.deviation_of]
     for position, (label, members) in enumerate(groups.items(), 1):
         runs_of_it = f"{len(members)} run{'s' * (len(members) > 1)}"
-        print(f"[{position}] {label}: {runs_of_it}, step {members[0]['step']}")
+        console.say(f"[{position}] {label}: {runs_of_it}, step {members[0]['step']}")
     rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)), "held-out reals")]
     for number in numbers:
-        floor = runs[0]["metrics"][number.name]["floor"]
+        floor = runs[0]["metrics"][number.name].get("floor")
         rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
                                      for members in groups.values()),
             "" if floor is None else _mean([floor])))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(measuring.described(runs[0]))
+    console.say(*console.aligned(rows), measuring.described(runs[0]))
     titles = {number.name: number.title for number in numbers}
     curves = {label: [_curves(run["folder"], titles) for run in members]
               for label, members in groups.items()}
     if any(points for members in curves.values() for run in members for points in run.values()):
         save_bands(Path(options.out), curves, titles)
-        print(options.out)
+        console.say(options.out)
 
 
 def _read(folder: str) -> dict[str, Any]:
@@ -122,7 +120,9 @@ def _not_compared(run: Mapping[str, Any]) -> set[str]:
 
 def _mean(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.4g}"
-    return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.2g}"
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return mean
+    return f"{mean} +- {statistics.stdev(values):.2g}"
 
 
 def _curves(folder: str, names: Iterable[str]) -> dict[str, list[tuple[int, float]]]:

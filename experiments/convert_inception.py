@@ -7,6 +7,7 @@ import tyro
 from flax.traverse_util import flatten_dict
 
 from experiments import launch
+from jaxgan import console
 from jaxgan.digests import params_digest
 from jaxgan.features import load_inception, save_weights
 
@@ -25,7 +26,7 @@ def main(options: Options) -> None:
     """Converts the weights."""
     variables = load_inception(options.source)
     save_weights(options.out, flatten_dict(variables, sep="/"))
-    print(f"{options.out}: digest {params_digest(variables)}")
+    console.say(f"{options.out}: digest {params_digest(variables)}")
 
 
 if __name__ == "__main__":

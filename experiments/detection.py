@@ -9,7 +9,6 @@ trained for detection alone.
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from operator import itemgetter
@@ -24,7 +23,7 @@ from experiments import flags, launch, measuring
 from experiments.experiment import Experiment
 from experiments.flags import Evaluation, Optimiser, Run, Schedule
 from experiments.measuring import Judge, Reference
-from jaxgan import evaluation, features, keys, tasks
+from jaxgan import console, evaluation, features, keys, tasks
 from jaxgan.data import Dataset, Source, canvases, load, pixels, scale
 from jaxgan.evaluation import Comparison, Metric, Number, Samples
 from jaxgan.features import FeatureNetwork, TrainedDetector
@@ -141,22 +140,17 @@ def obtain_detector(data: Data) -> TrainedDetector:
     """Returns the detector that is kept for such canvases; trains and keeps one if there is none."""
     training = open_canvases(data)
     digest = open_data(data).digest[:16]
-    path = measuring.cache_folder() / "detectors" / f"{digest}_{training.sample_shape[0]}.npz"
-    try:
-        return features.load_detector(path)
-    except FileNotFoundError:
-        trained = train_detector(training, open_canvases(data, "test"))
-    if jax.process_index() == 0:
-        features.save_detector(path, trained)
-        print("trained the detector: on held-out canvases IoU {iou:.3f}, AP {ap:.3f}, accuracy "
-              "{accuracy:.3f}; kept in {path}".format(path=path, **trained.about), file=sys.stderr)
-    return trained
+    return measuring.obtain(
+        measuring.kept_path("detectors", f"{digest}_{training.sample_shape[0]}"), features.load_detector,
+        lambda: train_detector(training, open_canvases(data, "test")), features.save_detector,
+        lambda about: "the detector: on held-out canvases IoU {iou:.3f}, AP {ap:.3f}, accuracy "
+                      "{accuracy:.3f}".format(**about))
 
 
 def train_detector(training: Source, test: Source) -> TrainedDetector:
     """Trains a detector, with a progress bar."""
     with tqdm(desc="detector", unit="update", leave=False, dynamic_ncols=True,
-              disable=True if jax.process_index() else None) as bar:
+              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
         def progress(done: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}")
             bar.update(done - bar.n)

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from experiments import launch, measuring, open_run
-from jaxgan import evaluation
+from jaxgan import console, evaluation, files
 from jaxgan.data import load
 from jaxgan.digests import params_digest
 from jaxgan.evaluation import Samples
@@ -63,11 +63,11 @@ def main(options: Options) -> None:
     samples = fakes(protocol)
     values = measuring.measure(evaluator, samples) | judge()
     found = measuring.entry(evaluator, reference, values, samples=samples.name, **about)
-    print(measuring.table(found, reference))
+    console.say(*measuring.table(found, reference))
     if not options.images:
         write_evaluation(options.run_dir, found)
     elif options.out:
-        Path(options.out).write_text(json.dumps(found, indent=2) + "\n")
+        files.write(Path(options.out), json.dumps(found, indent=2) + "\n")
 
 
 def _run(options: Options):

@@ -46,6 +46,11 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": lambda rate, beta1, beta2: optax.rmsprop(rate, decay=beta2),
 }
 PRECISIONS = ("float32", "bfloat16")
+# What numbers of parameters and pixels are made of, where an experiment has it: far more than is of use,
+# and little enough to be multiplied. 0 is a default there.
+_SIZES = {"width": (1, 2**14), "latent_size": (1, 2**20), "blocks": (1, 2**10), "length": (1, 2**14),
+          "max_vocabulary": (1, 2**20), "num_classes": (1, 2**20), "order": (1, 64),
+          "image_size": (0, 2**14), "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,6 +231,19 @@ class Config:
     run: Run = Run()
     evaluation: Evaluation = Evaluation()
     cluster: Cluster = Cluster()
+
+
+def check_sizes(config: Config) -> None:
+    """Checks what arrays are made of, before there are any.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+    for name, value in settings.flat(config).items():
+        if type(value) is int:
+            least, most = _SIZES.get(name, (-2**63, 2**63 - 1))
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be from {least} to {most}; got {value}")
 
 
 def image_source(config: Config, examples: Examples, **options: Any) -> Source:

@@ -5,10 +5,12 @@ import dataclasses
 import errno
 import logging
 import os
-import signal
+import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -16,14 +18,15 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from experiments import changing, measuring, opening, settings, showing, supervision
+from experiments import changing, flags, measuring, opening, settings, showing, supervision
 from experiments.experiment import Experiment
 from experiments.flags import Config
 from experiments.measuring import Reference
-from jaxgan import training
+from jaxgan import console, training
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Source
 from jaxgan.evaluation import Evaluator
+from jaxgan.files import reason
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
 from jaxgan.runs import Run, processor, read_config, write_evaluation
@@ -33,6 +36,9 @@ from jaxgan.transfer import warm_start
 OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
 _DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_autotune_level=0")
 _SHOWN = 5  # samples of text that are printed at the end of a run
+_COLUMNS = 40, 1000  # of help: narrower ones take a minute to lay out
+_PROGRAMS = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(\w+)': (.*)",
+                       re.DOTALL)  # as jax says it
 
 
 def main(experiment: Experiment) -> None:
@@ -41,8 +47,7 @@ def main(experiment: Experiment) -> None:
     Raises:
         ValueError: the file is being imported, not run.
     """
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if script is None or Path(script).resolve() != experiment.file:
+    if sys._getframe(1).f_globals.get("__name__") != "__main__":  # whoever runs it, a profiler too
         raise ValueError(f"{experiment.file} trains when it is imported: put launch.main(experiment) "
                          'below a line if __name__ == "__main__":')
     sys.exit(guarded(start, experiment))
@@ -50,9 +55,9 @@ def main(experiment: Experiment) -> None:
 
 def tool(run: Callable[[Any], int | None], options: type) -> None:
     """Runs a command that trains nothing, by its options on the command line, and exits."""
-    command = sys.modules["__main__"]
-    parsed = tyro.cli(options, prog=f"python -m experiments.{Path(command.__file__).stem}",
-                      description=command.__doc__)
+    command = sys._getframe(1).f_globals
+    parsed = _from_words(options, prog=f"python -m experiments.{Path(command['__file__']).stem}",
+                         description=command["__doc__"])
     sys.exit(guarded(run, parsed))
 
 
@@ -112,9 +117,15 @@ def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Co
             f"Settings to start from, which other flags change{by}."))], names[0]))
     command = dataclasses.make_dataclass("Command", [
         *fields, ("settings", Annotated[type(default), tyro.conf.arg(name="")], default)], frozen=True)
-    return tyro.cli(command, args=arguments, prog=experiment.command,
-                    description=experiment.about,
-                    config=(tyro.conf.OmitArgPrefixes,)).settings
+    return _from_words(command, args=arguments, prog=experiment.command, description=experiment.about,
+                       config=(tyro.conf.OmitArgPrefixes,)).settings
+
+
+def _from_words(options: type, **how: Any) -> Any:
+    """Parses words into options, with help as wide as the terminal, within reason."""
+    narrow, wide = _COLUMNS
+    os.environ["COLUMNS"] = str(min(max(shutil.get_terminal_size().columns, narrow), wide))
+    return tyro.cli(options, **how)
 
 
 def _fitted(experiment: Experiment, config: Config, asked: argparse.Namespace) -> Config:
@@ -175,27 +186,31 @@ def prepare(config: Config) -> None:
 def keep_programs() -> None:
     """Has jax keep what it compiles for this type of machine, unless it is told where to already."""
     if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxgan" / processor()))
+        cache = measuring.cache_folder()
+        if cache is None:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(cache / processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    warnings.filterwarnings("always", "Error (reading|writing) persistent compilation cache entry")
 
 
 def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
     """Calls `run` and returns its exit status; errors become one line, unless JAXGAN_DEBUG is set."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    console.hold()
+    warnings.showwarning = _shower()
     for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with supervision.terminable():
             return run(*arguments) or 0
     except training.Interrupted as stop:
-        print(f"{stop}; go on with: {supervision.command('latest')}", file=sys.stderr)
+        console.warn(f"{stop}; go on with: {supervision.command('latest')}")
         return 128 + stop.signal if stop.signal else OUT_OF_TIME
-    except supervision.Terminated:
-        print(f"stopped; go on with: {supervision.command('auto')}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    except supervision.Terminated as stop:
+        console.warn(f"stopped; go on with: {supervision.command('auto')}")
+        return 128 + stop.signal
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        console.warn("interrupted")
         return 130
     except (ValueError, TypeError, OSError, MemoryError, OverflowError,
             jax.errors.JaxRuntimeError) as error:
@@ -207,15 +222,41 @@ def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
         remedy = ": free some space and go on with --resume auto" if full else ""
         said = str(error)
         if is_short:
-            said = f"not enough memory ({_first_line(error)}): lower the batch size or the width"
+            said = f"not enough memory ({reason(error)}): lower the batch size or the width"
         elif isinstance(error, OverflowError):
-            said = f"a number is too large ({_first_line(error)}): lower it"
-        print(f"error: {said}{remedy}", file=sys.stderr)
+            said = f"a number is too large ({reason(error)}): lower it"
+        console.warn(f"error: {said}{remedy}")
         return 2
+    finally:
+        console.release()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _shower() -> Callable[..., None]:
+    """Returns what shows a warning: in a line, and what becomes of the kept programs only once."""
+    said = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = str(message)
+        if kept := _PROGRAMS.fullmatch(text):
+            verb, program, why = kept.groups()
+            if verb == "reading":  # jax leaves a damaged file where it is, and writes none beside it
+                _forget(program)
+            if verb in said:
+                return
+            said.add(verb)
+            where = jax.config.jax_compilation_cache_dir
+            text = (f"a compiled program in {where} was damaged; it is compiled and kept anew"
+                    if verb == "reading" else f"compiled programs can't be kept in {where} ({why})")
+        console.warn(f"warning: {text}")
+
+    return show
+
+
+def _forget(program: str) -> None:
+    """Removes what is kept of a program, by the name that its files begin with."""
+    for path in Path(jax.config.jax_compilation_cache_dir).glob(f"{program}-*-cache"):
+        with suppress(OSError):  # another process did, or nobody can
+            path.unlink()
 
 
 def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({})
@@ -235,6 +276,7 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
                          f"{experiment.name}: rename the file")
     config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
     config, change = changing.effective(config, changes)
+    flags.check_sizes(config)
     _warn_of_ends(config)
     source, reference = experiment.make_source(config), experiment.make_reference(config)
     schedule = plan(config, reference)
@@ -244,6 +286,7 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
                          "them")
     recorded = record(experiment, config, source, reference)
     folder = open_folder(experiment, config, recorded, change)
+    training.check_processes(folder, schedule, config.run.resume or None)
     evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
     trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
@@ -257,9 +300,10 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
         found = measuring.entry(evaluator, reference, measured, step=result["steps"],
                                 params_sha256=result["params_sha256"])
         write_evaluation(folder.folder, found)
-        print(measuring.table(found, reference))
+        console.say(*measuring.table(found, reference))
     if experiment.make_text:
-        print("samples:", *arguments["picture"](state).splitlines()[:_SHOWN], sep="\n  ")
+        lines = arguments["picture"](state).splitlines()[:_SHOWN]
+        console.say("samples:", *(f"  {line}" for line in lines))
 
 
 def record(experiment: Experiment, config: Config, source: Source, reference: Reference
@@ -389,9 +433,9 @@ def local_devices(count: int) -> list[jax.Device]:
 def summarise(folder: Run, result: Mapping[str, Any], tabulated: Container[str]) -> None:
     """Prints a run's result, but for the numbers that a table shows."""
     pace = result["iterations_per_second"]
-    print(f"{folder.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
-          + (f" ({pace:.3g} steps/s)" if pace else ""))
+    console.say(f"{folder.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
+                + (f" ({pace:.3g} steps/s)" if pace else ""))
     for metric, value in (result["final"] | result.get("evaluation", {})).items():
         if metric not in tabulated:
-            print(f"  {metric:32} {value:.5g}")
-    print(f"  params_sha256                    {result['params_sha256']}")
+            console.say(f"  {metric:32} {value:.5g}")
+    console.say(f"  params_sha256                    {result['params_sha256']}")

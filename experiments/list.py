@@ -1,16 +1,17 @@
 """Lists the runs below a folder and their numbers."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from experiments import launch
+from jaxgan import console
 from jaxgan.runs import RunError, read_config, read_result
 
 COLUMNS = ("run", "experiment", "seed", "loss", "penalty", "steps", "steps/s", "wasserstein", "sha256")
+_SHOWN = 40  # letters of a setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +31,24 @@ def main(options: Options) -> None:
     rows = [row for row in rows if row is not None]
     if not rows:
         raise ValueError(f"there are no runs in {folder}")
-    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
-    for row in (COLUMNS, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    console.say(*console.aligned([COLUMNS, *rows]))
 
 
 def _row(folder: Path, run: Path) -> tuple[str, ...] | None:
     try:
         settings = read_config(run)["settings"]
     except RunError as error:
-        print(f"warning: {error}", file=sys.stderr)
+        console.warn(f"warning: {error}")
         return None
-    result = read_result(run) or {}
+    try:
+        result = read_result(run) or {}
+    except RunError as error:
+        console.warn(f"warning: {error}")
+        result = {}
     wasserstein = result.get("final", {}).get("critic/wasserstein")
     pace = result.get("iterations_per_second")
-    steps = str(result["steps"]) if "steps" in result else f"unfinished ({settings.get('steps')})"
-    return (str(run.relative_to(folder)), *(str(settings.get(name)) for name in (
+    steps = str(result.get("steps", f"unfinished ({settings.get('steps')!s:.{_SHOWN}})"))
+    return (str(run.relative_to(folder)), *(f"{settings.get(name)!s:.{_SHOWN}}" for name in (
         "experiment", "seed", "loss", "penalty")), steps, f"{pace:.3g}" if pace else "",
         "" if wasserstein is None else f"{wasserstein:.4g}", result.get("params_sha256", "")[:12])
 

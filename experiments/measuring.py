@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.settings import reports
-from jaxgan import evaluation, features, keys
+from jaxgan import console, evaluation, features, files, keys
 from jaxgan.data import DataNotFoundError, Dataset, Source, load, scale
 from jaxgan.evaluation import (
     METRICS,
@@ -127,9 +127,23 @@ def of_folder(folder: str, sample_shape: tuple[int, ...]) -> Samples:
     return Samples(folder, len(images), lambda rows: images[rows])
 
 
-def cache_folder() -> Path:
-    """Where features of reals, and classifiers, are kept between commands."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxgan"
+def cache_folder() -> Path | None:
+    """Where programs, features of reals, and classifiers are kept between commands; None for nowhere.
+
+    A home that isn't there, or that nothing can be written to, is warned of once.
+    """
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxgan"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # the latter: nobody knows where home is
+        return _without_cache(files.reason(error))
+    return folder
+
+
+@cache
+def _without_cache(why: str) -> None:
+    warnings.warn(f"nothing is kept between commands ({why}): give a folder with XDG_CACHE_HOME",
+                  UserWarning, stacklevel=3)
 
 
 def open_splits(dataset: str, data_dir: str = "", image_size: int | None = None
@@ -139,16 +153,23 @@ def open_splits(dataset: str, data_dir: str = "", image_size: int | None = None
                  for split in ("train", "test"))
 
 
-def classifier_path(training: Dataset) -> Path:
-    """Where the classifier of a data set is kept."""
-    return cache_folder() / "classifiers" / f"{training.digest[:16]}.npz"
+def kept_path(kind: str, name: str) -> Path | None:
+    """Where a trained network is kept; None for nowhere."""
+    folder = cache_folder()
+    return folder and folder / kind / f"{name}.npz"
+
+
+def classifier_path(training: Dataset) -> Path | None:
+    """Where the classifier of a data set is kept; None for nowhere."""
+    return kept_path("classifiers", training.digest[:16])
 
 
 def train_classifier(training: Dataset, test: Dataset, **options: Any) -> features.TrainedClassifier:
     """Trains a classifier, with a progress bar."""
     epochs = options.get("epochs") or features.default_epochs(training)
-    with tqdm(total=epochs, desc=f"classifier of {training.name}", unit="epoch", leave=False,
-              dynamic_ncols=True, disable=True if jax.process_index() else None) as bar:
+    with tqdm(total=epochs, desc=console.printable(f"classifier of {training.name}"),
+              unit="epoch", leave=False, dynamic_ncols=True, file=console.ERRORS,
+              disable=True if jax.process_index() else None) as bar:
         def progress(epoch: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}")
             bar.update()
@@ -158,15 +179,30 @@ def train_classifier(training: Dataset, test: Dataset, **options: Any) -> featur
 
 def obtain_classifier(training: Dataset, test: Dataset) -> features.TrainedClassifier:
     """Returns the classifier that is kept for a data set; trains and keeps one if there is none."""
-    path = classifier_path(training)
-    try:
-        return features.load_classifier(path)
-    except FileNotFoundError:
-        trained = train_classifier(training, test)
+    return obtain(classifier_path(training), features.load_classifier,
+                  lambda: train_classifier(training, test), features.save_classifier,
+                  lambda about: f"the classifier of {training.name}: test accuracy "
+                                f"{100 * about['test_accuracy']:.2f} %")
+
+
+def obtain(path: Path | None, load: Callable[[Path], Any], train: Callable[[], Any],
+           save: Callable[[Path, Any], None], describe: Callable[[Any], str]) -> Any:
+    """Returns a trained network that is kept; trains it, keeps it if it can, and says so, if none is."""
+    if path is not None:
+        try:
+            return load(path)
+        except FileNotFoundError:
+            pass
+    trained = train()
     if jax.process_index() == 0:
-        features.save_classifier(path, trained)
-        print(f"trained the classifier of {training.name}: test accuracy "
-              f"{100 * trained.about['test_accuracy']:.2f} %; kept in {path}", file=sys.stderr)
+        where = "kept nowhere"
+        if path is not None:
+            try:
+                save(path, trained)
+                where = f"kept in {path}"
+            except OSError as error:
+                where = f"not kept in {path} ({files.reason(error)})"
+        console.warn(f"trained {describe(trained.about)}; {where}")
     return trained
 
 
@@ -211,9 +247,10 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
                if any(metric.features for metric in asked) else features.raw())
     real, held_out = reference.reals(protocol.split), _held_out(reference, protocol.held_out)
     protocol = dataclasses.replace(protocol, dataset=real.name)
+    kept = cache_folder()
     with _bar("reals") as progress:
         return evaluation.prepare(
-            protocol, asked, Extractor(network, batch_size, devices, cache_folder() / "features"),
+            protocol, asked, Extractor(network, batch_size, devices, kept and kept / "features"),
             real, held_out, progress=progress)
 
 
@@ -230,7 +267,7 @@ def _check_fit(reference: Reference, asked: Sequence[Metric], settings: Mapping[
             if metric not in evaluation.chosen(reference.metrics, reference.own)]):
         raise ValueError(f"the metric {other[0]!r} is not for such samples: choose from "
                          f"{reference.metrics}")
-    if differing := [name for name, value in reference.about().items() if settings[name] != value]:
+    if differing := [name for name, value in reference.about().items() if settings.get(name) != value]:
         raise ValueError("the data are not what the run was trained on (its settings have another "
                          f"{' and '.join(differing)}): bring them back, or train anew")
 
@@ -261,8 +298,8 @@ def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
         values = measure(evaluator, draw(state), tick)
         for name in sorted({*reached_floor(evaluator, values)} - said):
             said.add(name)
-            tqdm.write(f"step {int(state.step)}: {find(reference, name).title} {values[name]:.3g} has "
-                       f"reached the real-data floor ({evaluator.floor[name]:.3g})", sys.stderr)
+            console.warn(f"step {int(state.step)}: {find(reference, name).title} {values[name]:.3g} has "
+                         f"reached the real-data floor ({evaluator.floor[name]:.3g})")
         return values | judge(state)
 
     evaluate.rehearse = lambda state: {*evaluator.rehearse(draw(state)), *judge(state)}
@@ -363,29 +400,25 @@ def reached_floor(evaluator: Evaluator, values: Mapping[str, float]) -> list[str
 def described(found: Mapping[str, Any]) -> str:
     """By what an evaluation was measured, in a line."""
     protocol = found["protocol"]
-    return (f"{protocol['num_fake']} samples (held-out reals: {found['floor_count']}) against "
+    return (f"{protocol['num_fake']} samples (held-out reals: {found.get('floor_count', 0)}) against "
             f"{protocol['num_real']} reals of {protocol['dataset']}; protocol {protocol['name']}, "
             f"features {protocol['features']} {protocol['features_digest'][:12]}")
 
 
-def table(found: Mapping[str, Any], reference: Reference) -> str:
-    """An evaluation's numbers beside those of held-out reals, as text."""
+def table(found: Mapping[str, Any], reference: Reference) -> list[str]:
+    """An evaluation's numbers beside those of held-out reals, as lines."""
     metrics = found["metrics"]
     numbers = [find(reference, name) for name in metrics]
     deviations = {number.deviation_of: number.name for number in numbers if number.deviation_of}
     columns = {"value": "samples", "floor": "held-out reals"} | {
         name: name for values in metrics.values() for name in values if name not in ("value", "floor")}
-    rows = [("", *columns.values())]
+    rows = [("", *columns.values(), "")]
     for number in numbers:
         if not number.deviation_of:
             values, spread = metrics[number.name], metrics.get(deviations.get(number.name), {})
             rows.append((number.title, *(_number(values[which], spread.get(which)) for which in columns),
                          "higher is better" if number.higher_is_better else ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
-    return "\n".join((
-        described(found),
-        *("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=False)).rstrip()
-          for row in rows)))
+    return [described(found), *console.aligned(rows)]
 
 
 def _number(value: float | None, deviation: float | None) -> str:
@@ -399,7 +432,7 @@ def _number(value: float | None, deviation: float | None) -> str:
 def _bar(what: str, total: int | None = None, tick: Callable[[], None] = lambda: None
          ) -> Iterator[Callable[[int], None]]:
     with tqdm(total=total, desc=what, unit="sample", leave=False, dynamic_ncols=True,
-              disable=True if jax.process_index() else None) as bar:
+              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
         def progress(done: int) -> None:
             bar.update(done)
             tick()

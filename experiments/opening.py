@@ -7,6 +7,7 @@ that the user names, never from what the folder says.
 
 import importlib
 import importlib.util
+import math
 import re
 import sys
 import warnings
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 
 from experiments import settings as setting
 from experiments.experiment import PACKAGE, Experiment
-from experiments.flags import Config
+from experiments.flags import Config, check_sizes
 from experiments.measuring import Reference, is_better_higher
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.evaluation import nearest
@@ -29,6 +30,8 @@ from jaxgan.runs import read_config
 from jaxgan.steps import game as game_of
 from jaxgan.types import Batch
 
+_DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+           "bfloat16", "float16", "float32", "float64")  # of conditions
 _HOLDS_ONE = re.compile(r"^experiment = Experiment\(", re.MULTILINE)
 
 
@@ -81,13 +84,42 @@ def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment,
     """A run's experiment, its configuration, and all its settings; arguments as of `open_run`."""
     settings = read_config(path)["settings"]
     made = _own(path, settings, experiment) if experiment else _ours(path, settings)
-    shape = settings.get("sample_shape")
-    if not (isinstance(shape, list) and all(type(size) is int and 0 < size < 2**20 for size in shape)):
-        raise ValueError(f"sample_shape in {path}/config.json must be a list of sizes; got {shape!r}")
+    for name, is_valid, wanted in (
+            ("sample_shape", _is_shape, "a list of sizes"),
+            ("value_range", _is_range, "the lowest and the highest value"),
+            ("num_classes", lambda count: count in (None, 0) or _is_size(count), "a number of classes"),
+            ("condition", _is_condition, "shapes and dtypes by name")):
+        if name not in settings or not is_valid(settings[name]):
+            raise ValueError(f"{name} in {path}/config.json must be {wanted}; got "
+                             f"{settings.get(name)!r:.200}")
     default = made.Config()
     if settings.get("made_by") == "train":  # by jaxgan.training.train, which knows no other settings
         settings = setting.flat(default) | settings
-    return made, setting.read(default, settings, f"{path}/config.json"), settings
+    config = setting.read(default, settings, f"{path}/config.json")
+    check_sizes(config)
+    return made, config, settings
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**20
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_size, value)) and math.prod(value) < 2**31
+
+
+def _is_range(value: Any) -> bool:
+    return (isinstance(value, list) and len(value) == 2
+            and all(type(end) in (int, float) and abs(end) < 2**63 for end in value)
+            and value[0] < value[1])
+
+
+def _is_condition(value: Any) -> bool:
+    """Whether it is None, the shape and dtype of an example's, or these by name."""
+    if isinstance(value, dict):
+        return all(map(_is_condition, value.values()))
+    return value is None or (isinstance(value, list) and len(value) == 2 and _is_shape(value[0])
+                             and value[1] in _DTYPES)
 
 
 def names() -> tuple[str, ...]:
@@ -175,10 +207,10 @@ def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mappin
     folder = Path(path) / "checkpoints"
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint in {path}")
-    condition = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf[0]), leaf[1]), settings["condition"],
-                             is_leaf=lambda leaf: isinstance(leaf, list))
-    template = jax.eval_shape(game_of(game).init, jax.random.key(0),
-                              Batch(jnp.zeros((2, *settings["sample_shape"])), condition))
+    condition = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf[0]), leaf[1]),
+                             settings["condition"], is_leaf=lambda leaf: isinstance(leaf, list))
+    samples = jax.ShapeDtypeStruct((2, *settings["sample_shape"]), jnp.float32)
+    template = jax.eval_shape(game_of(game).init, jax.random.key(0), Batch(samples, condition))
     checkpoints = Checkpoints(folder, config.run.keep, config.run.best_metric or None,
                               highest=is_better_higher(reference, config.run.best_metric))
     try:

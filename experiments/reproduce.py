@@ -2,13 +2,14 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from experiments import changing, launch, open_run, opening, settings
 from experiments.experiment import Experiment
+from jaxgan import console
 from jaxgan.runs import environment, read_config, read_logs, read_result
 
 
@@ -27,10 +28,14 @@ class Options:
 
 
 def main(options: Options) -> int:
-    """Runs it up to the last step that was logged and compares; 1 if there is a difference."""
+    """Runs it up to the last step that was logged and compares; 1 if there is a difference.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
     run = open_run(options.run_dir, None, experiment=options.experiment, data_dir=options.data_dir)
     config = run.config
-    logs = read_logs(options.run_dir)
+    logs, result = read_logs(options.run_dir), read_result(options.run_dir)
     if not logs[0]:
         raise ValueError(f"{options.run_dir} has no logged step to compare with")
     launch.prepare(config)
@@ -42,43 +47,57 @@ def main(options: Options) -> int:
             coordinator="", change="",
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
             checkpoint_every=config.run.checkpoint_every if rollback else 0)
-        history = changing.read_history(options.run_dir)
-        begun, parts = changing.replayed(config, history, logs[0][-1]["step"])
+        begun, parts = changing.replayed(config, changing.read_history(options.run_dir),
+                                         logs[0][-1]["step"])
         for changes, steps in parts:
             launch.run(run.experiment, settings.replace(begun, run_dir=out, resume="auto", steps=steps),
                        changes)
-        difference = _first_difference(logs, read_logs(out))
-        results = [read_result(folder) for folder in (options.run_dir, out)]
-    if difference is None and None not in results and results[0]["steps"] == results[1]["steps"]:
-        difference = _leaf_difference(*(result["leaves_sha256"] for result in results))
+        compared = list(_compared(logs, read_logs(out)))
+        again = read_result(out)
+    leaves = []
+    if result is not None and again is not None and result["steps"] == again["steps"]:
+        leaves = sorted({*result["leaves_sha256"], *again["leaves_sha256"]})
+    if not compared and not leaves:
+        raise ValueError(f"nothing of what {options.run_dir} has logged is logged when it is run again: "
+                         "there is nothing to compare")
+    difference = _first_difference(compared) or _leaf_difference(leaves, result, again)
     if difference is None:
-        print(f"identical: {len(logs[0])} logged steps, up to step {logs[0][-1]['step']}")
+        steps = {step for step, *_ in compared}
+        console.say(f"identical: {len(steps)} logged steps, up to step {max(steps, default=0)}"
+                    if steps else f"identical: the parameters of step {logs[0][-1]['step']}")
         return 0
-    print(f"different: {difference}")
+    console.say(f"different: {difference}")
     for name, there, here in (*_experiment_differences(run.experiment, run.settings),
                               *_environment_differences(options.run_dir)):
-        print(f"environment: {name} was {there}, is {here}")
+        console.say(f"environment: {name} was {there}, is {here}")
     return 1
 
 
-def _first_difference(there: tuple[list, list], here: tuple[list, list]) -> str | None:
-    """The first step that both logged and where a metric or a parameter's digest differs, and which."""
-    found = []
+def _compared(there: tuple[list, list], here: tuple[list, list]) -> Iterator[tuple[int, str, str, bool]]:
+    """What both logged: step, "metric" or "parameter", its name, and whether it is the same."""
     for kind, old_rows, new_rows in zip(("metric", "parameter"), there, here, strict=True):
         new_rows = {row["step"]: row for row in new_rows}
-        found += [(old["step"], kind, name) for old in old_rows if (new := new_rows.get(old["step"]))
-                  for name in old.keys() & new.keys() if old[name] != new[name]]
+        for old in old_rows:
+            new = new_rows.get(old["step"], {})
+            for name in sorted((old.keys() & new.keys()) - {"step"}):
+                yield old["step"], kind, name, repr(old[name]) == repr(new[name])  # NaN is NaN here
+
+
+def _first_difference(compared: Sequence[tuple[int, str, str, bool]]) -> str | None:
+    """The first step where a metric or a parameter's digest differs, and which."""
+    found = sorted((step, kind, name) for step, kind, name, is_same in compared if not is_same)
     if not found:
         return None
-    step = min(found)[0]
-    names = [f"{kind} {name}" for at, kind, name in sorted(found) if at == step]
+    step = found[0][0]
+    names = [f"{kind} {name}" for at, kind, name in found if at == step]
     shown = [next((name for name in names if name.startswith(kind)), None)
              for kind in ("metric", "parameter")]
     return f"first at step {step}: {', '.join(name for name in shown if name)}; {len(names)} in all"
 
 
-def _leaf_difference(there: dict[str, str], here: dict[str, str]) -> str | None:
-    names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+def _leaf_difference(leaves: Sequence[str], there: Any, here: Any) -> str | None:
+    names = [name for name in leaves
+             if there["leaves_sha256"].get(name) != here["leaves_sha256"].get(name)]
     return f"at the end: parameter {names[0]}; {len(names)} in all" if names else None
 
 

@@ -12,7 +12,7 @@ import tyro
 
 from experiments import launch, measuring, open_run
 from experiments.showing import is_of_classes
-from jaxgan import keys
+from jaxgan import console, keys
 from jaxgan.data import pixels
 from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN, draw_latents, generate
@@ -77,7 +77,7 @@ def main(options: Options) -> None:
                                              (made_of, condition))))
         for first in range(0, len(made_of), 100)])
     if out is None:
-        print(*as_lines(samples), sep="\n")
+        console.say(*as_lines(samples))
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
@@ -87,7 +87,7 @@ def main(options: Options) -> None:
     else:
         columns = options.columns if options.interpolate or options.grid_by_class else None
         save_png(out, grid(pixels(samples, tuple(settings["value_range"])), columns))
-    print(f"{out}: {len(samples)} samples of step {int(state.step)}")
+    console.say(f"{out}: {len(samples)} samples of step {int(state.step)}")
 
 
 def _drawn(game: GAN | Game, state: Any, example_keys: Key, condition: PyTree) -> jax.Array:

@@ -160,10 +160,10 @@ def _check(name: str, value: Any, hint: Any) -> None:
     wanted = " or ".join([f"one of {', '.join(map(str, choices))}"] * bool(choices) + [
         "None" if kind is types.NoneType else f"a {kind.__name__}"
         for kind in kinds if get_origin(kind) is not Literal])
-    raise ValueError(f"{name} must be {wanted}; got {value!r}")
+    raise ValueError(f"{name} must be {wanted}; got {value!r:.200}")
 
 
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) is float or (type(value) is int and abs(value) < 2**63)
     return type(value) is kind

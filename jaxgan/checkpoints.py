@@ -11,12 +11,14 @@ itself restores a flipped bit without an error.
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from jaxgan import files
 from jaxgan.descriptions import are_comparable, differences
 from jaxgan.digests import file_digest, json_digest, leaf_digest, leaf_digests
 from jaxgan.keys import is_key, on_host
@@ -77,6 +80,7 @@ class Checkpoints:
             raise ValueError(f"keep must be at least 1; got {self.keep}")
         self.folder = Path(self.folder).absolute()
         self._saving: Future | None = None
+        self._has_warned = False
 
     def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None = None, *,
              retries: int = 0, unscored: bool = False) -> None:
@@ -102,6 +106,11 @@ class Checkpoints:
             raise CheckpointError(f"no metric is called {self.best_metric!r}; there are "
                                   f"{', '.join(sorted(metrics))}")
         self._check_room(step, state)
+        rating = metrics.get(self.best_metric or "", 0.0)
+        if not math.isfinite(rating) and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(f"{self.best_metric} is {rating} at step {step}: such a step is never best",
+                          UserWarning, stacklevel=2)
         host = jax.tree.map(_copied, state)
         body = {"format": 1, "step": step, "retries": retries, "metrics": metrics,
                 "configuration": dict(self.configuration or {}),
@@ -128,16 +137,18 @@ class Checkpoints:
                                  for name, path in _files(unfinished).items()}
                 with (unfinished / _MANIFEST).open("w") as file:
                     json.dump({"sha256": json_digest(body), "manifest": body}, file, indent=1)
-                os.replace(unfinished, self.folder / _name(step))
+                place = self.folder / _name(step)
+                if place.is_symlink():  # to one that isn't there, else its step would be among `steps`
+                    place.unlink()
+                os.replace(unfinished, place)
                 self._drop_old()
         except Exception as error:
             raise self._failed(step, error) from error
 
     def _failed(self, step: int, error: Exception) -> CheckpointError:
-        shutil.rmtree(self.folder / f"unfinished_{_name(step)}", ignore_errors=True)  # its space
-        self.discard_unfinished()
+        self.discard_unfinished()  # for its space
         return CheckpointError(f"the checkpoint of step {step} could not be saved in {self.folder} "
-                               f"({_first_line(error)}); earlier ones are good")
+                               f"({files.reason(error)}); earlier ones are good")
 
     def wait(self) -> None:
         """Waits until what was saved is on the disk.
@@ -167,15 +178,17 @@ class Checkpoints:
                       and path.name == _name(int(path.name)))
 
     def best_step(self) -> int | None:
-        """The step where `best_metric` was lowest, or `highest`; None if no checkpoint has it."""
+        """The step where `best_metric` was lowest, or `highest`; None if no checkpoint has it, or has
+        a number.
+        """
         scored = []
         for step in self.steps() if self.best_metric is not None else []:
             try:
                 metrics = self.manifest(step)["metrics"]
             except DamagedError:
                 continue
-            if self.best_metric in metrics:
-                value = metrics[self.best_metric]
+            value = metrics.get(self.best_metric)
+            if isinstance(value, int | float) and math.isfinite(value):
                 scored.append((-value if self.highest else value, step))
         return min(scored)[1] if scored else None
 
@@ -187,9 +200,7 @@ class Checkpoints:
         """
         path = self.folder / _name(step) / _MANIFEST
         try:
-            if path.stat().st_size > _MANIFEST_BYTES:
-                raise ValueError("it is too large")
-            content = json.loads(path.read_text())
+            content = files.read_json(path, _MANIFEST_BYTES)
             body = content["manifest"]
             if content["sha256"] != json_digest(body):
                 raise ValueError("it was changed")
@@ -200,9 +211,11 @@ class Checkpoints:
                     raise ValueError(f"{name} is no table")
             if not all(isinstance(leaf, list) and len(leaf) == 3 for leaf in body["leaves"].values()):
                 raise ValueError("leaves are not described by shape, dtype and digest")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if type(body["retries"]) is not int:
+                raise ValueError("retries is no number")
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"the checkpoint of step {step} in {self.folder} is damaged: "
-                               f"{_MANIFEST}: {_first_line(error)}") from error
+                               f"{_MANIFEST}: {files.reason(error)}") from error
         return body
 
     def load(self, step: int | None = None) -> dict[str, Any]:
@@ -230,7 +243,7 @@ class Checkpoints:
                 inside[name] = leaf
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise DamagedError(f"the checkpoint of step {step} in {self.folder} can't be read "
-                               f"({_first_line(error)})") from error
+                               f"({files.reason(error)})") from error
         return nested
 
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
@@ -259,7 +272,7 @@ class Checkpoints:
             state = jax.tree_util.tree_map_with_path(
                 lambda path, leaf: _as_key(leaves[_path(path)], str(leaf.dtype)), template)
         except Exception as error:  # orbax and tensorstore raise many kinds
-            raise DamagedError(f"{what} can't be read ({_first_line(error)})") from error
+            raise DamagedError(f"{what} can't be read ({files.reason(error)})") from error
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
             name = jax.tree_util.keystr(path)
             if leaf_digest(leaf) != manifest["leaves"][name][2]:
@@ -303,13 +316,15 @@ class Checkpoints:
     def delete(self, step: int) -> None:
         """Deletes the checkpoint of a step."""
         doomed = self.folder / f"unfinished_{_name(step)}"  # what a crash leaves of it is no checkpoint
-        os.replace(self.folder / _name(step), doomed)
-        shutil.rmtree(doomed)
+        files.remove(doomed)
+        os.replace(self.folder / _name(step), doomed)  # of a link, the link
+        files.remove(doomed)
 
     def discard_unfinished(self) -> None:
         """Removes what saves that never finished have left; for the run that owns the folder only."""
         for path in self.folder.glob("unfinished_*"):
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                files.remove(path)
 
     @cached_property
     def _checkpointer(self) -> ocp.StandardCheckpointer:
@@ -338,18 +353,19 @@ class Checkpoints:
     def _check_files(self, step: int, expected: dict[str, list]) -> None:
         folder = self.folder / _name(step)
         try:
-            files = _files(folder)
-            files.pop(_MANIFEST)
-            for name in sorted({*files, *expected}):
+            found = _files(folder)
+            found.pop(_MANIFEST)
+            for name in sorted({*found, *expected}):
                 if name not in expected:
                     raise ValueError(f"{name} does not belong there")
-                if name not in files:
+                if name not in found:
                     raise ValueError(f"{name} is missing")
-                if [files[name].stat().st_size, file_digest(files[name])] != expected[name]:
+                size, digest = expected[name]
+                if found[name].stat().st_size != size or file_digest(found[name]) != digest:
                     raise ValueError(f"{name} is not what was saved")
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DamagedError(f"the checkpoint of step {step} in {self.folder} is damaged: "
-                               f"{_first_line(error)}") from error
+                               f"{files.reason(error)}") from error
 
     def _find(self, step: int | None) -> tuple[int, dict[str, Any]]:
         """The step, or the latest, and its manifest, whose files are as they were saved."""
@@ -451,7 +467,7 @@ def _name(step: int) -> str:
 
 def _unused(path: Path) -> Path:
     numbered = (path.with_name(f"{path.name}_{i}") if i else path for i in range(10**6))
-    return next(candidate for candidate in numbered if not candidate.exists())
+    return next(candidate for candidate in numbered if not os.path.lexists(candidate))
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -506,6 +522,3 @@ def _spanning(host: PyTree) -> PyTree:
     mesh = jax.sharding.Mesh(np.array(jax.devices()), "devices")
     return multihost_utils.host_local_array_to_global_array(host, mesh, jax.sharding.PartitionSpec())
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)

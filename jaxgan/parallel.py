@@ -2,7 +2,8 @@
 device axis.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -111,3 +112,29 @@ def agreed(*values: int) -> tuple[int, ...]:
     if jax.process_count() == 1:
         return values
     return tuple(int(value) for value in multihost_utils.process_allgather(np.array(values)).max(0))
+
+
+_SAID_BYTES = 2**16  # of what each process tells the others about itself
+
+
+def check_same(values: Mapping[str, Any]) -> None:
+    """Checks that all processes were started alike, before one waits for what another never does.
+
+    Args:
+        values: JSON values by name, of at most 64 KB.
+
+    Raises:
+        ValueError: a process has another value, and which; each of the processes raises it.
+    """
+    if jax.process_count() == 1:
+        return
+    said = json.dumps(values, sort_keys=True).encode()
+    if len(said) > _SAID_BYTES:
+        raise ValueError(f"settings must take {_SAID_BYTES} bytes at most; got {len(said)}")
+    told = np.frombuffer(said.ljust(_SAID_BYTES), np.uint8)
+    everyone = [json.loads(bytes(one)) for one in multihost_utils.process_allgather(told)]
+    for index, other in enumerate(everyone):
+        for name in sorted({*other, *everyone[0]}):
+            if other.get(name) != everyone[0].get(name):
+                raise ValueError(f"process {index} was started with {name} {other.get(name)!r} and "
+                                 f"process 0 with {everyone[0].get(name)!r}: start all of them alike")

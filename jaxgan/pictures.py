@@ -1,10 +1,15 @@
 """Pictures: grids of images, boxes, samples in the plane over the critic's level sets, curves."""
 
+import io
 import math
-import os
+import warnings
 from pathlib import Path
 
 import numpy as np
+
+from jaxgan import files
+
+_PNG_BYTES, _PIXELS = 2**26, 2**26  # of a picture of samples; a larger one is not read
 
 
 def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None = None) -> np.ndarray:
@@ -59,17 +64,28 @@ def save_png(path: Path, picture: np.ndarray) -> None:
     """Saves a picture, uint8 [height, width, 3], whole or not at all."""
     from PIL import Image
 
-    partial = path.with_name(path.name + ".partial")
-    Image.fromarray(picture).save(partial, format="png")
-    os.replace(partial, path)
+    with files.replacing(path) as file:
+        Image.fromarray(picture).save(file, format="png")
 
 
 def load_png(path: Path) -> np.ndarray:
-    """Loads a picture that `save_png` has saved."""
+    """Loads a picture that `save_png` has saved.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is damaged, or too large.
+    """
     from PIL import Image
 
-    with Image.open(path, formats=("PNG",)) as image:
-        return np.asarray(image.convert("RGB"))
+    data = io.BytesIO(files.read(path, _PNG_BYTES))
+    try:
+        with (warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+              Image.open(data, formats=("PNG",)) as image):
+            if image.width * image.height > _PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"it is damaged ({files.reason(error)})") from error
 
 
 def save_curves(path: Path, rows: list[dict[str, float]]) -> None:
@@ -88,12 +104,11 @@ def save_curves(path: Path, rows: list[dict[str, float]]) -> None:
                            strict=True):
         for name in names:
             points = [(row["step"], row[name]) for row in rows if name in row]
-            axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
+            axes.plot(*zip(*points, strict=True), label=_verbatim(name), linewidth=1)
         axes.set_xlabel("step")
         axes.legend(fontsize="small")
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=100, format="png")
-    os.replace(partial, path)
+    with files.replacing(path) as file:
+        figure.savefig(file, dpi=100, format="png")
 
 
 def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, float]]]]],
@@ -116,13 +131,17 @@ def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, floa
                 values.setdefault(step, []).append(value)
             steps = sorted(values)
             means, spreads = (np.array([of(values[step]) for step in steps]) for of in (np.mean, np.std))
-            axes.plot(steps, means, label=label, linewidth=1)
+            axes.plot(steps, means, label=_verbatim(label), linewidth=1)
             axes.fill_between(steps, means - spreads, means + spreads, alpha=0.2)
-        axes.set(xlabel="step", title=titles[name])
+        axes.set(xlabel="step", title=_verbatim(titles[name]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=100, format="png")
-    os.replace(partial, path)
+    with files.replacing(path) as file:
+        figure.savefig(file, dpi=100, format="png")
+
+
+def _verbatim(text: str) -> str:
+    """Text for matplotlib, which would read formulas between dollars."""
+    return text.replace("$", r"\$")
 
 
 def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,

@@ -10,6 +10,7 @@
     result.json               what came out
     evaluation.json           numbers by their protocols
     lock                      held by the process that writes here, and free when it dies
+    evaluation.json.lock      held while that file is read and written anew
 """
 
 import errno
@@ -19,16 +20,20 @@ import os
 import platform
 import shutil
 import sys
+import time
+import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
 
+from jaxgan import files
 from jaxgan.pictures import load_png, save_curves, save_png
 
 FORMAT = 2  # of config.json; the first one had no number
@@ -36,6 +41,10 @@ _LOCK = "lock"
 _SHORT = 16  # digits of a digest in digests.jsonl
 _JAX_SETTINGS = ("default_matmul_precision", "default_prng_impl", "enable_x64", "random_seed_offset",
                  "threefry_partitionable")
+_JSON_BYTES, _LOG_BYTES = 2**24, 2**30  # of a file and of a log; more is not read
+_FLUSH_SECONDS = 10  # between what TensorBoard can see
+_PATIENCE_SECONDS = 30  # with another process that writes an evaluation, which takes it milliseconds
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre by default, some NFS and FUSE
 
 
 class RunError(ValueError):
@@ -75,9 +84,15 @@ class Run:
             _check_jax(self.folder, config.get("jax_settings"))
         elif self.folder.exists() and not _is_unused(self.folder):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
-        self._config = {"format": FORMAT, "settings": settings} | environment()
-        self._board: Any = None  # tensorboardX's writer
-        self._lock_file: Any = None
+        self._config = json.loads(_json({"format": FORMAT, "settings": settings} | environment()))
+        self._is_writing = False
+        self._board: _Board | None = None
+        self._lock_file: IO[str] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every resolved setting, JSON values."""
+        return self._config["settings"]
 
     @property
     def config_path(self) -> Path:
@@ -97,23 +112,35 @@ class Run:
         """
         if jax.process_index() > 0:
             return
+        for name in ("samples", "checkpoints"):
+            if (self.folder / name).is_symlink():
+                raise RunError(f"{self.folder / name} is a link, and a run writes into its own folder "
+                               "alone: put the folder itself there, or choose another --run-dir")
         try:
             (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            self._lock_file = (self.folder / _LOCK).open("a+")
+            file = files.open_to_append(self.folder / _LOCK)
         except OSError as error:
-            raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
-                           "choose another --run-dir") from error
+            raise self._not_writable(error) from error
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock_file.seek(0)
-            holder = self._lock_file.read(100).strip() or "another process"
-            self._lock_file.close()
+            is_ours = _lock(file, self.folder)
+        except OSError as error:
+            file.close()
+            raise self._not_writable(error) from error
+        if not is_ours:
+            file.seek(0)
+            holder = file.read(100).strip() or "another process"
+            file.close()
             raise RunError(f"{self.folder} is being written to by {holder}: wait for it, or choose "
-                           "another --run-dir") from None
-        self._lock_file.truncate(0)
-        self._lock_file.write(f"process {os.getpid()} on {platform.node()}\n")
-        self._lock_file.flush()
+                           "another --run-dir")
+        self._lock_file = file
+        if os.fstat(file.fileno()).st_nlink == 1:  # else another file's content would be lost
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+
+    def _not_writable(self, error: OSError) -> RunError:
+        return RunError(f"{error.filename or self.folder} can't be written to ({files.reason(error)}): "
+                        "choose another --run-dir")
 
     def start(self, step: int, changed: Mapping[str, list[Any]] = {}) -> None:
         """Opens the logs for what follows `step`, and drops what an earlier try logged beyond it.
@@ -130,33 +157,40 @@ class Run:
         """
         if jax.process_index() > 0:
             return
-        from tensorboardX import SummaryWriter
-
         self._close_board()
         try:
             self.changes = [entry for entry in self.changes if entry["step"] < step]
             if changed:
                 self.changes.append({"step": step, "changed": dict(changed)})
-            _write(self.config_path, _json(self._config | (
+            files.write(self.config_path, _json(self._config | (
                 {"changes": self.changes} if self.changes else {})))
-            self._result_path.unlink(missing_ok=True)  # until this run has its own
-            for path in (self._metrics_path, self._digests_path):
-                rows = [row for row in _rows(path) if row["step"] <= step]
-                _write(path, "".join(json.dumps(row) + "\n" for row in rows))
+            files.remove(self._result_path)  # until this run has its own
+            for path, is_value in ((self._metrics_path, _is_number), (self._digests_path, _is_text)):
+                rows = [row for row in _rows(path, is_value) if row["step"] <= step]
+                files.write(path, "".join(json.dumps(row) + "\n" for row in rows))
             saved = _samples(self.folder / "samples")
             for sampled_step in [later for later in saved if later > step]:
-                saved.pop(sampled_step).unlink()
+                files.remove(saved.pop(sampled_step))
             for path in self.folder.glob("events.out.tfevents.*"):
-                path.unlink()
+                files.remove(path)
         except OSError as error:
-            raise RunError(f"{self.folder} can't be written to ({error.strerror}): "
-                           "choose another --run-dir") from error
-        self._board = SummaryWriter(str(self.folder), flush_secs=10)
+            raise self._not_writable(error) from error
+        self._is_writing = True
+        self._show(lambda: self._open_board(saved))
+
+    def _open_board(self, saved: dict[int, Path]) -> None:
+        self._board = _Board(self.folder)
         for row in self.metrics():
-            self._show(row)
-        for sampled_step, path in saved.items():
-            self._show_samples(sampled_step, path.read_text(encoding="utf-8") if path.suffix == ".txt"
-                               else load_png(path))
+            self._board.add_numbers(row)
+        for step, path in saved.items():
+            try:
+                samples = (files.read(path, _JSON_BYTES).decode() if path.suffix == ".txt"
+                           else load_png(path))
+            except (OSError, ValueError) as error:
+                warnings.warn(f"{path} can't be read ({files.reason(error)}); TensorBoard is not shown "
+                              "it", UserWarning, stacklevel=2)
+                continue
+            self._board.add_samples(step, samples)
 
     def log(self, step: int, metrics: dict[str, float], digests: dict[str, str]) -> None:
         """Appends a line of metrics, and one of the parameters' digests by leaf.
@@ -164,24 +198,26 @@ class Run:
         Raises:
             OSError: the disk is full; as of the methods below.
         """
-        if self._board is None:
+        if not self._is_writing:
             return
         self._check_room()
         _append(self._metrics_path, {"step": step, **metrics})
         _append(self._digests_path, {"step": step} | {
             name: digest[:_SHORT] for name, digest in digests.items()})
-        self._show({"step": step, **metrics})
+        self._show(lambda: self._board and self._board.add_numbers({"step": step, **metrics}))
 
-    def _show(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name, value, row["step"])
-
-    def _show_samples(self, step: int, samples: np.ndarray | str) -> None:
-        if isinstance(samples, str):
-            self._board.add_text("samples", indent(samples, " " * 4), step)  # Markdown, verbatim
-        else:
-            self._board.add_image("samples", samples, step, dataformats="HWC")
+    def _show(self, show: Callable[[], object]) -> None:
+        """Shows TensorBoard something; if its file can't be written, the run goes on without."""
+        try:
+            show()
+        except OSError as error:
+            board, self._board = self._board, None
+            if board is not None:
+                with suppress(OSError):
+                    board.close()
+            warnings.warn(f"TensorBoard's file in {self.folder} can't be written "
+                          f"({files.reason(error)}); the run goes on without it, and its next start "
+                          "writes it anew", UserWarning, stacklevel=3)
 
     def save_real(self, samples: np.ndarray | str) -> None:
         """Saves real samples: a picture, uint8 [height, width, 3], or text."""
@@ -190,29 +226,28 @@ class Run:
     def save_samples(self, step: int, samples: np.ndarray | str) -> None:
         """Saves samples: a picture, uint8 [height, width, 3], or text."""
         self._save_samples(f"step_{step:08d}", samples)
-        if self._board is not None:
-            self._show_samples(step, samples)
+        self._show(lambda: self._board and self._board.add_samples(step, samples))
 
     def _save_samples(self, name: str, samples: np.ndarray | str) -> None:
-        if self._board is None:
+        if not self._is_writing:
             return
         self._check_room()
         path = self.folder / "samples" / name
         if isinstance(samples, str):
-            _write(path.with_suffix(".txt"), samples)
+            files.write(path.with_suffix(".txt"), samples)
         else:
             save_png(path.with_suffix(".png"), samples)
 
     def metrics(self) -> list[dict[str, float]]:
-        """The logged lines; a last one cut short by a crash is left out."""
-        return _rows(self._metrics_path)
+        """The logged lines, but for a last one cut by a crash and, with a warning, damaged ones."""
+        return _rows(self._metrics_path, _is_number)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes `result.json` and `curves.png`."""
-        if self._board is None:
+        if not self._is_writing:
             return
         save_curves(self.folder / "curves.png", self.metrics())
-        _write(self._result_path, _json(result))
+        files.write(self._result_path, _json(result))
 
     def close(self) -> None:
         """Closes the logs and lets go of the folder."""
@@ -222,18 +257,13 @@ class Run:
             self._lock_file = None
 
     def _close_board(self) -> None:
-        if self._board is not None and self._has_room():
-            self._board.close()
-        self._board = None
-
-    def _has_room(self) -> bool:
-        """Whether a log and samples fit: the event file's thread dies of a full disk, and `close`
-        would wait for it for ever.
-        """
-        return shutil.disk_usage(self.folder).free > 2**20
+        if self._board is not None:
+            self._show(self._board.close)
+        self._board, self._is_writing = None, False
 
     def _check_room(self) -> None:
-        if not self._has_room():
+        """A line or picture that is only half there is no use: a full disk is found before."""
+        if shutil.disk_usage(self.folder).free < 2**20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
     @property
@@ -249,6 +279,46 @@ class Run:
         return self.folder / "result.json"
 
 
+class _Board:
+    """TensorBoard's file. It is written here and now: in tensorboardX's own writer a thread does that,
+    which dies of the first error, and then the queue before it takes nothing, and waits for ever.
+    """
+
+    def __init__(self, folder: Path):
+        from tensorboardX.record_writer import RecordWriter
+
+        self._flushed = time.monotonic()
+        self._writer = RecordWriter(
+            str(folder / f"events.out.tfevents.{time.time():.0f}.{platform.node()}"))
+        self._add(0, file_version="brain.Event:2")
+
+    def add_numbers(self, row: dict[str, Any]) -> None:
+        from tensorboardX.summary import scalar
+
+        for name, value in row.items():
+            if name != "step":
+                self._add(row["step"], summary=scalar(name, value))
+
+    def add_samples(self, step: int, samples: np.ndarray | str) -> None:
+        from tensorboardX.summary import image, text
+
+        self._add(step, summary=(
+            text("samples", indent(samples, " " * 4)) if isinstance(samples, str)  # verbatim Markdown
+            else image("samples", samples, dataformats="HWC")))
+
+    def _add(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto import event_pb2
+
+        event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]: made when it is imported
+        self._writer.write(event(wall_time=time.time(), step=step, **content).SerializeToString())
+        if time.monotonic() > self._flushed + _FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Reads a run's `config.json`.
 
@@ -261,11 +331,11 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     path = Path(folder)
     path = path if path.is_file() else path / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = files.read_json(path, _JSON_BYTES)
     except FileNotFoundError:
         raise RunError(f"{folder} is not a run's folder: it has no config.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RunError(f"{path} can't be read ({error})") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read ({files.reason(error)})") from error
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
         raise RunError(f"{path} is not a run's configuration: it has no settings")
     if config.get("format", 1) not in range(1, FORMAT + 1):
@@ -275,12 +345,25 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:
-    """Reads a run's `result.json`; None if the run isn't finished."""
+    """Reads a run's `result.json`; None if the run isn't finished.
+
+    Raises:
+        RunError: the file is damaged, or none that a run writes.
+    """
     path = Path(folder) / "result.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        result = files.read_json(path, _JSON_BYTES)
+        if not isinstance(result, dict):
+            raise ValueError("it is no table")
+        for name, is_valid in _RESULT.items():
+            if not is_valid(result.get(name)):
+                raise ValueError(f"{name} is {result.get(name)!r:.80}")
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read ({files.reason(error)}): delete it and finish the run "
+                       "again with --resume latest") from error
+    return result
 
 
 def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
@@ -291,19 +374,20 @@ def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(folder) / "evaluation.json"
     try:
-        evaluations = json.loads(path.read_text())["evaluations"]
-        if not all(isinstance(found["protocol"], dict) and isinstance(found["step"], int)
-                   and isinstance(found["metrics"], dict) for found in evaluations):
+        content = files.read_json(path, _JSON_BYTES)
+        evaluations = content.get("evaluations") if isinstance(content, dict) else None
+        if not isinstance(evaluations, list) or not all(map(_is_evaluation, evaluations)):
             raise ValueError("its evaluations lack protocol, step or metrics")
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} can't be read ({error}): delete it and evaluate again") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read ({files.reason(error)}): delete it and evaluate "
+                       "again") from error
     return evaluations
 
 
 def write_evaluation(folder: str | Path, evaluation: dict[str, Any]) -> None:
-    """Adds an evaluation to a run's `evaluation.json`.
+    """Adds an evaluation to a run's `evaluation.json`, one process after the other.
 
     Its metrics join those of an earlier one of the same parameters, step and protocol.
 
@@ -312,22 +396,26 @@ def write_evaluation(folder: str | Path, evaluation: dict[str, Any]) -> None:
         evaluation: `step`, `params_sha256`, `protocol`, `metrics` and more, JSON values.
 
     Raises:
-        RunError: the file that is there is damaged.
+        RunError: the file that is there is damaged, or another process keeps it for itself.
         OSError: it can't be written.
     """
     def is_same(found: dict[str, Any]) -> bool:
         return all(found.get(name) == evaluation[name] for name in ("step", "params_sha256", "protocol"))
 
-    found = read_evaluations(folder)
-    metrics = {name: value for old in found if is_same(old) for name, value in old["metrics"].items()}
-    evaluation = evaluation | {"metrics": metrics | evaluation["metrics"]}
-    kept = [old for old in found if not is_same(old)]
-    _write(Path(folder) / "evaluation.json", _json({"evaluations": [*kept, evaluation]}))
+    path = Path(folder) / "evaluation.json"
+    with _alone(path):
+        found = read_evaluations(folder)
+        metrics = {name: value for old in filter(is_same, found)
+                   for name, value in old["metrics"].items()}
+        evaluation = evaluation | {"metrics": metrics | evaluation["metrics"]}
+        kept = [old for old in found if not is_same(old)]
+        files.write(path, _json({"evaluations": [*kept, evaluation]}))
 
 
 def read_logs(folder: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Reads a run's logged metrics and digests."""
-    return _rows(Path(folder) / "metrics.jsonl"), _rows(Path(folder) / "digests.jsonl")
+    """Reads a run's logged metrics and digests; a damaged line is left out, with a warning."""
+    return (_rows(Path(folder) / "metrics.jsonl", _is_number),
+            _rows(Path(folder) / "digests.jsonl", _is_text))
 
 
 def environment() -> dict[str, Any]:
@@ -388,22 +476,66 @@ def _is_unused(folder: Path) -> bool:
         and not any(path.iterdir())) for path in folder.iterdir())
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log up to the first that was cut short."""
-    rows = []
+def _rows(path: Path, is_value: Callable[[Any], bool]) -> list[dict[str, Any]]:
+    """The good lines of a log; the others are left out, with a warning unless a crash has cut the last.
+
+    Raises:
+        RunError: it can't be read.
+    """
     try:
-        lines = path.read_text().splitlines()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return rows
-    for line in lines:
+        *lines, last = files.read(path, _LOG_BYTES).split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{path} can't be read ({files.reason(error)})") from error
+    rows, damaged = [], []
+    for number, line in enumerate((*lines, last), 1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            break
-        rows.append(row)
+            row = files.parse_json(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and _is_count(row.get("step")) and all(
+                is_value(value) for name, value in row.items() if name != "step"):
+            rows.append(row)
+        elif number <= len(lines):
+            damaged.append(str(number))
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        warnings.warn(f"{path}: damaged lines are left out: {', '.join(damaged[:3])}{more}", UserWarning,
+                      stacklevel=3)
     return rows
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_all(is_value: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether something is a table of such values."""
+    return lambda table: isinstance(table, dict) and all(map(is_value, table.values()))
+
+
+_RESULT = {"steps": _is_count, "params_sha256": _is_text, "leaves_sha256": _is_all(_is_text),
+           "final": _is_all(_is_number), "duration_seconds": _is_number,
+           "evaluation": lambda value: value is None or _is_all(_is_number)(value),
+           "iterations_per_second": lambda value: value is None or _is_number(value)}
+
+
+def _is_evaluation(found: Any) -> bool:
+    def is_measured(values: Any) -> bool:
+        return (isinstance(values, dict) and _is_number(values.get("value"))
+                and all(value is None or _is_number(value) for value in values.values()))
+
+    return (isinstance(found, dict) and isinstance(found.get("protocol"), dict)
+            and _is_count(found.get("step")) and _is_all(is_measured)(found.get("metrics")))
 
 
 def _samples(folder: Path) -> dict[int, Path]:
@@ -412,17 +544,45 @@ def _samples(folder: Path) -> dict[int, Path]:
             if path.suffix in (".png", ".txt") and path.stem[5:].isdecimal()}
 
 
+def _lock(file: IO[str], where: Path) -> bool:
+    """Locks an open file for this process; False if another one has it.
+
+    Raises:
+        OSError: it can't be told.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        warnings.warn(f"{where} is on a file system without locks ({error.strerror}): see to it that no "
+                      "other process writes there", UserWarning, stacklevel=3)
+    return True
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until no other process changes a file."""
+    deadline, lock = time.monotonic() + _PATIENCE_SECONDS, path.with_name(path.name + ".lock")
+    try:
+        file = files.open_to_append(lock)
+    except OSError as error:
+        raise RunError(f"{lock} can't be written to ({files.reason(error)})") from error
+    with file:
+        while not _lock(file, path):
+            if time.monotonic() > deadline:
+                raise RunError(f"{path} has been kept by another process for {_PATIENCE_SECONDS} s: end "
+                               "that, and evaluate again")
+            time.sleep(0.05)
+        yield
+
+
 def _append(path: Path, row: dict[str, Any]) -> None:
-    with path.open("a") as file:
+    with files.open_to_append(path) as file:
         file.write(json.dumps(row) + "\n")
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

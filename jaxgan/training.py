@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import math
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxgan import keys
+from jaxgan import console, keys
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Part, Source, in_memory, pixels, windows
 from jaxgan.descriptions import describe
@@ -30,15 +29,17 @@ from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
 from jaxgan.memory import check_fits
-from jaxgan.parallel import agreed, data_parallel
+from jaxgan.parallel import agreed, check_same, data_parallel
 from jaxgan.pictures import grid
-from jaxgan.runs import Run, read_result
+from jaxgan.runs import Run, RunError, read_result
 from jaxgan.steps import game as game_of
 from jaxgan.types import Batch, PyTree, check_callable, check_type, described
 
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
 _INTEGERS = 2**31  # what devices count in
 _RETRIES = 3  # of a run that goes back when it diverges
+# What the processes of one run may have each for itself: where things are, and how it is kept.
+_OF_A_PROCESS = {"process_id", "data_dir", "inception", "keep_programs", "experiment_file"}
 
 
 class NotFiniteError(ValueError):
@@ -111,6 +112,7 @@ def early_stopping(metric: str, patience: int, *, highest: bool = False) -> Call
         if moment.kind != "evaluation":
             return False
         values = [row[metric] if highest else -row[metric] for row in moment.rows if metric in row]
+        values = [-math.inf if math.isnan(value) else value for value in values]  # never the best
         return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
 
     callback.watches = metric
@@ -265,12 +267,13 @@ def train(
     Raises:
         ValueError: the batch is larger than the data set; there is nothing (or too much) to resume;
             labels are beyond the networks' classes; what is trained is larger than the memory; no metric
-            has the name that the plan or early stopping watches.
+            has the name that the plan or early stopping watches; one of several processes was started
+            with other settings.
         TypeError: an argument is of another type, the picture is none.
         CheckpointError: the checkpoint doesn't fit, or was trained by another specification.
         RunError: another process has the folder, or it can't be written to.
         NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
-        Interrupted: SIGINT or SIGTERM came or the time was over; a checkpoint was saved first.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came or the time was over; a checkpoint was saved first.
     """
     if (plan is None) == (not planned):
         raise ValueError("give a Plan or its fields, steps=500 for example; got "
@@ -307,6 +310,7 @@ def train(
         run.checkpoints, plan.keep, plan.best_metric, run.identity, plan.best_is_highest,
         None if "specification" in change else _described(specification, source, plan), may_change)
     deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
+    check_processes(run, plan, resume)
     try:
         resuming = _is_resuming(checkpoints, run, resume)
         with _signals() as received:
@@ -318,10 +322,9 @@ def train(
             run.lock()
             state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming
                               else (begin(), 0))
-            result = read_result(run.folder)
-            if result is not None and result["steps"] == int(state.step) and (
-                    result["steps"] == plan.steps or (callbacks and result.get("stopped"))):
-                return state, result  # finished already
+            result = _finished(run, plan, state, game.networks(state), stops=bool(callbacks))
+            if result is not None:
+                return state, result
             checkpoints.discard_unfinished()
             while True:
                 run.start(int(state.step), checkpoints.changed)
@@ -355,6 +358,18 @@ def _described(specification: GAN | Game, source: Source, plan: Plan) -> dict[st
     data = {path.lstrip("."): digest for path, digest in leaf_digests(source.arrays).items()}
     return describe(specification, data=data, plan={
         "batch_size": plan.batch_size, "batches_per_step": plan.batches_per_step, "seed": plan.seed})
+
+
+def check_processes(run: Run, plan: Plan, resume: str | int | None) -> None:
+    """Checks that all processes of a run were started alike.
+
+    `train` does so itself; who computes something together with other processes before asks first.
+
+    Raises:
+        ValueError: a process has other settings.
+    """
+    check_same({name: value for name, value in run.settings.items() if name not in _OF_A_PROCESS}
+               | dataclasses.asdict(plan) | {"resume": resume})
 
 
 def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: str | Path | None,
@@ -433,6 +448,31 @@ def _start(begin: Callable[[], State], template: State, checkpoints: Checkpoints
     return state, retries
 
 
+def _finished(run: Run, plan: Plan, state: State, networks: dict[str, PyTree], *, stops: bool
+              ) -> dict[str, Any] | None:
+    """What `result.json` says, if it is of this state and nothing is left to do; else None.
+
+    On several processes it is the first one's file that counts.
+    """
+    try:
+        result = read_result(run.folder)
+    except RunError as error:
+        result = None
+        if jax.process_index() == 0:
+            warnings.warn(f"{error}; it is written anew", UserWarning, stacklevel=3)
+    if result is not None and result["steps"] == int(state.step) and (
+            result["steps"] == plan.steps or (stops and result.get("stopped"))):
+        if result["params_sha256"] != params_digest(*networks.values()):
+            result = None
+            if jax.process_index() == 0:
+                warnings.warn(f"{run.folder}/result.json is of other parameters than the checkpoint of "
+                              f"step {int(state.step)}; it is written anew", UserWarning, stacklevel=3)
+    else:
+        result = None
+    is_finished, = agreed(result is not None and jax.process_index() == 0)
+    return (result or {}) if is_finished else None
+
+
 def _newest(begin: Callable[[], State], template: State,
             checkpoints: Checkpoints) -> tuple[State, int]:
     """The state of the newest good checkpoint, the initial one if there is none; and its retries."""
@@ -454,7 +494,7 @@ class _Watch:
 
         Several processes take the largest of each: all do the same, and stop if one was told to.
         """
-        *found, number, late = agreed(*values, self.received[-1] if self.received else 0,
+        *found, number, late = agreed(*values, self.received[0] if self.received else 0,
                                       time.monotonic() > self.deadline)
         return *found, number if number or late else None
 
@@ -494,7 +534,7 @@ class _Reporter:
             _check_picture("what picture returns", samples)
             self.run.save_samples(step, samples)
             if isinstance(samples, str) and step < self.plan.steps and jax.process_index() == 0:
-                tqdm.write(f"step {step}: {samples.splitlines()[0]}", sys.stderr)
+                console.warn(f"step {step}: {samples.splitlines()[0]}")
         if evaluating and self.evaluate is not None:
             try:
                 self._tick(stop)
@@ -615,7 +655,7 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
     if step == plan.steps or report.has_enough:
         metrics, evaluation = _last_row(report, source, state)
     with (closing(feed),
-          tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True,
+          tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True, file=console.ERRORS,
                disable=None if jax.process_index() == 0 else True) as bar):
         while step < plan.steps and not report.has_enough:
             before = time.perf_counter()
@@ -646,11 +686,10 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
                 checkpoints.wait()  # so that what is lost is never more than an interval before this one
             metrics = {name: float(value) for name, value in sorted(device_metrics.items())}
             _check_finite(step, metrics, game.networks(state), source)
-            bar.set_postfix_str(_summary(metrics, {}))
+            bar.set_postfix_str(console.printable(_summary(metrics, {})))
             evaluation = report(step, state, metrics, stop)
             if bar.disable and jax.process_index() == 0:
-                print(f"step {step} of {plan.steps}: {_summary(metrics, evaluation)}", file=sys.stderr,
-                      flush=True)
+                console.warn(f"step {step} of {plan.steps}: {_summary(metrics, evaluation)}")
     return state, {
         "steps": step,
         "final": metrics,
@@ -787,19 +826,29 @@ def _all_finite(tree) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
+def endings() -> tuple[int, ...]:
+    """The signals that ask a program to end, but for a SIGHUP that it was started to ignore."""
+    ignores = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # by nohup
+    return (signal.SIGTERM,) if ignores else (signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that they end an iteration, not interrupt it."""
+    """Collects what asks the run to end, so that it ends an iteration, not interrupts it.
+
+    However often, it is one request: a cluster's signal comes by several ways. Only a second Ctrl-C is
+    from who doesn't want to wait.
+    """
     received: list[int] = []
 
     def handle(number: int, frame) -> None:
-        if received:  # who asks twice doesn't want to wait
+        if number == signal.SIGINT and received:
             raise KeyboardInterrupt
         received.append(number)
 
     handlers = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *endings()):
             handlers[number] = signal.signal(number, handle)
     except ValueError:  # not in the main thread: signals go elsewhere
         pass

@@ -73,6 +73,39 @@ def test_keeps_the_last_and_the_best(checkpoints):
     assert saved.best_step() == 2
 
 
+@pytest.mark.parametrize("highest", [False, True])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_never_the_best_and_it_is_said_once(odd, highest, checkpoints):
+    saved = checkpoints(keep=1, best_metric="loss", highest=highest)
+    with pytest.warns(UserWarning, match=f"loss is {odd} at step 1: such a step is never best"):
+        saved.save(1, state(1), {"loss": odd})
+    assert saved.best_step() is None
+    for step, loss in enumerate([2.0, odd, 2.0], start=2):
+        saved.save(step, state(step), {"loss": loss})
+    saved.wait()
+    assert saved.steps() == [2, 4]
+    assert saved.best_step() == 2
+
+
+def test_a_checkpoint_that_was_moved_and_linked_back_goes_when_it_is_its_turn(checkpoints, tmp_path):
+    """Its link does: what it points to is somebody's, whether it is there or not."""
+    saved = saved_steps(checkpoints, 1, 2, keep=2)
+    for name, place in (("00000001", tmp_path / "other"), ("00000003", tmp_path / "unmounted"),
+                        ("unfinished_00000004", tmp_path / "precious")):
+        if name == "00000001":
+            (saved.folder / name).rename(place)
+        (saved.folder / name).symlink_to(place)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("precious")
+    np.testing.assert_array_equal(saved.restore(state(0), 1)["params"]["kernel"], np.full((2, 3), 1.5))
+    saved.discard_unfinished()
+    saved_steps(checkpoints, 3, 4, keep=2)
+    assert saved.steps() == [3, 4]
+    assert not any(path.is_symlink() for path in saved.folder.iterdir())
+    assert (tmp_path / "other" / "manifest.json").exists()
+    assert (tmp_path / "precious" / "file").read_text() == "precious"
+
+
 def test_a_full_disk_is_found_before_a_save_starts(checkpoints, monkeypatch):
     saved = saved_steps(checkpoints, 1)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))

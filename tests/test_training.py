@@ -190,6 +190,20 @@ def test_resuming_a_finished_run_changes_nothing(digits):
     assert [row["step"] for row in rows(digits)] == [2, 4]
 
 
+def test_another_runs_result_is_not_taken_for_this_ones(digits, tmp_path, capsys):
+    """Nor is one that is damaged: it is written anew, from the checkpoint, and said."""
+    shutil.copytree(digits, tmp_path / "run")
+    for content in (json.dumps(result(digits) | {"params_sha256": "0" * 64}), "{}"):
+        (tmp_path / "run" / "result.json").write_text(content)
+        assert run_here("digits", *TINY, "--steps", 4, "--sample-every", 2, "--run-dir",
+                        tmp_path / "run", "--resume", "auto") == 0
+        printed = capsys.readouterr()
+        assert printed.err.count("it is written anew") == 1
+        assert result(digits)["params_sha256"] in printed.out
+        for name in ("params_sha256", "leaves_sha256", "final", "steps"):
+            assert result(tmp_path / "run")[name] == result(digits)[name]
+
+
 def test_sample_and_list(digits, tmp_path):
     run("sample", digits, "--num", 6, "--out", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:

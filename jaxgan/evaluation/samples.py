@@ -19,7 +19,7 @@ from jaxgan.digests import json_digest
 from jaxgan.features import FeatureNetwork, Features
 from jaxgan.gan import GAN, draw_latents, samples_and_heads
 from jaxgan.loops import Game
-from jaxgan.parallel import map_batches
+from jaxgan.parallel import agreed, map_batches
 from jaxgan.types import Array, Batch, Device, Key, PyTree
 
 _BLOCK = 1000  # samples whose features are cached in one file
@@ -232,13 +232,16 @@ class Extractor:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 found = Features(arrays["pooled"], arrays.get("logits"))
-            progress(last - first)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or damaged
-            observed = self._observe(samples, first, last, True, False, progress)
-            found = cast("Features", observed.features)
-            if jax.process_index() == 0:
-                _save(path, {name: value for name, value in found._asdict().items()
-                             if value is not None})
+            found = None
+        is_missing, = agreed(found is None)  # to one of several processes
+        if found is not None and not is_missing:
+            progress(last - first)
+            return found
+        observed = self._observe(samples, first, last, True, False, progress)
+        found = cast("Features", observed.features)
+        if jax.process_index() == 0:
+            _save(path, {name: value for name, value in found._asdict().items() if value is not None})
         return found
 
     def _observe(self, samples: Samples, first: int, last: int, features: bool, keep: bool,

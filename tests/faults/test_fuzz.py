@@ -65,7 +65,8 @@ def test_flags(flags):
 
 @MANY
 @given(name=st.sampled_from([*sorted(settings.flat(digits.Config())),
-                             "experiment", "sample_shape", "value_range"]), value=JSON)
+                             "experiment", "sample_shape", "value_range", "num_classes", "condition"]),
+       value=JSON)
 @example(name="penalty", value="")
 @example(name="loss", value="hinged")
 def test_one_setting_of_a_configuration(run, tmp_path_factory, name, value):

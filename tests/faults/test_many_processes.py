@@ -64,6 +64,29 @@ def test_a_process_that_is_killed_ends_the_other_soon_and_both_resume_exactly(tw
     assert processes.rows(run) == processes.rows(two)
 
 
+def test_processes_that_were_started_with_other_flags_say_so(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    started = [processes.start("digits", *FLAGS, "--run-dir", tmp_path / "run", "--coordinator",
+                               f"localhost:{port}", "--num-processes", 2, "--process-id", number,
+                               "--eval-every", 10 + number, devices=2) for number in (0, 1)]
+    for process in started:
+        assert processes.finish(process) == (
+            "error: process 1 was started with eval_every 11 and process 0 with 10: start all of them "
+            "alike", 2)
+
+
+def test_a_second_first_process_is_refused(tmp_path):
+    with socket.create_server(("localhost", 0)) as taken:
+        last, status = processes.finish(processes.start(
+            "digits", *FLAGS, "--run-dir", tmp_path / "run", "--coordinator",
+            f"localhost:{taken.getsockname()[1]}", "--num-processes", 2, "--process-id", 0))
+    assert status == 2
+    assert "can't be used by process 0" in last
+    assert last.endswith("choose another port")
+
+
 def test_a_cluster_that_is_none_is_one_sentence(tmp_path):
     last, status = processes.finish(processes.start(
         "digits", *FLAGS, "--run-dir", tmp_path / "run", "--distributed"))

@@ -102,6 +102,17 @@ def test_a_difference_is_named_by_step_and_leaf(trained, tmp_path, capsys):
     assert "environment: versions was " in printed
 
 
+def test_logs_that_share_nothing_are_not_identical(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    trained("gaussians", run, "--steps", 1)
+    (run / "result.json").unlink()
+    (run / "digests.jsonl").unlink()
+    (run / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(ValueError, match="there is nothing to compare"):
+        reproduce.main(reproduce.Options(str(run)))
+    assert "identical" not in capsys.readouterr().out
+
+
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(trained, tmp_path, capsys):
     for folder in ("whole", "hurt"):
         trained("gaussians", tmp_path / folder, "--steps", 4, "--checkpoint-every", 2)
