@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 import urllib.request
+import zlib
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -593,19 +594,109 @@ def test_damaged_prepared_sets_are_refused(tmp_path):
 
 
 def test_other_formats_are_read_through_tensorflow(monkeypatch, tmp_path):
-    import tensorflow_datasets as tfds
-
-    images = random_images(6, 4, 4, 3)
-    files = [encode(image) for image in images]
+    files = [encode(image) for image in random_images(6, 4, 4, 3)]
     prepare(tmp_path / "pets" / "1.0.0", files, np.arange(6) % 2)
-    prepare(tmp_path / "birds" / "1.0.0", files, np.arange(6) % 2, form="tfrecord")
+    birds = prepare(tmp_path / "birds" / "1.0.0", files, np.arange(6) % 2, form="tfrecord")
+    records = list(prepared._array_records(birds / "birds-train.tfrecord-00000-of-00001"))
+    dataset = SimpleNamespace(as_numpy_iterator=lambda: iter(records))
     monkeypatch.setattr(prepared, "_has_tensorflow", lambda: True)
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", lambda self, split: [
-        {"image": images[i], "label": np.int64(i % 2)} for i in range(6)])
-    monkeypatch.setattr(tfds, "as_numpy", lambda examples: examples)
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(
+        data=SimpleNamespace(TFRecordDataset=lambda path: dataset)))
     pets, birds = load("pets", data_dir=tmp_path), load("birds", data_dir=tmp_path)
     np.testing.assert_array_equal(pets.images, birds.images)
     np.testing.assert_array_equal(pets.labels, birds.labels)
+
+
+def change_json(path, change):
+    """Writes what a function makes of a JSON file's value."""
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(change(value) or value))
+
+
+def entry(kind, key="image"):
+    """The change of a feature's kind, or that of all of them."""
+    def change(value):
+        (value["featuresDict"]["features"][key] if key else value)["pythonClassName"] = kind
+        if not key:
+            del value["featuresDict"]
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    entry("payload.Image"), entry("payload.ClassLabel", "label"), entry("payload.X", None),
+    lambda value: {"pythonClassName": "payload.X", "jsonFeature": {"json": "{}"}},
+    lambda value: {"type": "payload.X", "content": {}},
+], ids=["image", "label", "all", "json", "legacy"])
+def test_nothing_that_a_prepared_set_names_is_imported(tmp_path, monkeypatch, change):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    (tmp_path / "payload.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    change_json(folder / "features.json", change)
+    with pytest.raises(ValueError, match="features.json"):
+        load("pets", data_dir=tmp_path)
+    assert "payload" not in sys.modules
+
+
+def test_features_that_are_not_needed_are_not_looked_at(tmp_path):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    change_json(folder / "features.json", lambda value: value["featuresDict"]["features"].update(
+        id={"pythonClassName": "payload.Text"}))
+    assert load("pets", data_dir=tmp_path).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "xx", "[" * 100_000, "\xff",
+                                  '{"featuresDict": 3, "splits": 3, "name": "pets"}',
+                                  '{"featuresDict": {"features": []}, "splits": [3], "name": "pets"}'],
+                         ids=lambda text: text[:20])
+def test_damaged_descriptions_are_named(tmp_path, name, text):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    (folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name} is damaged|it has '' in \S+features.json") as caught:
+        load("pets", data_dir=tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("dataset_info.json", lambda value: value.update(name="../pets"), "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(filepathTemplate="../{DATASET}"),
+     "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(filepathTemplate="{DATASET.__class__}"),
+     "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(shardLengths=["2"]),
+     "doesn't hold 2 records"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(shardLengths=["-1"]),
+     "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value.update(fileFormat="parquet"), "parquet format, which isn't"),
+    ("features.json", lambda value: value["featuresDict"]["features"]["label"]["classLabel"].update(
+        numClasses="1000000000000"), "features.json is damaged"),
+    ("features.json", lambda value: value["featuresDict"]["features"]["label"]["classLabel"].update(
+        numClasses="3"), "label.labels.txt is damaged: it names 2 classes, not 3"),
+    ("features.json", lambda value: value["featuresDict"]["features"]["image"]["image"]["shape"].update(
+        dimensions=["4", "4", "2"]), "features.json is damaged"),
+])
+def test_descriptions_that_lead_elsewhere_are_refused(tmp_path, name, change, message):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    change_json(folder / name, change)
+    with pytest.raises(ValueError, match=message):
+        load("pets", data_dir=tmp_path)
+
+
+def png_header(width, height, data=b""):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"".join((b"\x89PNG\r\n\x1a\n", prepared._chunk(b"IHDR", header),
+                     prepared._chunk(b"IDAT", zlib.compress(data)), prepared._chunk(b"IEND", b"")))
+
+
+@pytest.mark.parametrize("file", [
+    png_header(60_000, 60_000), png_header(10_000, 10_000), png_header(0, 4),
+    png_header(4, 4, bytes(2**24)), png_header(4, 4, bytes(51)), b"", b"\x89PNG", encode(
+        random_images(1, 4, 4, 3)[0])[:-30],
+], ids=["bomb", "many pixels", "no pixels", "inflates", "short", "empty", "cut", "truncated"])
+def test_damaged_prepared_images_are_refused(tmp_path, file):
+    prepare(tmp_path / "pets" / "1.0.0", [file], [0])
+    with pytest.raises(ValueError, match=r"1.0.0 is damaged \(.+\): prepare it again"):
+        load("pets", data_dir=tmp_path)
 
 
 # Sources

@@ -103,3 +103,11 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     resized = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(resized).reshape(size, size, image.shape[2])
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises ValueError for an image of more pixels than Pillow's MAX_IMAGE_PIXELS."""
+    from PIL import Image
+
+    if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise ValueError(f"{width} x {height} pixels are too many")
