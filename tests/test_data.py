@@ -632,7 +632,7 @@ def test_nothing_that_a_prepared_set_names_is_imported(tmp_path, monkeypatch, ch
     (tmp_path / "payload.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(str(tmp_path))
     change_json(folder / "features.json", change)
-    with pytest.raises(ValueError, match="features.json"):
+    with pytest.raises(ValueError, match=r"features\.json"):
         load("pets", data_dir=tmp_path)
     assert "payload" not in sys.modules
 
@@ -661,13 +661,13 @@ def test_damaged_descriptions_are_named(tmp_path, name, text):
     ("dataset_info.json", lambda value: value.update(name="../pets"), "dataset_info.json is damaged"),
     ("dataset_info.json", lambda value: value["splits"][0].update(filepathTemplate="../{DATASET}"),
      "dataset_info.json is damaged"),
-    ("dataset_info.json", lambda value: value["splits"][0].update(filepathTemplate="{DATASET.__class__}"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(filepathTemplate="{DATASET.x}"),
      "dataset_info.json is damaged"),
     ("dataset_info.json", lambda value: value["splits"][0].update(shardLengths=["2"]),
      "doesn't hold 2 records"),
     ("dataset_info.json", lambda value: value["splits"][0].update(shardLengths=["-1"]),
      "dataset_info.json is damaged"),
-    ("dataset_info.json", lambda value: value.update(fileFormat="parquet"), "parquet format, which isn't"),
+    ("dataset_info.json", lambda value: value.update(fileFormat="parquet"), "parquet format, which is"),
     ("features.json", lambda value: value["featuresDict"]["features"]["label"]["classLabel"].update(
         numClasses="1000000000000"), "features.json is damaged"),
     ("features.json", lambda value: value["featuresDict"]["features"]["label"]["classLabel"].update(
