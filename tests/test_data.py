@@ -269,7 +269,10 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path):
     (idx(np.zeros((2, 3, 4), np.uint8))[:9], "truncated or damaged"),
     (b"\0\0\x08\3" + b"\xff" * 12 + bytes(40), "truncated or damaged"),
     (gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(40), mtime=0), "truncated or damaged"),
-    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:-9], "truncated or damaged"),
+    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:-9], "damaged"),
+    (gzip.compress(idx(random_images(2, 3, 4)) + bytes(2**29), mtime=0), "holds more than 268435456"),
+    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)
+     + gzip.compress(bytes(2**29), mtime=0), "holds more than 268435456"),
     (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:12], "damaged"),
     (b"\x1f\x8b", "damaged"),
 ])
@@ -278,6 +281,30 @@ def test_damaged_idx_files_are_refused_before_memory_is_taken(tmp_path, data, me
     path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
         originals.parse_idx(path, 3)
+
+
+@pytest.mark.parametrize("parse", [partial(originals.parse_idx, rank=3),
+                                   partial(originals.parse_cifar10, split="train")])
+def test_only_files_are_parsed(tmp_path, parse):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(ValueError, match=rf"{name} is damaged \(.*not a regular file"):
+            parse(tmp_path / name)
+
+
+def test_archives_that_inflate_are_refused(tmp_path):
+    """A member before those that are wanted, and one whose header alone would be as long."""
+    path = tmp_path / "archive"
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info = tarfile.TarInfo("zeros")
+        info.type, info.size = kind, 2**29
+        with gzip.open(path, "wb", 1) as file:
+            file.write(info.tobuf(tarfile.USTAR_FORMAT))
+            for _ in range(2**8):
+                file.write(bytes(2**21))
+        with pytest.raises(ValueError, match="holds more than 268435456 bytes"):
+            originals.parse_cifar10(path, "train")
 
 
 def test_a_flipped_bit_in_a_zipped_idx_file_is_noticed(tmp_path):

@@ -97,7 +97,7 @@ def test_big_endian(load):
     {"shape": (2**62, 4), "strides": (0, 0)}, {"offset": 2**70},
 ])
 def test_a_view_stays_inside_its_storage(load, write, wrong):
-    with pytest.raises(WeightsError, match=r"exceeds its storage of 6|no tensor has offset|where int belongs"):
+    with pytest.raises(WeightsError, match=r"exceeds its storage of 6|no tensor has|where int belongs"):
         load(write(one(**wrong)))
 
 

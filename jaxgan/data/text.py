@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import TextIOWrapper
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.order import shuffled_index
 from jaxgan.data.sources import Source
+from jaxgan.files import open_regular
 from jaxgan.keys import stream
 from jaxgan.types import Array, Batch, Key, PyTree
 
@@ -56,7 +58,8 @@ def read_text(path: str | Path) -> str:
         ValueError: it can't be read, or isn't UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
+            return file.read()
     except FileNotFoundError:
         raise DataNotFoundError(f"there is no text file {path}: give the path of one in UTF-8") from None
     except UnicodeDecodeError as error:
