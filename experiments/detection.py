@@ -142,10 +142,10 @@ def obtain_detector(data: Data) -> TrainedDetector:
     training = open_canvases(data)
     digest = open_data(data).digest[:16]
     path = measuring.cache_folder() / "detectors" / f"{digest}_{training.sample_shape[0]}.npz"
-    try:
-        return features.load_detector(path)
-    except FileNotFoundError:
-        trained = train_detector(training, open_canvases(data, "test"))
+    kept = measuring.load_kept(path, features.load_detector)
+    if kept is not None:
+        return kept
+    trained = train_detector(training, open_canvases(data, "test"))
     if jax.process_index() == 0:
         features.save_detector(path, trained)
         print("trained the detector: on held-out canvases IoU {iou:.3f}, AP {ap:.3f}, accuracy "

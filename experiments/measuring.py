@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -144,6 +145,18 @@ def classifier_path(training: Dataset) -> Path:
     return cache_folder() / "classifiers" / f"{training.digest[:16]}.npz"
 
 
+def load_kept(path: Path, load: Callable[[Path], Any]) -> Any:
+    """Returns what is kept in a file; None if there is none, or it is damaged, of which is warned."""
+    try:
+        return load(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        warnings.warn(f"{path} is damaged, so that another is trained ({error.__cause__})", UserWarning,
+                      stacklevel=3)
+        return None
+
+
 def train_classifier(training: Dataset, test: Dataset, **options: Any) -> features.TrainedClassifier:
     """Trains a classifier, with a progress bar."""
     epochs = options.get("epochs") or features.default_epochs(training)
@@ -159,10 +172,10 @@ def train_classifier(training: Dataset, test: Dataset, **options: Any) -> featur
 def obtain_classifier(training: Dataset, test: Dataset) -> features.TrainedClassifier:
     """Returns the classifier that is kept for a data set; trains and keeps one if there is none."""
     path = classifier_path(training)
-    try:
-        return features.load_classifier(path)
-    except FileNotFoundError:
-        trained = train_classifier(training, test)
+    kept = load_kept(path, features.load_classifier)
+    if kept is not None and kept.about.get("dataset_digest") == training.digest:
+        return kept
+    trained = train_classifier(training, test)
     if jax.process_index() == 0:
         features.save_classifier(path, trained)
         print(f"trained the classifier of {training.name}: test accuracy "
