@@ -25,7 +25,7 @@ from jaxgan.data import Source
 from jaxgan.evaluation import Evaluator
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
-from jaxgan.runs import Run, processor, read_config, write_evaluation
+from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation
 from jaxgan.steps import game as game_of
 from jaxgan.transfer import warm_start
 
@@ -169,10 +169,16 @@ def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
         return 2
 
 
-def run(experiment: Experiment, config: Config) -> None:
+def run(experiment: Experiment, config: Config, again: str | Path = "") -> None:
     """Trains into the run's folder and prints what came out.
 
+    Args:
+        experiment: what to train.
+        config: its configuration.
+        again: the folder of a run whose data these have to be.
+
     Raises:
+        RunError: the data are others than those of that run, or of the one that goes on.
         ValueError: settings that don't go together; see `jaxgan.training.train` for all else.
     """
     if experiment.is_own and experiment.name in opening.names():
@@ -186,6 +192,8 @@ def run(experiment: Experiment, config: Config) -> None:
                          "them")
     config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
     recorded = record(experiment, config, source, reference)
+    if again:
+        check_data(again, read_config(again)["settings"], recorded)
     folder = open_folder(experiment, config, recorded)
     evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
@@ -210,18 +218,38 @@ def record(experiment: Experiment, config: Config, source: Source, reference: Re
     """The settings that a run's `config.json` holds."""
     return {**experiment.recorded(), **settings.flat(config), "sample_shape": list(source.sample_shape),
             "value_range": list(source.value_range), "num_classes": source.num_classes,
-            "condition": condition_shapes(source), **reference.about()}
+            "condition": condition_shapes(source), **_data(source), **reference.about()}
+
+
+def _data(source: Source) -> dict[str, Any]:
+    """Which data these are, and what their classes are called, where that is known."""
+    return ({"class_names": list(source.class_names)} if source.class_names else {}) | (
+        {"data_sha256": source.digest} if source.digest else {})
 
 
 def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, Any]) -> Run:
     """Opens the run's folder; warns if it was begun with another version of the experiment's file."""
     folder = Run(config.run.run_dir, recorded, recorded.keys() - settings.flat(config).keys()
-                 - {"experiment_file", "experiment_sha256"} | settings.identity(config))
-    if folder.config_path.exists() and opening.is_edited(
-            experiment, read_config(config.run.run_dir)["settings"]):
+                 - {"experiment_file", "experiment_sha256", "class_names", "data_sha256"}
+                 | settings.identity(config))
+    if not folder.config_path.exists():
+        return folder
+    existing = read_config(config.run.run_dir)["settings"]
+    if "data_sha256" not in existing:  # the first release's, which only says where its images were
+        _check_place(config.run.run_dir, existing, recorded)
+    if opening.is_edited(experiment, existing):
         warnings.warn(f"{experiment.file} was changed since {config.run.run_dir} was begun with it",
                       UserWarning, stacklevel=2)
     return folder
+
+
+def _check_place(run_dir: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raises RunError if the images of two runs' settings are not in one folder, however it is spelt."""
+    places = there.get("folder"), here.get("folder")
+    if all(places) and places[0] != places[1] and not (
+            os.path.exists(places[0]) and os.path.samefile(*places)):
+        raise RunError(f"{run_dir} was trained on the images in {places[0]!r}, and doesn't say which "
+                       "these were: bring them back to that place, or choose another --run-dir")
 
 
 def make_evaluator(config: Config, reference: Reference, recorded: Mapping[str, Any]) -> Evaluator:

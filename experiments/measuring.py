@@ -31,6 +31,7 @@ from jaxgan.evaluation import (
 )
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
+from jaxgan.runs import check_data
 from jaxgan.types import Batch
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
@@ -246,6 +247,8 @@ def _check_fit(reference: Reference, asked: Sequence[Metric], settings: Mapping[
     if differing := [name for name, value in reference.about().items() if settings[name] != value]:
         raise ValueError("the data are not what the run was trained on (its settings have another "
                          f"{' and '.join(differing)}): bring them back, or train anew")
+    if reference.labelled and "data_sha256" in settings:
+        check_data("the run", settings, {"data_sha256": reference.labelled("train").digest})
 
 
 def _held_out(reference: Reference, split: str) -> Samples | None:

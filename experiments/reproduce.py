@@ -21,7 +21,7 @@ class Options:
     out: str = ""
     """The new run's folder; by default one that is removed at the end."""
     data_dir: str = ""
-    """Where data sets are, if not where they were."""
+    """Where the data are, if not where they were: data sets, or the run's folder of images, or text."""
     experiment: str = ""
     """Of a run of your own experiment: the Python file that holds it."""
 
@@ -41,7 +41,7 @@ def main(options: Options) -> int:
             config, run_dir=out, resume="", steps=logs[0][-1]["step"], max_hours=0.0,
             eval_every=0, best_metric="", patience=0, distributed=False, coordinator="",
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
-            checkpoint_every=config.run.checkpoint_every if rollback else 0))
+            checkpoint_every=config.run.checkpoint_every if rollback else 0), again=options.run_dir)
         difference = _first_difference(logs, read_logs(out))
         results = [read_result(folder) for folder in (options.run_dir, out)]
     if difference is None and None not in results and results[0]["steps"] == results[1]["steps"]:

@@ -51,7 +51,7 @@ class Checkpoints:
         keep: how many of the latest to keep.
         best_metric: None, or the name of a metric: the checkpoint where it was lowest is kept too.
         configuration: what decides what the run computes, JSON values; a checkpoint that was saved with
-            another one is refused. None to accept any.
+            others of these is refused. None to accept any.
         highest: whether it is the highest `best_metric` that is best.
     """
 
@@ -369,7 +369,7 @@ class Checkpoints:
             return
         here = json.loads(json.dumps(self.configuration))
         differences = [f"{name} is {saved.get(name)!r} there and {here.get(name)!r} here"
-                       for name in sorted({*saved, *here}) if saved.get(name) != here.get(name)]
+                       for name in sorted(here) if saved.get(name) != here.get(name)]
         if differences:
             raise CheckpointError(f"{what} is of another configuration ({'; '.join(differences)})")
 

@@ -20,7 +20,7 @@ import platform
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
@@ -63,6 +63,7 @@ class Run:
             if differing:
                 raise RunError(f"{self.folder} holds a run with another configuration "
                                f"({'; '.join(differing)}): choose another --run-dir")
+            check_data(self.folder, existing, settings)
         elif self.folder.exists() and not _is_unused(self.folder):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
         self._config = _json({"format": FORMAT, "settings": settings} | environment())
@@ -254,6 +255,18 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise RunError(f"{path} has the format {config['format']!r}, and this version of jaxgan reads "
                        f"those up to {FORMAT}: use the version that wrote it, or a later one")
     return config
+
+
+def check_data(folder: str | Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Compares the data of a run's settings with other ones; those that aren't known are not compared.
+
+    Raises:
+        RunError: the data differ.
+    """
+    digests = there.get("data_sha256"), here.get("data_sha256")
+    if None not in digests and digests[0] != digests[1]:
+        raise RunError("{} was trained on other data than these: their SHA-256 was {!s:.12}, and is "
+                       "{!s:.12}; bring them back, or train anew".format(folder, *digests))
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:

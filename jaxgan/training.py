@@ -327,7 +327,7 @@ def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: s
                 "run_dir": str(folder),
                 "sample_shape": jax.tree.map(int, list(shape) if isinstance(shape, tuple) else shape),
                 "value_range": list(source.value_range), "num_classes": source.num_classes,
-                "condition": condition}
+                "condition": condition, **({"data_sha256": source.digest} if source.digest else {})}
     return Run(folder, settings, ("batch_size", "n_critic", "seed", "sample_shape", "condition"))
 
 

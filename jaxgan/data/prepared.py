@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -95,8 +95,8 @@ def prepare(name: str, split: str, data_dir: Path, image_size: int | None = None
 
     # The set's own code alone: `tfds.builder` may also follow what the files in `data_dir` name.
     base, _, configuration = name.partition("/")
-    builder = tfds.builder_cls(base)(config=configuration or None, data_dir=data_dir,
-                                     file_format="array_record")
+    make_builder = cast("Callable[..., Any]", tfds.builder_cls(base))
+    builder = make_builder(config=configuration or None, data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
     return read(Path(builder.data_dir), name, split, image_size)
 
@@ -221,7 +221,10 @@ def _read_records(files: dict[Path, int], read: Callable[[Path], Iterator[bytes]
 
 
 def _array_records(path: Path) -> Iterator[bytes]:
-    from array_record.python import array_record_module
+    # A compiled module, of which no types are known.
+    from array_record.python import (
+        array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+    )
 
     reader = array_record_module.ArrayRecordReader(str(path))
     try:
@@ -233,9 +236,9 @@ def _array_records(path: Path) -> Iterator[bytes]:
 
 
 def _tf_records(path: Path) -> Iterator[bytes]:
-    import tensorflow as tf  # pyright: ignore[reportMissingImports]: only where it is installed
+    import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]: not installed everywhere
 
-    yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    yield from cast("Iterator[bytes]", tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
 
 
 _READERS = {"array_record": _array_records, "tfrecord": _tf_records}
@@ -288,7 +291,8 @@ def _shards(directory: Path, name: str, split: str) -> tuple[str, dict[Path, int
         info = _read_json(path)
         form = info.get("fileFormat") or "tfrecord"
         splits = {part["name"]: part for part in info["splits"]}
-        names = [_PLAIN.fullmatch(text)[0] for text in (form, *splits, info["name"])]
+        for text in (form, *splits, info["name"]):
+            _check_plain(text)
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)[:200]}")
     with _described(path):
@@ -296,7 +300,7 @@ def _shards(directory: Path, name: str, split: str) -> tuple[str, dict[Path, int
         if not counts or min(counts) < 0:
             raise ValueError("no records")
         template = splits[split].get("filepathTemplate") or _TEMPLATE
-        values = {"DATASET": names[-1], "SPLIT": split, "FILEFORMAT": form}
+        values = {"DATASET": info["name"], "SPLIT": split, "FILEFORMAT": form}
         width = max(5, len(str(len(counts))))
         return form, {directory / _filled(template, values | {
             "SHARD_INDEX": f"{i:0{width}}", "NUM_SHARDS": f"{len(counts):0{width}}",
@@ -307,9 +311,13 @@ def _shards(directory: Path, name: str, split: str) -> tuple[str, dict[Path, int
 def _filled(template: str, values: dict[str, str]) -> str:
     """A file's name after its template, in which braces hold the names of values."""
     name = re.sub(r"{(\w+)}", lambda found: values[found[1]], template)
-    if not _PLAIN.fullmatch(name):
-        raise ValueError("a file's name")
+    _check_plain(name)
     return name
+
+
+def _check_plain(name: str) -> None:
+    if not _PLAIN.fullmatch(name):
+        raise ValueError(f"the name {name[:50]!r}")
 
 
 def _read_json(path: Path) -> Any:

@@ -130,7 +130,7 @@ def sequences(corpus: Corpus, length: int) -> Source:
         return Batch(jax.nn.one_hot(tokens, len(corpus.vocabulary)))
 
     return Source({"tokens": jnp.asarray(corpus.tokens)}, draw, size,
-                  (length, len(corpus.vocabulary)), (0.0, 1.0), 0)
+                  (length, len(corpus.vocabulary)), (0.0, 1.0), 0, digest=corpus.digest)
 
 
 def num_sequences(corpus: Corpus, length: int) -> int:

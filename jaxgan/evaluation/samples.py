@@ -226,7 +226,7 @@ class Extractor:
 
     def _cached(self, cache: Path, samples: Samples, first: int, last: int, one: Features,
                 progress: Progress) -> Features:
-        about = {"samples": samples.digest, "features": self.network.digest}
+        about: dict[str, Any] = {"samples": samples.digest, "features": self.network.digest}
         path = cache / json_digest(about)[:32] / f"{first:08d}_{last:08d}.npz"
         about["rows"] = [first, last]
         found = _load(path, about, one)
@@ -271,7 +271,7 @@ def _load(path: Path, about: dict[str, Any], one: Features) -> Features | None:
     if "digest" not in arrays:  # the first release's
         return None
     digest = arrays.pop("digest")
-    found = Features(arrays.pop("pooled", None), arrays.pop("logits", None))
+    found = Features(*(cast("Array", arrays.pop(name, None)) for name in Features._fields))
     first, last = about["rows"]
     if arrays or jax.tree.map(lambda x: (x.shape, x.dtype), found) != jax.tree.map(
             lambda x: ((last - first, *x.shape[1:]), x.dtype), one):
