@@ -246,7 +246,7 @@ def _own_size(name: str, root: Path, files: list[str]) -> int:
 
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
-        sizes = sorted({*pool.map(look, files)} - {None})
+        sizes = sorted({size for size in pool.map(look, files) if size})
     if not sizes or len(sizes) > 1 or sizes[0][0] != sizes[0][1]:
         found = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) or "of unknown size"
         raise ValueError(f"{name} needs an image_size to crop and resize its images to: they are no "
