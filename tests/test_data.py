@@ -296,7 +296,7 @@ def test_only_files_are_parsed(tmp_path, parse):
 def test_archives_that_inflate_are_refused(tmp_path):
     """A member before those that are wanted, and one whose header alone would be as long."""
     path = tmp_path / "archive"
-    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE):
         info = tarfile.TarInfo("zeros")
         info.type, info.size = kind, 2**29
         with gzip.open(path, "wb", 1) as file:
@@ -618,6 +618,25 @@ def test_damaged_prepared_sets_are_refused(tmp_path):
         path.write_bytes(data)
         with pytest.raises(ValueError, match="damaged"):
             load("pets", data_dir=tmp_path)
+
+
+def test_records_that_inflate_are_refused(tmp_path):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [bytes(2**24)] * 4, [0] * 4)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2**18
+    with pytest.raises(ValueError, match=r"1.0.0 is damaged \(its \d+ bytes decompress to 67\d{6}"):
+        load("pets", data_dir=tmp_path)
+    with next(folder.glob("*array_record*")).open("wb") as file:
+        file.truncate(2**40)  # zeros without end
+    with pytest.raises(ValueError, match="it is no array_record file"):
+        load("pets", data_dir=tmp_path)
+
+
+def test_records_longer_than_a_block_are_read(tmp_path):
+    """Of all lengths up to more than 64 KiB, so that headers lie everywhere across the blocks."""
+    images = [encode(random_images(1, side, 40, 3, seed=side)[0]) for side in range(10, 1000, 23)]
+    assert len(images[-1]) > 2**16
+    prepare(tmp_path / "pets" / "1.0.0", images, [0] * len(images))
+    assert len(load("pets", data_dir=tmp_path, image_size=4)) == len(images)
 
 
 def test_other_formats_are_read_through_tensorflow(monkeypatch, tmp_path):

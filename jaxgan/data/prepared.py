@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import os
 import re
 import struct
 import zlib
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -24,6 +25,9 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _PLAIN = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # names that lead nowhere else
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _AT_ONCE = 1000  # records
+_HEADER, _BETWEEN, _BLOCK = 40, 24, 2**16  # bytes of Riegeli files
+_KINDS = (b"s", b"m", b"p", b"r", b"t")  # of their chunks
+_MOST_TIMES = 100  # as long as its file a record may be: images are compressed already
 _MOST_CLASSES = 2**20
 _MOST_BYTES = 2**24  # of a description
 
@@ -208,7 +212,9 @@ def _read_records(files: dict[Path, int], read: Callable[[Path], Iterator[bytes]
     for path, count in files.items():
         expected += count
         try:
-            open_regular(path).close()
+            with open_regular(path) as file:
+                if read is _array_records:
+                    _check_chunks(file)
             for record in islice(read(path), count + 1):
                 feature = example.FromString(record).features.feature
                 images.append(feature["image"].bytes_list.value[0])
@@ -233,6 +239,30 @@ def _array_records(path: Path) -> Iterator[bytes]:
             yield from reader.read(first, min(first + _AT_ONCE, count))
     finally:
         reader.close()
+
+
+def _check_chunks(file: BinaryIO) -> None:
+    """Refuses an array_record file that says it decompresses to far more than its own length.
+
+    It is a Riegeli file: chunks, each behind a header of 40 bytes, with 24 bytes of another kind in
+    between wherever a block of 64 KiB begins. Source: riegeli_records_file_format.md in google/riegeli.
+
+    Raises:
+        ValueError: it does, or isn't such a file.
+    """
+    size, start, decoded = os.fstat(file.fileno()).st_size, 0, 0
+    while start < size:
+        file.seek(start)
+        raw, block = file.read(_HEADER + _BETWEEN), -start % _BLOCK
+        header = raw[:block] + raw[block + _BETWEEN:]
+        if len(header) < _HEADER or header[24:25] not in _KINDS:
+            raise ValueError("it is no array_record file")
+        length, kind, inflated = struct.unpack_from("<8xQ8xQQ", header)
+        length, decoded = length + _HEADER, decoded + inflated
+        blocks = (length + (start + _BLOCK - _BETWEEN - 1) % _BLOCK) // (_BLOCK - _BETWEEN)
+        start += max(length + blocks * _BETWEEN, kind >> 8)  # at least a byte for each record
+    if decoded > _MOST_TIMES * size:
+        raise ValueError(f"its {size} bytes decompress to {decoded}")
 
 
 def _tf_records(path: Path) -> Iterator[bytes]:

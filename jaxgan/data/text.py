@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import jax
@@ -15,11 +15,12 @@ import numpy as np
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.order import shuffled_index
 from jaxgan.data.sources import Source
-from jaxgan.files import open_regular
+from jaxgan.files import read_regular
 from jaxgan.keys import stream
 from jaxgan.types import Array, Batch, Key, PyTree
 
 PLACEHOLDER = "\N{REPLACEMENT CHARACTER}"  # stands for every character that isn't in a vocabulary
+_MOST_BYTES = 2**30  # of a file of text
 _TEST = 10  # the last of so many equal parts of a text is held out
 
 
@@ -58,8 +59,7 @@ def read_text(path: str | Path) -> str:
         ValueError: it can't be read, or isn't UTF-8.
     """
     try:
-        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
-            return file.read()
+        return TextIOWrapper(BytesIO(read_regular(path, _MOST_BYTES)), encoding="utf-8-sig").read()
     except FileNotFoundError:
         raise DataNotFoundError(f"there is no text file {path}: give the path of one in UTF-8") from None
     except UnicodeDecodeError as error:

@@ -26,7 +26,7 @@ _DTYPES = {"torch.DoubleStorage": np.float64, "torch.FloatStorage": np.float32,
            "torch.HalfStorage": np.float16, "torch.BFloat16Storage": ml_dtypes.bfloat16,
            "torch.LongStorage": np.int64, "torch.IntStorage": np.int32,
            "torch.ByteStorage": np.uint8, "torch.BoolStorage": np.bool_}
-_MOST_BYTES = 2**32  # of a file
+MOST_BYTES = 2**32  # of a file
 _MOST_OPCODES = 2**20  # of a pickle: state dicts have some forty for each tensor
 _MOST_AXES = 64  # of an array, as in NumPy
 _MOST_COPIES = 4  # of a storage's numbers, in the tensors that view it
@@ -71,7 +71,7 @@ def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     read = _choose(path, {".npz": _read_npz, ".safetensors": _read_safetensors})
-    data = read_regular(path, _MOST_BYTES)
+    data = read_regular(path, MOST_BYTES)
     with _damage(f"{path} is damaged, or no {path.suffix} file"):
         return read(data)
 
@@ -93,7 +93,7 @@ def load_pytorch(path: str | os.PathLike) -> dict[str, np.ndarray]:
         OSError: the file can't be read.
         WeightsError: it is damaged, or holds something else than tensors by name.
     """
-    data = read_regular(path, _MOST_BYTES)
+    data = read_regular(path, MOST_BYTES)
     with _damage(f"{path} is damaged, or no state dict saved by torch.save"):
         return _read_zip(data) if data.startswith(b"PK") else _read_legacy(data)
 
