@@ -163,8 +163,9 @@ def _label(asked: str, classes: int, names: Any) -> int:
         return names.index(asked)
     if asked.isdecimal() and int(asked) < classes:
         return int(asked)
-    known = f" or a class's name: {nearest(asked, [*map(str, names)])}" if names else ""
-    raise ValueError(f"label must be in [0, {classes}){known}; got {asked}")
+    shown = [name for name in map(str, names) if name.isprintable()]
+    known = f", which is no class's name either: {nearest(asked, shown)}" if shown else ""
+    raise ValueError(f"label must be in [0, {classes}); got {asked}{known}")
 
 
 def spherical(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:

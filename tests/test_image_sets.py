@@ -90,8 +90,8 @@ def test_a_class_is_drawn_by_its_name_or_else_its_number(trained, tmp_path, aske
 
 
 @pytest.mark.parametrize(("asked", "message"), [
-    ("dgo", "label must be in [0, 4) or a class's name: did you mean dog?; got dgo"),
-    ("4", "label must be in [0, 4) or a class's name: "), ("-1", "label must be in [0, 4)")])
+    ("dgo", "label must be in [0, 4); got dgo, which is no class's name either: did you mean dog?"),
+    ("4", "label must be in [0, 4); got 4"), ("-1", "label must be in [0, 4); got -1")])
 def test_classes_that_there_are_not(trained, asked, message, capsys):
     assert tool(sample, trained / "run", f"--label={asked}") == 2
     assert message in capsys.readouterr().err
