@@ -127,7 +127,7 @@ def _open(path: str | os.PathLike, split: str, image_size: int | None,
         for rows, block, wrong in _blocks(root, chosen, size):
             broken |= wrong
             if keep:
-                images[rows] = block
+                images[rows] = block  # a `Dataset` has a digest of its own
             else:
                 digest.update(block)
     if len(broken) * 100 > len(chosen):
@@ -139,7 +139,8 @@ def _open(path: str | os.PathLike, split: str, image_size: int | None,
         if keep:
             images = images[[file not in broken for file in chosen]]
     good = tuple(file for file in chosen if file not in broken)
-    labels = np.array([class_names.index(class_of[file]) for file in good], np.int32)
+    number = {class_name: i for i, class_name in enumerate(class_names)}
+    labels = np.array([number[class_of[file]] for file in good], np.int32)
     if broken and not keep:  # the digest is of more than is left
         digest = ImagesDigest((len(good), size, size, 3))
         for _, block, _ in _blocks(root, good, size):
