@@ -28,7 +28,7 @@ def asked(config: Config) -> dict[str, Any]:
         if not value:
             raise ValueError(f"change must be a list like learning_rate=1e-4,n_critic=2; got {part!r}")
         found[name] = settings.parsed(config, name, value)
-        if name not in settings.identity(config):
+        if name not in settings.identity(config) | settings.names(config.data):
             raise ValueError(f"{name} may be another one without being named: give "
                              f"--{name.replace('_', '-')} in place of --change")
     return found
@@ -92,14 +92,19 @@ def replayed(config: Config, history: History, last: int) -> tuple[Config, list[
     Raises:
         ValueError: something else than settings was changed.
     """
-    unknown = {name for entry in history for name in entry["changed"]} - settings.flat(config).keys()
+    unknown = {name for entry in history for name in entry["changed"]} - {
+        *settings.flat(config), "data_sha256"}
     if unknown:
         raise ValueError(f"{config.run.run_dir} went on with another {min(unknown)}, which is no "
                          "setting: it can't be trained again from its configuration")
-    changes = [{}, *({name: after for name, (_, after) in entry["changed"].items()}
+    def of_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name != "data_sha256"}
+
+    changes = [{}, *(of_settings({name: after for name, (_, after) in entry["changed"].items()})
                      for entry in history)]
     ends = [*(entry["step"] for entry in history), last]
-    return settings.replace(config, **values_at(history, -1)), list(zip(changes, ends, strict=True))
+    begun = settings.replace(config, **of_settings(values_at(history, -1)))
+    return begun, list(zip(changes, ends, strict=True))
 
 
 def values_at(history: History, step: int) -> dict[str, Any]:

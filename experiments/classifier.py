@@ -20,7 +20,7 @@ class Options:
     data_dir: str = ""
     """Where data sets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     image_size: int = 0
-    """The size that images are cropped and resized to; 0: their own (a folder needs one)."""
+    """The size that images are cropped and resized to; 0: their own, if they are of one size."""
     epochs: int = 0
     """How often to go through the set; 0: about 3000 batches of 128 images, and 40 times at most."""
     seed: int = 0

@@ -35,13 +35,16 @@ class Options(measuring.Flags):
     as_trained: bool = False
     """Use the generator as trained though there is an averaged one."""
     images: str = ""
-    """A folder of PNG or JPEG files to measure instead of a run's samples, another program's say."""
+    """A folder of images to measure instead of a run's samples, another program's say."""
     dataset: str = ""
     """With --images and no run: the data set to measure them against, by its name or folder:PATH."""
+    image_size: int = 0
+    """With --dataset: the size that all images are cropped and resized to; 0: the data set's own, which
+    a folder has if its images are squares of one size."""
     out: str = ""
     """With --images: a JSON file for the numbers."""
     data_dir: str = ""
-    """Where data sets are, if not where they were."""
+    """Where the data are, if not where they were: data sets, or the run's folder of images, or text."""
     batch_size: int = 100
     """Samples at a time."""
     devices: int = 0
@@ -52,6 +55,8 @@ def main(options: Options) -> None:
     """Measures, prints the table and writes it down."""
     if not options.run_dir and not (options.images and options.dataset):
         raise ValueError("give a run's folder, or --images FOLDER and --dataset NAME")
+    if options.image_size and not options.dataset:
+        raise ValueError("image_size goes with --dataset: leave it out")
     about, reference, settings, fakes, judge = (_images if options.images else _run)(options)
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
@@ -93,7 +98,8 @@ def _images(options: Options):
         reference, settings = run.reference, run.settings
     else:
         reference = measuring.of_images(
-            lambda split: load(options.dataset, split, data_dir=options.data_dir or None))
+            lambda split: load(options.dataset, split, data_dir=options.data_dir or None,
+                               image_size=options.image_size or None))
         settings = {"sample_shape": reference.reals("train").take([0]).shape[1:]}
     samples = measuring.of_folder(options.images, tuple(settings["sample_shape"]))
     return {"step": 0}, reference, settings, lambda protocol: samples, dict

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from experiments import flags
-from experiments.settings import reports
+from experiments.settings import may_differ, reports
 from jaxgan.data import NAMES, Dataset, Source, load, open_folder
 
 
@@ -14,8 +14,8 @@ class Images(flags.Data):
 
     dataset: Literal[*NAMES, "folder"]
     """Which images; a folder of one's own is given by --folder."""
-    folder: str = ""
-    """The folder with PNG or JPEG files, in class folders or not."""
+    folder: str = may_differ("")
+    """The folder with images, in class folders or not; a run goes on wherever the same images are."""
     image_size: int
     """The images of a folder are resized and cropped to this height and width."""
     on_demand: bool = reports(False)

@@ -12,7 +12,7 @@ from experiments import flags, launch, measuring
 from experiments.experiment import Experiment
 from experiments.flags import Optimiser, Schedule
 from experiments.measuring import Reference
-from experiments.settings import reports
+from experiments.settings import may_differ, reports
 from jaxgan.data import Dataset, Source, load, open_folder
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
@@ -34,8 +34,8 @@ class Networks(flags.Networks):
 class Data(flags.Data):
     """The data."""
 
-    folder: str = ""
-    """The folder with PNG or JPEG files, in class folders or not."""
+    folder: str = may_differ("")
+    """The folder with images, in class folders or not; a run goes on wherever the same images are."""
     image_size: int = 64
     """Images are resized and cropped to this height and width."""
     on_demand: bool = reports(False)
@@ -56,7 +56,7 @@ def make_source(config: Config) -> Source:
     """Opens the data."""
     data = config.data
     if not data.folder:
-        raise ValueError("folder is missing: give a folder of PNG or JPEG files with --folder")
+        raise ValueError("folder is missing: give a folder of images with --folder")
     if data.on_demand and not data.stream:
         raise ValueError("on_demand is for images that are streamed: give --stream as well")
     return flags.image_source(config, open_folder(data.folder, image_size=data.image_size)

@@ -29,7 +29,7 @@ from jaxgan.evaluation import Evaluator
 from jaxgan.files import reason
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
-from jaxgan.runs import Run, processor, read_config, write_evaluation
+from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation
 from jaxgan.steps import game as game_of
 from jaxgan.transfer import warm_start
 
@@ -259,16 +259,18 @@ def _forget(program: str) -> None:
             path.unlink()
 
 
-def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({})
-        ) -> None:
+def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({}), *,
+        again: str | Path = "") -> None:
     """Trains into the run's folder and prints what came out.
 
     Args:
         experiment: what is trained.
         config: its settings.
         changes: settings to go on with in place of the run's, as --change names them.
+        again: the folder of a run whose data these have to be.
 
     Raises:
+        RunError: the data are others than those of that run, or of the one that goes on.
         ValueError: settings that don't go together; see `jaxgan.training.train` for all else.
     """
     if experiment.is_own and experiment.name in opening.names():
@@ -285,6 +287,8 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
         raise ValueError(f"stream is for images; {experiment.name} draws its samples where it needs "
                          "them")
     recorded = record(experiment, config, source, reference)
+    if again:
+        check_data(again, read_config(again)["settings"], recorded)
     folder = open_folder(experiment, config, recorded, change)
     training.check_processes(folder, schedule, config.run.resume or None)
     evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
@@ -311,20 +315,40 @@ def record(experiment: Experiment, config: Config, source: Source, reference: Re
     """The settings that a run's `config.json` holds."""
     return {**experiment.recorded(), **settings.flat(config), "sample_shape": list(source.sample_shape),
             "value_range": list(source.value_range), "num_classes": source.num_classes,
-            "condition": condition_shapes(source), **reference.about()}
+            "condition": condition_shapes(source), **_data(source), **reference.about()}
+
+
+def _data(source: Source) -> dict[str, Any]:
+    """Which data these are, and what their classes are called, where that is known."""
+    return ({"class_names": list(source.class_names)} if source.class_names else {}) | (
+        {"data_sha256": source.digest} if source.digest else {})
 
 
 def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, Any],
                 change: Set[str] = frozenset()) -> Run:
     """Opens the run's folder; warns if it was begun with another version of the experiment's file."""
-    of_data = recorded.keys() - settings.flat(config).keys() - {"experiment_file", "experiment_sha256"}
+    of_data = recorded.keys() - settings.flat(config).keys() - {
+        "experiment_file", "experiment_sha256", "class_names", "data_sha256"}
     folder = Run(config.run.run_dir, recorded, of_data | settings.identity(config),
                  change=change | of_data if "data" in change else change)
-    if folder.config_path.exists() and opening.is_edited(
-            experiment, read_config(config.run.run_dir)["settings"]):
+    if not folder.config_path.exists():
+        return folder
+    existing = read_config(config.run.run_dir)["settings"]
+    if "data_sha256" not in existing and "data" not in change:  # the first release's only say where
+        _check_place(config.run.run_dir, existing, recorded)
+    if opening.is_edited(experiment, existing):
         warnings.warn(f"{experiment.file} was changed since {config.run.run_dir} was begun with it",
                       UserWarning, stacklevel=2)
     return folder
+
+
+def _check_place(run_dir: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raises RunError if the images of two runs' settings are not in one folder, however it is spelt."""
+    places = there.get("folder"), here.get("folder")
+    if all(places) and places[0] != places[1] and not (
+            os.path.exists(places[0]) and os.path.samefile(*places)):
+        raise RunError(f"{run_dir} was trained on the images in {places[0]!r}, and doesn't say which "
+                       "these were: bring them back to that place, or choose another --run-dir")
 
 
 def make_evaluator(config: Config, reference: Reference, recorded: Mapping[str, Any]) -> Evaluator:

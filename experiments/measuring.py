@@ -30,6 +30,7 @@ from jaxgan.evaluation import (
 )
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
+from jaxgan.runs import check_data
 from jaxgan.types import Batch
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
@@ -164,6 +165,18 @@ def classifier_path(training: Dataset) -> Path | None:
     return kept_path("classifiers", training.digest[:16])
 
 
+def load_kept(path: Path, load: Callable[[Path], Any]) -> Any:
+    """Returns what is kept in a file; None if there is none, or it is damaged, of which is warned."""
+    try:
+        return load(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        warnings.warn(f"{path} is damaged, so that another is trained ({error.__cause__})", UserWarning,
+                      stacklevel=3)
+        return None
+
+
 def train_classifier(training: Dataset, test: Dataset, **options: Any) -> features.TrainedClassifier:
     """Trains a classifier, with a progress bar."""
     epochs = options.get("epochs") or features.default_epochs(training)
@@ -179,20 +192,20 @@ def train_classifier(training: Dataset, test: Dataset, **options: Any) -> featur
 
 def obtain_classifier(training: Dataset, test: Dataset) -> features.TrainedClassifier:
     """Returns the classifier that is kept for a data set; trains and keeps one if there is none."""
-    return obtain(classifier_path(training), features.load_classifier,
-                  lambda: train_classifier(training, test), features.save_classifier,
-                  lambda about: f"the classifier of {training.name}: test accuracy "
-                                f"{100 * about['test_accuracy']:.2f} %")
+    return obtain(
+        classifier_path(training), features.load_classifier, lambda: train_classifier(training, test),
+        features.save_classifier, lambda about: f"the classifier of {training.name}: test accuracy "
+                                                f"{100 * about['test_accuracy']:.2f} %",
+        lambda kept: kept.about.get("dataset_digest") == training.digest)
 
 
 def obtain(path: Path | None, load: Callable[[Path], Any], train: Callable[[], Any],
-           save: Callable[[Path, Any], None], describe: Callable[[Any], str]) -> Any:
-    """Returns a trained network that is kept; trains it, keeps it if it can, and says so, if none is."""
-    if path is not None:
-        try:
-            return load(path)
-        except FileNotFoundError:
-            pass
+           save: Callable[[Path, Any], None], describe: Callable[[Any], str],
+           fits: Callable[[Any], bool] = lambda kept: True) -> Any:
+    """Returns a kept network, if it fits; else trains one, keeps it if it can, and says so."""
+    kept = None if path is None else load_kept(path, load)
+    if kept is not None and fits(kept):
+        return kept
     trained = train()
     if jax.process_index() == 0:
         where = "kept nowhere"
@@ -270,6 +283,8 @@ def _check_fit(reference: Reference, asked: Sequence[Metric], settings: Mapping[
     if differing := [name for name, value in reference.about().items() if settings.get(name) != value]:
         raise ValueError("the data are not what the run was trained on (its settings have another "
                          f"{' and '.join(differing)}): bring them back, or train anew")
+    if reference.labelled and "data_sha256" in settings:
+        check_data("the run", settings, {"data_sha256": reference.labelled("train").digest})
 
 
 def _held_out(reference: Reference, split: str) -> Samples | None:

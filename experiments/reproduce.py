@@ -22,7 +22,7 @@ class Options:
     out: str = ""
     """The new run's folder; by default one that is removed at the end."""
     data_dir: str = ""
-    """Where data sets are, if not where they were."""
+    """Where the data are, if not where they were: data sets, or the run's folder of images, or text."""
     experiment: str = ""
     """Of a run of your own experiment: the Python file that holds it."""
 
@@ -51,7 +51,7 @@ def main(options: Options) -> int:
                                          logs[0][-1]["step"])
         for changes, steps in parts:
             launch.run(run.experiment, settings.replace(begun, run_dir=out, resume="auto", steps=steps),
-                       changes)
+                       changes, again=options.run_dir if changes == parts[-1][0] else "")
         compared = list(_compared(logs, read_logs(out)))
         again = read_result(out)
     leaves = []

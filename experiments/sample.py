@@ -14,7 +14,7 @@ from experiments import launch, measuring, open_run
 from experiments.showing import is_of_classes
 from jaxgan import console, keys
 from jaxgan.data import pixels
-from jaxgan.evaluation import Samples
+from jaxgan.evaluation import Samples, nearest
 from jaxgan.gan import GAN, draw_latents, generate
 from jaxgan.loops import Game
 from jaxgan.pictures import grid, save_png
@@ -39,8 +39,10 @@ class Options:
     """Of a run of your own experiment: the Python file that holds it."""
     seed: int = 0
     """Of the latents."""
-    label: int | None = None
-    """Of a run for classes: the class to draw; by default all in turn."""
+    data_dir: str = ""
+    """Where the data are that samples are drawn for, masked images say, if not where they were."""
+    label: str = ""
+    """Of a run for classes: the one to draw, by its name, or else its number; by default all in turn."""
     grid_by_class: bool = False
     """Of a run for classes: a row for each of them, of --columns samples."""
     interpolate: bool = False
@@ -54,7 +56,8 @@ def main(options: Options) -> None:
     for name in ("num", "columns"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(options, name)}")
-    run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment)
+    run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment,
+                   data_dir=options.data_dir)
     settings, game, state = run.settings, run.game, run.state
     make_text = run.experiment.make_text
     as_lines = make_text(settings) if make_text else None
@@ -63,8 +66,9 @@ def main(options: Options) -> None:
 
     classes = settings["num_classes"] if is_of_classes(settings) else 0
     _check_classes(options, classes)
+    label = _label(options.label, classes, settings.get("class_names")) if options.label else None
     num = classes * options.columns if options.grid_by_class else options.num
-    condition = _condition(options, classes, num, measuring.requests(run.reference, settings))
+    condition = _condition(options, classes, label, num, measuring.requests(run.reference, settings))
     if options.interpolate:
         made_of, draw = _interpolations(game, key, num, options.columns), partial(generate, game)
         condition = jax.tree.map(lambda x: x.repeat(options.columns, axis=0), condition)
@@ -117,12 +121,13 @@ def _interpolations(game: GAN | Game, key: Key, rows: int, columns: int) -> jax.
     return between.reshape(-1, latents.shape[-1])
 
 
-def _condition(options: Options, classes: int, num: int, requests: Samples | None) -> PyTree:
+def _condition(options: Options, classes: int, label: int | None, num: int, requests: Samples | None
+               ) -> PyTree:
     """What the samples are drawn for."""
     if classes and options.grid_by_class:
         return (np.arange(num) // options.columns).astype(np.int32)
-    if classes and options.label is not None:
-        return np.full(num, options.label, np.int32)
+    if label is not None:
+        return np.full(num, label, np.int32)
     return requests.condition(np.arange(num)) if requests else None
 
 
@@ -140,13 +145,27 @@ def _checked(out: str, shape: tuple[int, ...], is_text: bool) -> Path | None:
 
 
 def _check_classes(options: Options, classes: int) -> None:
-    if (options.label is not None or options.grid_by_class) and not classes:
+    if (options.label or options.grid_by_class) and not classes:
         raise ValueError(f"{options.run_dir} is no run for classes: leave out --label and "
                          "--grid-by-class")
-    if options.grid_by_class and (options.interpolate or options.label is not None):
+    if options.grid_by_class and (options.interpolate or options.label):
         raise ValueError("--grid-by-class goes neither with --interpolate nor with --label")
-    if options.label is not None and not 0 <= options.label < classes:
-        raise ValueError(f"label must be in [0, {classes}); got {options.label}")
+
+
+def _label(asked: str, classes: int, names: Any) -> int:
+    """The number of a class, of a run whose settings may name them all.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    names = names if isinstance(names, list) and len(names) == classes else []
+    if asked in names:
+        return names.index(asked)
+    if asked.isdecimal() and int(asked) < classes:
+        return int(asked)
+    shown = [name for name in map(str, names) if name.isprintable()]
+    known = f", which is no class's name either: {nearest(asked, shown)}" if shown else ""
+    raise ValueError(f"label must be in [0, {classes}); got {asked}{known}")
 
 
 def spherical(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:

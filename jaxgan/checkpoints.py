@@ -57,7 +57,7 @@ class Checkpoints:
         keep: how many of the latest to keep.
         best_metric: None, or the name of a metric: the checkpoint where it was lowest is kept too.
         configuration: what decides what the run computes, JSON values; a checkpoint that was saved with
-            another one is refused. None to accept any.
+            others of these is refused. None to accept any.
         highest: whether it is the highest `best_metric` that is best.
         specification: what is trained, as `jaxgan.descriptions.describe` says it; a checkpoint of
             another one is refused, or warned of if other versions described it. None for not to look.
@@ -404,8 +404,8 @@ class Checkpoints:
         if self.configuration is None:
             return
         here = json.loads(json.dumps(self.configuration))
-        differing = {name: [saved.get(name), here.get(name)] for name in sorted({*saved, *here})
-                     if saved.get(name) != here.get(name)}
+        differing = {name: [saved.get(name), here[name]] for name in sorted(here)
+                     if saved.get(name) != here[name]}
         self._settle(differing, f"{what} is of another configuration")
 
     def _check_specification(self, saved: Any, what: str) -> None:

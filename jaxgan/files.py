@@ -12,12 +12,25 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 _DEPTH = 64  # of JSON in files: what prints or compares a value goes down as deep
 
 
-def read(path: str | Path, limit: int) -> bytes:
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a file for reading; a pipe or a device, which might never end, is not opened.
+
+    Raises:
+        OSError: there is none, it can't be read, or it is something else than a file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # to open a FIFO would wait for its writer
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
+def read(path: str | os.PathLike, limit: int) -> bytes:
     """Returns the bytes of a regular file.
 
     Args:
@@ -27,17 +40,12 @@ def read(path: str | Path, limit: int) -> bytes:
     Raises:
         OSError: it isn't there, can't be read, is no regular file or is larger.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # to open a FIFO would wait for its writer
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if found.st_size > limit:
-            raise OSError(errno.EFBIG, f"its {found.st_size} bytes are more than {limit}", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit)
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(limit + 1) if size <= limit else b""
+    if max(size, len(data)) > limit:  # it may also grow
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return data
 
 
 def read_json(path: str | Path, limit: int) -> Any:
@@ -95,7 +103,7 @@ def open_to_append(path: Path) -> IO[str]:
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return os.fdopen(descriptor, "a+", encoding="utf-8")
 
 

@@ -41,6 +41,7 @@ _LOCK = "lock"
 _SHORT = 16  # digits of a digest in digests.jsonl
 _JAX_SETTINGS = ("default_matmul_precision", "default_prng_impl", "enable_x64", "random_seed_offset",
                  "threefry_partitionable")
+_OF_DATA = ("data_sha256", "folder", "text_file")  # which data a run was trained on, and where they were
 _JSON_BYTES, _LOG_BYTES = 2**24, 2**30  # of a file and of a log; more is not read
 _FLUSH_SECONDS = 10  # between what TensorBoard can see
 _PATIENCE_SECONDS = 30  # with another process that writes an evaluation, which takes it milliseconds
@@ -59,7 +60,8 @@ class Run:
         settings: every resolved setting, to be found again in `config.json`; JSON values.
         identity: the names of the settings that must be the same when a folder is used again: those
             that decide what the run computes, not for how long or how often it reports.
-        change: the names of those that may be others nevertheless, if the run goes on.
+        change: the names of those that may be others nevertheless, if the run goes on; "data" for what
+            it is trained on.
 
     Raises:
         RunError: the folder holds something else, or a run whose settings differ.
@@ -70,7 +72,7 @@ class Run:
         self.folder = Path(folder)
         self.identity = {name: settings.get(name) for name in sorted({"experiment", *identity})}
         config = read_config(self.folder) if self.config_path.exists() else None
-        self.changes = _changes(config)
+        self.changes, self._moved = _changes(config), {}
         self.change = {*change}
         if config is not None:
             existing = config["settings"]
@@ -82,6 +84,11 @@ class Run:
                                f"({'; '.join(differing)}): choose another --run-dir, or, if that is "
                                "meant, name it with --change")
             _check_jax(self.folder, config.get("jax_settings"))
+            if "data" not in self.change:
+                check_data(self.folder, existing, settings)
+            self._moved = {name: [existing[name], settings[name]] for name in _OF_DATA
+                           if name in existing and name in settings and existing[name] != settings[name]
+                           and "data" in self.change}
         elif self.folder.exists() and not _is_unused(self.folder):
             raise RunError(f"{self.folder} is not an empty folder nor a run's: choose another --run-dir")
         self._config = json.loads(_json({"format": FORMAT, "settings": settings} | environment()))
@@ -160,8 +167,8 @@ class Run:
         self._close_board()
         try:
             self.changes = [entry for entry in self.changes if entry["step"] < step]
-            if changed:
-                self.changes.append({"step": step, "changed": dict(changed)})
+            if changed or self._moved:
+                self.changes.append({"step": step, "changed": {**changed, **self._moved}})
             files.write(self.config_path, _json(self._config | (
                 {"changes": self.changes} if self.changes else {})))
             files.remove(self._result_path)  # until this run has its own
@@ -342,6 +349,18 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise RunError(f"{path} has the format {config['format']!r}, and this version of jaxgan reads "
                        f"those up to {FORMAT}: use the version that wrote it, or a later one")
     return config
+
+
+def check_data(folder: str | Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Compares the data of a run's settings with other ones; those that aren't known are not compared.
+
+    Raises:
+        RunError: the data differ.
+    """
+    digests = there.get("data_sha256"), here.get("data_sha256")
+    if None not in digests and digests[0] != digests[1]:
+        raise RunError("{} was trained on other data than these: their SHA-256 was {!s:.12}, and is "
+                       "{!s:.12}; bring them back, or train anew".format(folder, *digests))
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:

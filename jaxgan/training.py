@@ -386,10 +386,11 @@ def _described_run(folder: str | Path, source: Source, plan: Plan, experiment: s
                 "run_dir": str(folder),
                 "sample_shape": jax.tree.map(int, list(shape) if isinstance(shape, tuple) else shape),
                 "value_range": list(source.value_range), "num_classes": source.num_classes,
-                "condition": condition}
+                "condition": condition, **({"data_sha256": source.digest} if source.digest else {})}
     of_plan = ("batch_size", "n_critic", "seed")
     return Run(folder, settings, (*of_plan, "sample_shape", "condition"),
-               change=of_plan if {"plan", "specification"} & {*change} else ())
+               change={*change, *(of_plan if {"plan", "specification"} & {*change} else ()),
+                       *({"data"} if "specification" in change else ())})
 
 
 def _default_picture(game: Game, source: Source, seed: int, count: int = 64) -> Picture | None:

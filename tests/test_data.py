@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 import urllib.request
+import zlib
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -268,7 +269,10 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path):
     (idx(np.zeros((2, 3, 4), np.uint8))[:9], "truncated or damaged"),
     (b"\0\0\x08\3" + b"\xff" * 12 + bytes(40), "truncated or damaged"),
     (gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(40), mtime=0), "truncated or damaged"),
-    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:-9], "truncated or damaged"),
+    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:-9], "damaged"),
+    (gzip.compress(idx(random_images(2, 3, 4)) + bytes(2**29), mtime=0), "holds more than 268435456"),
+    (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)
+     + gzip.compress(bytes(2**29), mtime=0), "holds more than 268435456"),
     (gzip.compress(idx(random_images(2, 3, 4)), mtime=0)[:12], "damaged"),
     (b"\x1f\x8b", "damaged"),
 ])
@@ -277,6 +281,30 @@ def test_damaged_idx_files_are_refused_before_memory_is_taken(tmp_path, data, me
     path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
         originals.parse_idx(path, 3)
+
+
+@pytest.mark.parametrize("parse", [partial(originals.parse_idx, rank=3),
+                                   partial(originals.parse_cifar10, split="train")])
+def test_only_files_are_parsed(tmp_path, parse):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(ValueError, match=rf"{name} is damaged \(.*not a regular file"):
+            parse(tmp_path / name)
+
+
+def test_archives_that_inflate_are_refused(tmp_path):
+    """A member before those that are wanted, and one whose header alone would be as long."""
+    path = tmp_path / "archive"
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE):
+        info = tarfile.TarInfo("zeros")
+        info.type, info.size = kind, 2**29
+        with gzip.open(path, "wb", 1) as file:
+            file.write(info.tobuf(tarfile.USTAR_FORMAT))
+            for _ in range(2**8):
+                file.write(bytes(2**21))
+        with pytest.raises(ValueError, match="holds more than 268435456 bytes"):
+            originals.parse_cifar10(path, "train")
 
 
 def test_a_flipped_bit_in_a_zipped_idx_file_is_noticed(tmp_path):
@@ -592,20 +620,129 @@ def test_damaged_prepared_sets_are_refused(tmp_path):
             load("pets", data_dir=tmp_path)
 
 
-def test_other_formats_are_read_through_tensorflow(monkeypatch, tmp_path):
-    import tensorflow_datasets as tfds
+def test_records_that_inflate_are_refused(tmp_path):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [bytes(2**24)] * 4, [0] * 4)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2**18
+    with pytest.raises(ValueError, match=r"1.0.0 is damaged \(its \d+ bytes decompress to 67\d{6}"):
+        load("pets", data_dir=tmp_path)
+    with next(folder.glob("*array_record*")).open("wb") as file:
+        file.truncate(2**40)  # zeros without end
+    with pytest.raises(ValueError, match="it is no array_record file"):
+        load("pets", data_dir=tmp_path)
 
-    images = random_images(6, 4, 4, 3)
-    files = [encode(image) for image in images]
+
+def test_records_longer_than_a_block_are_read(tmp_path):
+    """Of all lengths up to more than 64 KiB, so that headers lie everywhere across the blocks."""
+    images = [encode(random_images(1, side, 40, 3, seed=side)[0]) for side in range(10, 1000, 23)]
+    assert len(images[-1]) > 2**16
+    prepare(tmp_path / "pets" / "1.0.0", images, [0] * len(images))
+    assert len(load("pets", data_dir=tmp_path, image_size=4)) == len(images)
+
+
+def test_other_formats_are_read_through_tensorflow(monkeypatch, tmp_path):
+    files = [encode(image) for image in random_images(6, 4, 4, 3)]
     prepare(tmp_path / "pets" / "1.0.0", files, np.arange(6) % 2)
-    prepare(tmp_path / "birds" / "1.0.0", files, np.arange(6) % 2, form="tfrecord")
+    birds = prepare(tmp_path / "birds" / "1.0.0", files, np.arange(6) % 2, form="tfrecord")
+    records = list(prepared._array_records(birds / "birds-train.tfrecord-00000-of-00001"))
+    dataset = SimpleNamespace(as_numpy_iterator=lambda: iter(records))
     monkeypatch.setattr(prepared, "_has_tensorflow", lambda: True)
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", lambda self, split: [
-        {"image": images[i], "label": np.int64(i % 2)} for i in range(6)])
-    monkeypatch.setattr(tfds, "as_numpy", lambda examples: examples)
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(
+        data=SimpleNamespace(TFRecordDataset=lambda path: dataset)))
     pets, birds = load("pets", data_dir=tmp_path), load("birds", data_dir=tmp_path)
     np.testing.assert_array_equal(pets.images, birds.images)
     np.testing.assert_array_equal(pets.labels, birds.labels)
+
+
+def change_json(path, change):
+    """Writes what a function makes of a JSON file's value."""
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(change(value) or value))
+
+
+def entry(kind, key="image"):
+    """The change of a feature's kind, or that of all of them."""
+    def change(value):
+        (value["featuresDict"]["features"][key] if key else value)["pythonClassName"] = kind
+        if not key:
+            del value["featuresDict"]
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    entry("payload.Image"), entry("payload.ClassLabel", "label"), entry("payload.X", None),
+    lambda value: {"pythonClassName": "payload.X", "jsonFeature": {"json": "{}"}},
+    lambda value: {"type": "payload.X", "content": {}},
+], ids=["image", "label", "all", "json", "legacy"])
+def test_nothing_that_a_prepared_set_names_is_imported(tmp_path, monkeypatch, change):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    (tmp_path / "payload.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    change_json(folder / "features.json", change)
+    with pytest.raises(ValueError, match=r"features\.json"):
+        load("pets", data_dir=tmp_path)
+    assert "payload" not in sys.modules
+
+
+def test_features_that_are_not_needed_are_not_looked_at(tmp_path):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    change_json(folder / "features.json", lambda value: value["featuresDict"]["features"].update(
+        id={"pythonClassName": "payload.Text"}))
+    assert load("pets", data_dir=tmp_path).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "xx", "[" * 100_000, "\xff",
+                                  '{"featuresDict": 3, "splits": 3, "name": "pets"}',
+                                  '{"featuresDict": {"features": []}, "splits": [3], "name": "pets"}'],
+                         ids=lambda text: text[:20])
+def test_damaged_descriptions_are_named(tmp_path, name, text):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    (folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name} is damaged|it has '' in \S+features.json") as caught:
+        load("pets", data_dir=tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("dataset_info.json", lambda value: value.update(name="../pets"), "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(filepathTemplate="../{DATASET}"),
+     "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(filepathTemplate="{DATASET.x}"),
+     "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(shardLengths=["2"]),
+     "doesn't hold 2 records"),
+    ("dataset_info.json", lambda value: value["splits"][0].update(shardLengths=["-1"]),
+     "dataset_info.json is damaged"),
+    ("dataset_info.json", lambda value: value.update(fileFormat="parquet"), "parquet format, which is"),
+    ("features.json", lambda value: value["featuresDict"]["features"]["label"]["classLabel"].update(
+        numClasses="1000000000000"), "features.json is damaged"),
+    ("features.json", lambda value: value["featuresDict"]["features"]["label"]["classLabel"].update(
+        numClasses="3"), "label.labels.txt is damaged: it names 2 classes, not 3"),
+    ("features.json", lambda value: value["featuresDict"]["features"]["image"]["image"]["shape"].update(
+        dimensions=["4", "4", "2"]), "features.json is damaged"),
+])
+def test_descriptions_that_lead_elsewhere_are_refused(tmp_path, name, change, message):
+    folder = prepare(tmp_path / "pets" / "1.0.0", [encode(random_images(1, 4, 4, 3)[0])], [0])
+    change_json(folder / name, change)
+    with pytest.raises(ValueError, match=message):
+        load("pets", data_dir=tmp_path)
+
+
+def png_header(width, height, data=b""):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"".join((b"\x89PNG\r\n\x1a\n", prepared._chunk(b"IHDR", header),
+                     prepared._chunk(b"IDAT", zlib.compress(data)), prepared._chunk(b"IEND", b"")))
+
+
+@pytest.mark.parametrize("file", [
+    png_header(60_000, 60_000), png_header(10_000, 10_000), png_header(0, 4),
+    png_header(4, 4, bytes(2**24)), png_header(4, 4, bytes(51)), b"", b"\x89PNG", encode(
+        random_images(1, 4, 4, 3)[0])[:-30],
+], ids=["bomb", "many pixels", "no pixels", "inflates", "short", "empty", "cut", "truncated"])
+def test_damaged_prepared_images_are_refused(tmp_path, file):
+    prepare(tmp_path / "pets" / "1.0.0", [file], [0])
+    with pytest.raises(ValueError, match=r"1.0.0 is damaged \(.+\): prepare it again"):
+        load("pets", data_dir=tmp_path)
 
 
 # Sources

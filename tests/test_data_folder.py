@@ -1,8 +1,11 @@
 """A folder of images as a data set: what is read, what is left out, and what is said about it."""
 
+import io
 import os
 import struct
 import tarfile
+import threading
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -33,6 +36,17 @@ def load_pair(root, first, size=4):
     data = load(f"folder:{root}", image_size=size)
     assert data.images.shape == (1, size, size, 3)
     return data.images[0]
+
+
+def grey16():
+    return Image.fromarray(np.full((8, 8), 0x8142, np.uint16))
+
+
+def tiff(dtype):
+    """A file of numbers of 32 bits."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 1_000_000).astype(dtype)).save(file, "TIFF")
+    return file.getvalue()
 
 
 def many(root, count=200):
@@ -87,9 +101,7 @@ def test_folders_named_train_and_test_are_the_splits(tmp_path):
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=f"folder:{tmp_path} needs an image_size"):
-        load(f"folder:{tmp_path}")
-    with pytest.raises(DataNotFoundError, match="there is no PNG or JPEG file in the folder"):
+    with pytest.raises(DataNotFoundError, match="there is no image file in the folder, none that ends"):
         load(f"folder:{tmp_path}", image_size=4)
     with pytest.raises(DataNotFoundError, match="there is no such folder"):
         load(f"folder:{tmp_path / 'elsewhere'}", image_size=4)
@@ -102,7 +114,137 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
         load(f"folder:{tmp_path}", image_size=4)
 
 
+def classes_in(root, *folders):
+    """Two images of either class in each of the folders; their red says where they are."""
+    for red, split in enumerate(folders):
+        for blue, name in enumerate(("cat", "dog")):
+            for i in range(2):
+                save(root / split / name / f"{i}.png", colour((9 * red, 0, 9 * blue)))
+
+
+def reds(data):
+    return (data.images[:, 0, 0, 0] // 9).tolist()
+
+
+@pytest.mark.parametrize(("folders", "test"), [
+    (("train", "val"), 1), (("train", "valid"), 1), (("train", "validation"), 1), (("Train", "Test"), 1),
+    (("training", "testing"), 1), (("train", "test", "val"), 1), (("TRAIN", "Validation", "test"), 2),
+    (("training_set", "test_set"), 1), (("train2017", "val2017"), 1),
+    (("train-images", "test-images"), 1),
+])
+def test_splits_under_other_names_are_splits(tmp_path, folders, test):
+    classes_in(tmp_path, *folders)
+    train, held_out = (load(f"folder:{tmp_path}", split, image_size=8) for split in ("train", "test"))
+    assert train.class_names == held_out.class_names == ("cat", "dog")
+    assert (reds(train), reds(held_out)) == ([0] * 4, [test] * 4)
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    assert len(load(f"folder:{tmp_path}", "all", image_size=8)) == 4 * len(folders)
+
+
+def test_of_a_training_folder_alone_a_tenth_is_held_out(tmp_path):
+    for name in ("cat", "dog"):
+        many(tmp_path / "train" / name, 100)
+    train, test = (load(f"folder:{tmp_path}", split, image_size=2) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert len(train) + len(test) == 200
+    assert 4 <= len(test) <= 40
+
+
+@pytest.mark.parametrize(("folders", "message"), [
+    (("train", "Train"), "can't be told which .*: there are Train, train; let it hold"),
+    (("train", "val", "valid"), "there are train, val, valid; let it hold"),
+    (("train", "test", "extra"), "there are extra, test, train; let it hold"),
+    (("train", "unlabelled"), "there are train, unlabelled; let it hold"),
+    (("val", "test"), "there are folders for test and val in it, none for train"),
+    (("test",), "there are folders for test in it, none for train"),
+    (("data/train", "data/test"), "its folders data hold splits, test, train: give the folder"),
+    (("cat/train", "cat/val", "dog/train"), "its folders cat, dog hold splits, train, val: give"),
+])
+def test_what_can_not_be_told_is_refused_with_what_was_found(tmp_path, folders, message):
+    classes_in(tmp_path, *folders)
+    with pytest.raises(ValueError, match=message):
+        load(f"folder:{tmp_path}", image_size=8)
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    for name in ("train", "plane", "test drive"):
+        many(tmp_path / name, 20)
+    assert load(f"folder:{tmp_path}", image_size=2).class_names == ("plane", "test drive", "train")
+
+
+def test_images_for_training_may_be_in_classes_and_others_not(tmp_path):
+    classes_in(tmp_path, "train")
+    many(tmp_path / "test", 3)
+    train = load(f"folder:{tmp_path}", image_size=2)
+    assert (len(train), train.class_names) == (4, ("cat", "dog"))
+    with pytest.raises(DataNotFoundError, match=r"test/000.png lies in no class folder, as the images"):
+        load(f"folder:{tmp_path}", "test", image_size=2)
+    whole = load(f"folder:{tmp_path}", "all", image_size=2)
+    assert (len(whole), whole.class_names) == (7, ("images",))
+
+
+def test_numbered_classes_are_sorted_as_people_count(tmp_path):
+    names = ["1", "2", "10", "a2b", "a10b", "b", "c01", "c1"]
+    for i, name in enumerate(names):
+        for j in range(9):
+            save(tmp_path / name / f"{j}.png", colour((i, 0, 0)))
+    data = load(f"folder:{tmp_path}", image_size=2)
+    assert data.class_names == tuple(names)
+    np.testing.assert_array_equal(data.labels, data.images[:, 0, 0, 0])
+
+
+def test_images_of_one_size_need_no_other(tmp_path):
+    classes_in(tmp_path, "train", "test")
+    assert load(f"folder:{tmp_path}").images.shape == (4, 8, 8, 3)
+    save(tmp_path / "test" / "cat" / "x.png", colour("red", size=(8, 9)))
+    with pytest.raises(ValueError, match=rf"{tmp_path} needs an image_size.* but 8x8, 8x9"):
+        load(f"folder:{tmp_path}")
+
+
 # Files
+
+@pytest.mark.parametrize(("form", "suffix"), [
+    ("WEBP", ".webp"), ("GIF", ".gif"), ("BMP", ".bmp"), ("TIFF", ".tif"), ("PPM", ".ppm"),
+    ("GIF", ".png"), ("WEBP", ".jpg"), ("TIFF", ".jpeg"), ("BMP", ".gif")])
+def test_other_formats_are_read_whatever_their_name(tmp_path, form, suffix):
+    options = {"lossless": True} if form == "WEBP" else {}
+    save(tmp_path / "train" / f"a{suffix}", colour((200, 100, 50)), format=form, **options)
+    assert (load_pair(tmp_path, f"a{suffix}") == [200, 100, 50]).all()
+
+
+@pytest.mark.parametrize(("image", "form", "expected"), [
+    (grey16(), "TIFF", 0x81), (grey16(), "PPM", 0x81), (colour(77, "L"), "GIF", 77),
+    (colour((10, 20, 30, 0), "RGBA"), "WEBP", 255), (colour((10, 20, 30, 0), "RGBA"), "TIFF", 255),
+    (colour(0, "1"), "PPM", 0),
+])
+def test_other_formats_become_rgb_too(tmp_path, image, form, expected):
+    save(tmp_path / "train" / "a.png", image, format=form)
+    np.testing.assert_allclose(load_pair(tmp_path, "a.png"), expected, atol=1)
+
+
+def test_of_several_images_in_a_file_the_first_is_read(tmp_path):
+    frames = [colour(name) for name in ("red", "lime", "blue")]
+    for form in ("GIF", "TIFF"):
+        save(tmp_path / "train" / "a.png", frames[0], format=form, save_all=True,
+             append_images=frames[1:])
+        assert (load_pair(tmp_path, "a.png") == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"\0\0\0\x20ftypavif" + bytes(99), "AVIF, which isn't read: convert it"),
+    (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC, which isn't"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL, which isn't"),
+    (b"\xff\n" + bytes(99), "JPEG XL, which isn't"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000, which isn't"), (b"GIF8", "cannot identify image file"),
+    (tiff(np.float32), "floating-point numbers"), (tiff(np.int32), "numbers of more than 16 bits"),
+], ids=["AVIF", "HEIC", "JPEG XL", "JPEG XL too", "JPEG 2000", "cut", "floats", "32 bits"])
+def test_what_is_not_read_is_named(tmp_path, data, message):
+    many(tmp_path / "train", 3)
+    many(tmp_path / "test", 1)
+    (tmp_path / "train" / "a.png").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"1 of 4 images cannot be read: train/a.png \(.*{message}"):
+        load(f"folder:{tmp_path}", image_size=2)
+
 
 def test_what_does_not_end_like_an_image_is_ignored(tmp_path):
     save(tmp_path / "train" / "a.PNG", colour("red"), format="PNG")
@@ -123,7 +265,7 @@ def test_broken_files_are_named_once_and_skipped(tmp_path):
     whole = (tmp_path / "train" / "150.png").read_bytes()
     (tmp_path / "train" / "100.png").write_bytes(whole[:-30])
     (tmp_path / "train" / "x.jpg").write_bytes(b"")
-    save(tmp_path / "train" / "y.webp", colour("red"), format="GIF")
+    (tmp_path / "train" / "y.webp").write_bytes(b"RIFF")
     with pytest.warns(UserWarning, match=r"3 of 302 images cannot be read") as caught:
         data = load(f"folder:{tmp_path}", image_size=2)
     assert len(caught) == 1
@@ -145,6 +287,9 @@ def test_on_demand_the_examples_are_the_same(tmp_path):
         files = open_folder(tmp_path, image_size=2)
     assert caught[0].filename == __file__
     assert (len(files), files.class_names) == (len(whole), whole.class_names) == (299, ("ant", "bee"))
+    assert files.digest == whole.digest
+    assert open_folder(tmp_path, "test", image_size=2).digest == load(
+        f"folder:{tmp_path}", "test", image_size=2).digest
     index = np.array([298, 0, 100, 101, 0])
     for one, other in zip(files[index], whole[index], strict=True):
         assert one.dtype == other.dtype
@@ -201,6 +346,55 @@ def test_too_many_pixels_count_as_broken(tmp_path, side):
     assert len(data) == 150
 
 
+def test_few_pixels_are_decoded_at_once(tmp_path, monkeypatch):
+    """Many large images at a time would take all memory; one that is larger than allowed goes alone."""
+    for i in range(20):
+        save(tmp_path / f"{i}.png", colour((i, 0, 0), size=(10 + i, 10)))
+    fitted, lock, held, most = folder._fitted, threading.Lock(), [], []
+
+    def watched(image, size):
+        with lock:
+            held.append(image.width * image.height)
+            most.append((sum(held), len(held)))
+        time.sleep(0.001)
+        pixels = fitted(image, size)
+        with lock:
+            held.remove(image.width * image.height)
+        return pixels
+
+    monkeypatch.setattr(folder, "_fitted", watched)
+    for room, at_once, alone in ((500, 500, False), (100, 290, True)):
+        monkeypatch.setattr(folder, "_pixels", folder._Room(room))
+        most.clear()
+        found = load(f"folder:{tmp_path}", "all", image_size=2).images[:, 0, 0, 0]
+        assert sorted(found) == [*range(20)]
+        assert max(pixels for pixels, _ in most) <= at_once
+        assert (max(count for _, count in most) == 1) == alone
+
+
+def test_large_files_are_read_like_small_ones(tmp_path, monkeypatch):
+    classes_in(tmp_path, "train", "test")
+    before = load(f"folder:{tmp_path}", image_size=4)
+    monkeypatch.setattr(folder, "_SMALL", 1)
+    assert load(f"folder:{tmp_path}", image_size=4).digest == before.digest
+    monkeypatch.setattr(folder, "_MOST_BYTES", 10)
+    with pytest.raises(ValueError, match="bytes are too many"):
+        load(f"folder:{tmp_path}", image_size=4)
+
+
+def test_a_tile_that_is_larger_than_its_image_counts(tmp_path):
+    many(tmp_path / "train", 150)
+    many(tmp_path / "test", 1)
+    data = tiff(np.uint8)
+    for strip, tile in ((278, 322), (279, 323)):  # its height and length become a tile's sides
+        at, = (at for at in range(8, len(data)) if data[at:].startswith(struct.pack("<H", strip))
+               and data[at + 4:at + 8] == struct.pack("<I", 1))
+        data = data[:at] + struct.pack("<HHII", tile, 4, 1, 16_000) + data[at + 12:]
+    (tmp_path / "train" / "bomb.tif").write_bytes(data)
+    with pytest.warns(UserWarning, match=r"bomb.tif \(16000 x 16000 pixels are too many"):
+        load(f"folder:{tmp_path}", image_size=2)
+
+
 def test_links_are_followed_but_never_in_circles(tmp_path):
     many(tmp_path / "outside", 20)
     save(tmp_path / "root" / "own" / "a.png", colour("red"))
@@ -250,10 +444,6 @@ def test_photographs_are_turned_upright(tmp_path, orientation):
     exif[0x0112] = orientation
     save(tmp_path / "train" / "a.png", Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     np.testing.assert_array_equal(load_pair(tmp_path, "a.png", size=8), upright)
-
-
-def grey16():
-    return Image.fromarray(np.full((8, 8), 0x8142, np.uint16))
 
 
 def with_transparent_colour():

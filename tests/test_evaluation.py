@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import os
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import pytest
 from jaxgan import evaluation, losses, metrics
 from jaxgan.data import Dataset, mixture
 from jaxgan.evaluation import Extractor, Metric, Number, Protocol, Samples
-from jaxgan.features import FeatureNetwork, Features, raw
+from jaxgan.features import FeatureNetwork, Features, load_weights, raw
 from jaxgan.gan import GAN, sample
 from jaxgan.models import DCGANCritic, DCGANGenerator
 from jaxgan.steps import init_state
@@ -37,8 +39,9 @@ def network():
 
 
 def counted(samples, calls):
-    """The same samples, whose numbers are noted when they are taken."""
-    return samples._replace(take=lambda rows: calls.append(rows) or samples.take(rows))
+    """The same samples, whose numbers are noted when several are taken."""
+    return samples._replace(take=lambda rows: (len(rows) > 1 and calls.append(rows))
+                            or samples.take(rows))
 
 
 def fakes(count=None):
@@ -74,7 +77,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("jaxgan.evaluation.samples._BLOCK", 20)
 
 
-def test_features_of_reals_are_kept_in_blocks_and_a_damaged_one_is_made_anew(tmp_path, small_blocks):
+def test_features_of_reals_are_kept_in_blocks(tmp_path, small_blocks):
     calls = []
     extractor = Extractor(network(), 20, jax.local_devices()[:1], tmp_path)
     first = extractor.observe(counted(REAL, calls), 50).features
@@ -82,13 +85,62 @@ def test_features_of_reals_are_kept_in_blocks_and_a_damaged_one_is_made_anew(tmp
     assert [file.name for file in files] == [
         "00000000_00000020.npz", "00000020_00000040.npz", "00000040_00000050.npz"]
     assert len(calls) == 3
-    files[0].write_bytes(files[0].read_bytes()[:100])
     again = extractor.observe(counted(REAL, calls), 50).features
-    assert [rows[0] for rows in calls] == [0, 20, 40, 0]  # the cut one again
+    assert len(calls) == 3
     np.testing.assert_array_equal(again.pooled, first.pooled)
     extractor.observe(HELD_OUT, 20)
     extractor.observe(fakes(), 20)  # these have no digest
     assert len({file.parent for file in tmp_path.rglob("*.npz")}) == 2
+
+
+def rewrite(path, other, **changes):
+    """Saves a block of features again, with some arrays changed; of None, without them."""
+    arrays = {name: array for name, array in {**load_weights(path), **changes}.items()
+              if array is not None}
+    np.savez(path, **arrays)
+
+
+def compressed(path, other):
+    np.savez_compressed(path, **load_weights(path))
+
+
+def pipe(path, other):
+    path.unlink()
+    os.mkfifo(path)
+
+
+SPOILT = {
+    "empty": lambda path, other: path.write_bytes(b""),
+    "cut": lambda path, other: path.write_bytes(path.read_bytes()[:100]),
+    "foreign": lambda path, other: path.write_bytes(b"hello"),
+    "compressed": compressed,
+    "another block": lambda path, other: path.write_bytes(other.read_bytes()),
+    "other numbers": functools.partial(rewrite, pooled=np.zeros((20, 2), np.float32)),
+    "fewer": functools.partial(rewrite, pooled=np.zeros((19, 2), np.float32)),
+    "of another type": functools.partial(rewrite, pooled=np.zeros((20, 2))),
+    "without logits": functools.partial(rewrite, logits=None),
+    "without features": functools.partial(rewrite, pooled=None),
+    "more arrays": functools.partial(rewrite, more=np.zeros(3)),
+    "another digest": functools.partial(rewrite, digest=np.zeros(3)),
+}
+SILENT = {"without a digest, as by the first release": functools.partial(rewrite, digest=None),
+          "pipe": pipe}
+
+
+@pytest.mark.parametrize("spoil", [*SPOILT, *SILENT])
+def test_a_spoilt_block_of_features_is_made_anew(tmp_path, small_blocks, spoil):
+    calls = []
+    extractor = Extractor(network(), 20, jax.local_devices()[:1], tmp_path)
+    first = extractor.observe(REAL, 57).features
+    files = sorted(tmp_path.rglob("*.npz"))
+    (SPOILT | SILENT)[spoil](files[1], files[0])
+    with (pytest.warns(UserWarning, match=rf"{files[1].name} are computed again \(") if spoil in SPOILT
+          else nullcontext()):
+        again = extractor.observe(counted(REAL, calls), 57).features
+    assert [rows[0] for rows in calls] == [20]
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+    extractor.observe(counted(REAL, calls), 57)  # it was repaired
+    assert len(calls) == 1
 
 
 def test_an_interrupted_observation_leaves_what_it_has_done(tmp_path, small_blocks):

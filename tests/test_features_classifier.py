@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 
 import jax
 import jax.numpy as jnp
@@ -141,12 +142,23 @@ def test_damage_is_found(trained, saved):
             load_classifier(saved)
 
 
+def change_about(arrays, **changes):
+    arrays["about"] = np.array(json.dumps(json.loads(str(arrays["about"])) | changes))
+
+
 @pytest.mark.parametrize("change", [
     lambda arrays: arrays.pop("about"),
     lambda arrays: arrays.update(about=np.array("[1]")),
     lambda arrays: arrays.update(about=np.array("{")),
     lambda arrays: arrays.update({"Dense_1/bias": arrays["Dense_1/bias"] + 1}),
     lambda arrays: arrays.update({"Dense_1/bias": np.array([None])}),  # a pickle
+    lambda arrays: change_about(arrays, width=8),
+    lambda arrays: change_about(arrays, width=10**12),
+    lambda arrays: change_about(arrays, width="16"),
+    lambda arrays: change_about(arrays, class_names=["a"]),
+    lambda arrays: change_about(arrays, image_shape=[8, 8, 3]),
+    lambda arrays: change_about(arrays, image_shape=[10**9, 10**9, 1]),
+    lambda arrays: change_about(arrays, image_shape=None),
 ])
 def test_another_file_is_refused(saved, change):
     with np.load(saved) as file:
@@ -205,7 +217,16 @@ def test_the_command_trains_keeps_and_is_not_asked_twice(digits, tmp_path, monke
     kept = load_classifier(path)
     printed = capsys.readouterr().out
     assert f"{path}: test accuracy {100 * kept.about['test_accuracy']:.2f} % on digits" in printed
-    monkeypatch.setattr(measuring, "train_classifier", None)
-    assert measuring.obtain_classifier(*digits).network.digest == kept.network.digest
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, "train_classifier", None)
+        assert measuring.obtain_classifier(*digits).network.digest == kept.network.digest
+    monkeypatch.setattr(measuring, "train_classifier", lambda *datasets: kept)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="is damaged, so that another is trained"):
+        measuring.obtain_classifier(*digits)
+    assert load_classifier(path).network.digest == kept.network.digest
+    save_classifier(path, kept._replace(about=kept.about | {"dataset_digest": "another set's"}))
+    measuring.obtain_classifier(*digits)
+    assert load_classifier(path).about == kept.about
     with pytest.raises(ValueError, match=r"out must end in \.npz; got 'weights\.bin'"):
         classifier.main(classifier.Options("digits", out="weights.bin"))

@@ -1,7 +1,9 @@
 """Files of weights: what was written comes back, and of a damaged or hostile file one sentence."""
 
 import collections
+import copy
 import io
+import os
 import pickle
 import zipfile
 from functools import partial
@@ -95,7 +97,7 @@ def test_big_endian(load):
     {"shape": (2**62, 4), "strides": (0, 0)}, {"offset": 2**70},
 ])
 def test_a_view_stays_inside_its_storage(load, write, wrong):
-    with pytest.raises(WeightsError, match=r"exceeds its storage of 6|no tensor has offset"):
+    with pytest.raises(WeightsError, match=r"exceeds its storage of 6|no tensor has|where int belongs"):
         load(write(one(**wrong)))
 
 
@@ -157,6 +159,74 @@ def test_what_else_is_no_state_dict(load, write, state, message):
 def test_foreign_files(load, data):
     with pytest.raises(WeightsError, match="is damaged, or no state dict saved by"):
         load(data)
+
+
+def shared(depth, bottom=b"K\x01\x85"):
+    """The opcodes of a tuple of two equal parts, that are such tuples: 2**depth numbers."""
+    return bottom + b"q\x00" + b"h\x00\x86q\x00" * depth
+
+
+NAMED = b"\x80\x02}X\x01\x00\x00\x00w"  # a dict, and the name of its entry
+STORED = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01t"
+REBUILT = b"ctorch._utils\n_rebuild_tensor_v2\n("
+
+
+@BY_FORMAT
+@pytest.mark.parametrize("pickled", [
+    b"\x80\x02}" + shared(60) + b"K\x01s.",
+    b"\x80\x02}(" + shared(60) + b"K\x01u.",
+    NAMED + REBUILT + STORED + b"QK\x00" + shared(40) + b"K\x01\x85\x89NtRs.",
+    NAMED + REBUILT + STORED + b"QK\x00K\x01\x85" + shared(40) + b"\x89NtRs.",
+    NAMED + REBUILT + STORED + b"Q" + shared(40) + b"K\x01\x85K\x01\x85\x89NtRs.",
+    NAMED + REBUILT + shared(40) + b"K\x00K\x01\x85K\x01\x85\x89NtRs.",
+    NAMED + REBUILT + b"(X\x07\x00\x00\x00storage" + shared(40) + b"NNNtQK\x00))\x89NtRs.",
+    NAMED + shared(40) + b"s.",
+    b"\x80\x02" + shared(40) + b".",
+    b"\x80\x02" + shared(40) + b"Q.",
+    b"\x80\x02" + shared(40) + b"\x93.",
+    b"\x80\x02" + shared(40) + b")R.",
+    b"\x80\x02" + b"}" * 2**21 + b".",
+    NAMED + REBUILT + STORED + b"QK\x00(" + b"K\x01" * 1000 + b"t(" + b"K\x00" * 1000 + b"t\x89NtRs.",
+], ids=["key", "keys", "shape", "strides", "offset", "storage", "storage's type", "entry", "whole",
+        "persistent", "name", "call", "opcodes", "axes"])
+def test_no_pickle_takes_for_ever(load, write, pickled):
+    """Each is of some hundred bytes, or a few million; hashed, compared or shown it would take 2**40
+    steps and more."""
+    if write is torch_files.legacy:
+        whole = torch_files.legacy({})
+        data = whole[:whole.index(b"\x80\x02}", 40)] + pickled  # in the place of the last but one
+    else:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a/data.pkl", pickled)
+            archive.writestr("a/data/0", bytes(4))
+        data = file.getvalue()
+    with pytest.raises(WeightsError) as caught:
+        load(data)
+    assert len(str(caught.value)) < 600
+
+
+def test_the_keys_of_storages_are_not_compared_if_they_are_nested(load):
+    whole = torch_files.legacy(one())
+    keys = whole.rindex(b"\x80\x02]")
+    with pytest.raises(WeightsError, match="it has a tuple where str belongs"):
+        load(whole[:keys] + b"\x80\x02](" + shared(60) + shared(60) + b"e.")
+
+
+@BY_FORMAT
+def test_many_tensors_do_not_share_one_storage(load, write):
+    storage = Storage(np.zeros(1000, np.float32), "0")
+    whole = Tensor(storage, 0, (1000,), (1,))
+    assert len(load(write({"a": whole, "b": whole}))) == 2  # tied weights
+    with pytest.raises(WeightsError, match="show their storages more than 4 times"):
+        load(write({str(i): whole for i in range(5)}))
+
+
+@BY_FORMAT
+def test_long_names_are_cut_in_messages(load, write):
+    with pytest.raises(WeightsError, match=r"its entry 'wwww") as caught:
+        load(write({"w" * 10**6: 1}))
+    assert len(str(caught.value)) < 600
 
 
 def test_archives_of_another_kind(load):
@@ -262,6 +332,59 @@ def test_own_files_hold_no_pickles(tmp_path):
     (tmp_path / "weights.npy").rename(tmp_path / "weights.npz")
     with pytest.raises(WeightsError, match=r"is damaged, or no \.npz file"):
         load_weights(tmp_path / "weights.npz")
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def overlapping(member, count):
+    """An archive whose entries all are the same bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("w0.npy", member)
+        first, = archive.infolist()
+        for i in range(1, count):
+            other = copy.copy(first)
+            other.filename = f"w{i}.npy"
+            archive.filelist.append(other)
+            archive.NameToInfo[other.filename] = other
+        archive._didModify = True
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("make", [
+    lambda: np.savez_compressed, lambda: lambda file, w: file.write(overlapping(npy(w), 100)),
+    lambda: lambda file, w: file.write(overlapping(npy(w)[:-8], 1)),
+    lambda: lambda file, w: file.write(overlapping(npy(w).replace(b"(1000,)", b"(9**9,)"), 1)),
+    lambda: lambda file, w: file.write(overlapping(npy(w).replace(b"(1000,)", b"(9999,)"), 1)),
+], ids=["compressed", "overlapping", "cut", "no shape", "too large"])
+def test_archives_that_take_more_than_their_length(tmp_path, make):
+    path = tmp_path / "weights.npz"
+    with path.open("wb") as file:
+        make()(file, w=np.zeros(1000))
+    with pytest.raises(WeightsError, match=r"is damaged, or no \.npz file"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(("read", "suffix"), [(load_weights, ".npz"), (load_weights, ".safetensors"),
+                                              (load_pytorch, ".pth")])
+def test_only_files_are_read(tmp_path, monkeypatch, read, suffix):
+    path = tmp_path / f"weights{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        read(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="not a regular file"):
+        read(path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**33)  # takes no room
+    with pytest.raises(OSError, match="larger than 4294967296 bytes"):
+        read(path)
 
 
 def test_other_suffixes(tmp_path):

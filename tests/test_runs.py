@@ -128,7 +128,7 @@ def test_files_larger_than_they_can_be_are_not_read(folder):
     for name in ("config.json", "result.json", "evaluation.json", "metrics.jsonl"):
         os.truncate(folder / name, 2**40)  # sparse
     for read in (runs.read_config, read_result, read_evaluations, read_logs):
-        with pytest.raises(RunError, match=r"its 1099511627776 bytes are more than"):
+        with pytest.raises(RunError, match=r"larger than"):
             read(folder)
 
 

@@ -93,6 +93,7 @@ def test_a_file_is_read_as_utf8_and_the_embedded_text_is_clean(tmp_path):
 @pytest.mark.parametrize(("call", "error", "message"), [
     (lambda folder: read_text(folder / "no.txt"), DataNotFoundError, "there is no text file "),
     (lambda folder: read_text(folder), ValueError, "can't be read .*: give the path of a text file"),
+    (lambda folder: read_text("/dev/zero"), ValueError, "can't be read .not a regular file"),
     (lambda folder: read_text(folder / "latin.txt"), ValueError, r"is not UTF-8 \(byte 1\): convert it"),
     (lambda folder: encode("", 9), ValueError, "the text is empty: give one"),
     (lambda folder: encode("aaa", 9), ValueError, "no other character than 'a': give one of at least"),
@@ -101,7 +102,7 @@ def test_a_file_is_read_as_utf8_and_the_embedded_text_is_clean(tmp_path):
      "the text has 2 characters, fewer than the 3 of a sequence: give a longer one"),
     (lambda folder: sequences(encode("ab", 2), 0), ValueError, "length must be at least 1; got 0"),
     (lambda folder: markov(encode("abc", 3), 2), ValueError, r"order must be in \[1, 2\].*; got 3"),
-], ids=range(9))
+], ids=range(10))
 def test_what_is_refused(call, error, message, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"a\xe4b")
     with pytest.raises(error, match=message):

@@ -78,7 +78,7 @@ def canvases(dataset: Dataset, canvas_size: int, *, value_range: tuple[float, fl
         images, labels, boxes = jax.vmap(place, (None, 0))(arrays, keys)
         return Batch(low + (high - low) * images, {"label": labels, "box": boxes, "weight": weights})
 
-    return Source(arrays, draw, None, canvas, source.value_range, source.num_classes)
+    return source._replace(arrays=arrays, draw=draw, size=None, sample_shape=canvas)
 
 
 def _ink(dataset: Dataset) -> Array:

@@ -20,7 +20,7 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
       `data_dir`, else from the original files in `data_dir`/downloads/manual, else downloaded.
     - any other set of TensorFlow Datasets with an image and a label: prepared in `data_dir` in the
       array_record format, or prepared there now where TensorFlow is installed.
-    - "folder:PATH": PNG and JPEG files of one's own, see `jaxgan.data.folder.load`.
+    - "folder:PATH": images of one's own, see `jaxgan.data.folder.load`.
 
     Args:
         name: the name of the set, or "folder:PATH".
@@ -28,7 +28,8 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
         data_dir: where TensorFlow Datasets keeps its sets; by default $TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
         image_size: None for the images' own size, or the side to crop and resize them to, about
-            the centre and antialiased; "folder:PATH" must have one.
+            the centre and antialiased; "folder:PATH" must have one if its images are no squares of
+            one size.
 
     Raises:
         DataNotFoundError: the set is known, but its data are not to be had.

@@ -50,16 +50,35 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the images and labels."""
-        digest = hashlib.sha256(f"{self.images.shape}\n".encode())
-        for array in (self.images, self.labels):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        digest = ImagesDigest(self.images.shape)
+        digest.update(self.images)
+        return digest.of(self.labels)
 
     def __len__(self):
         return len(self.images)
 
     def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.images[index], self.labels[index]
+
+
+class ImagesDigest:
+    """The SHA-256 of images, which may come in parts, and of their labels.
+
+    Args:
+        shape: that of all the images.
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._digest = hashlib.sha256(f"{shape}\n".encode())
+
+    def update(self, images: np.ndarray) -> None:
+        """Takes the next images."""
+        self._digest.update(np.ascontiguousarray(images).data)
+
+    def of(self, labels: np.ndarray) -> str:
+        """Returns the digest, after all images."""
+        self.update(labels)
+        return self._digest.hexdigest()
 
 
 def canonical(name: str, images: Iterable[np.ndarray], labels: Iterable[int],
@@ -103,3 +122,11 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     resized = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(resized).reshape(size, size, image.shape[2])
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises ValueError for an image of more pixels than Pillow's MAX_IMAGE_PIXELS."""
+    from PIL import Image
+
+    if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise ValueError(f"{width} x {height} pixels are too many")

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.client
+import io
 import math
 import os
 import queue
@@ -16,9 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxgan.data.dataset import DataNotFoundError
+from jaxgan.digests import file_digest
+from jaxgan.files import open_regular
 
 CONNECT_SECONDS = 10.0  # to connect, and again for each read from the connection
 CHUNK = 1 << 20
+_MOST_BYTES = 2**28  # of a file, also when it is decompressed; CIFAR-10 has 184 million
 
 
 class OriginalFile(NamedTuple):
@@ -127,26 +131,16 @@ def parse_idx(path: Path, rank: int) -> np.ndarray:
     Raises:
         ValueError: the file is damaged, of another type or rank, or not of the length it declares.
     """
-    try:
-        with open(path, "rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(-4 if zipped else 0, os.SEEK_END)  # gzip ends in the length of its contents
-            length = int.from_bytes(file.read(4), "little") if zipped else file.tell()
-        with gzip.open(path) if zipped else open(path, "rb") as file:
-            magic = file.read(4)
-            if magic != bytes([0, 0, 8, rank]):
-                raise ValueError(f"{path} is not an idx file of uint8 numbers of rank {rank}: it "
-                                 f"begins with {magic.hex(' ')}, not 00 00 08 {rank:02x}")
-            shape = tuple(int.from_bytes(file.read(4), "big") for _ in range(rank))
-            expected = 4 + 4 * rank + math.prod(shape)
-            if expected != length:
-                raise ValueError(f"{path} is truncated or damaged: its header declares shape "
-                                 f"{shape}, {expected} bytes in all, but it holds {length}")
-            elements = file.read(math.prod(shape))
-            file.read()  # to the end, where gzip compares its checksum
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
-    return np.frombuffer(elements, np.uint8).reshape(shape)
+    data = _contents(path)
+    if data[:4] != bytes([0, 0, 8, rank]):
+        raise ValueError(f"{path} is not an idx file of uint8 numbers of rank {rank}: it begins with "
+                         f"{data[:4].hex(' ')}, not 00 00 08 {rank:02x}")
+    shape = tuple(int.from_bytes(data[4 + 4 * i:8 + 4 * i], "big") for i in range(rank))
+    start = 4 + 4 * rank
+    if start + math.prod(shape) != len(data):
+        raise ValueError(f"{path} is truncated or damaged: its header declares shape {shape}, "
+                         f"{start + math.prod(shape)} bytes in all, but it holds {len(data)}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def parse_cifar10(path: Path, split: str, *,
@@ -161,7 +155,7 @@ def parse_cifar10(path: Path, split: str, *,
     """
     wanted, found = _CIFAR_MEMBERS[split], {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with tarfile.open(fileobj=io.BytesIO(_contents(path))) as archive:
             for member in archive:
                 if member.name not in wanted:
                     continue
@@ -170,7 +164,7 @@ def parse_cifar10(path: Path, split: str, *,
                     raise ValueError(f"{path}: {member.name} must be {per_file * 3073} bytes, "
                                      f"{per_file} records of 3073; got {member.size}")
                 found[member.name] = file.read()
-    except (EOFError, OSError, zlib.error, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError) as error:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
     if missing := [member for member in wanted if member not in found]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it is not CIFAR-10's binary version")
@@ -180,6 +174,25 @@ def parse_cifar10(path: Path, split: str, *,
         raise ValueError(f"{path}: labels must be in [0, 10); got {worst}")
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), records[:, 0]
+
+
+def _contents(path: Path) -> bytes:
+    """Returns what a file holds, decompressed if it is gzipped.
+
+    Raises:
+        ValueError: it is damaged, or holds more than any of these sets does.
+    """
+    try:
+        with open_regular(path) as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            with gzip.open(file) if zipped else file as stream:
+                data = stream.read(_MOST_BYTES + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"{path} is damaged (it holds more than {_MOST_BYTES} bytes): fetch it again")
+    return data
 
 
 def obtain(name: str, filename: str, data_dir: Path) -> Path:
@@ -216,8 +229,10 @@ def _problem(name: str, filename: str, path: Path) -> str | None:
     expected = original.raw_sha256 if raw else original.sha256
     if expected is None:
         return f"no checksum is known for the decompressed {path}: put {filename} there instead"
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        return f"{path} is damaged or not {name}'s: it has {size} bytes"
+    digest = file_digest(path)
     if digest == expected:
         return None
     for other, files in FILES.items():

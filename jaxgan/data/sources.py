@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxgan.data.dataset import Dataset
 from jaxgan.data.order import epoch_and_offset, shuffled_index
+from jaxgan.digests import json_digest, leaf_digests
 from jaxgan.keys import stream, uniform
 from jaxgan.types import Array, Batch, Key, PyTree
 
@@ -47,6 +48,8 @@ class Source(NamedTuple):
         window: None, or (key, epochs [N], offsets [N], part) -> the arrays, on the host, from which
             `draw` draws the examples of the part of these consecutive positions; see
             `jaxgan.data.prefetch`.
+        class_names: the name of every class, in the order of the labels; () if they have none.
+        digest: a SHA-256 that says which data these are; "" if that isn't known.
     """
 
     arrays: PyTree
@@ -56,10 +59,14 @@ class Source(NamedTuple):
     value_range: tuple[float, float]
     num_classes: int
     window: Callable[[Key, Array, Array, Part], PyTree] | None = None
+    class_names: tuple[str, ...] = ()
+    digest: str = ""
 
 
 class Examples(Protocol):
     """Examples that are looked up by their numbers, wherever they are kept: a `Dataset`, say.
+
+    They may have a `digest`, as a `Dataset` has.
 
     Attributes:
         class_names: the name of every class, in the order of the labels.
@@ -162,7 +169,7 @@ def in_memory(data: Batch | PyTree) -> Source:
 
     shapes = jax.tree.map(lambda x: x.shape[1:], arrays.samples)
     return Source(jax.tree.map(jnp.asarray, arrays), draw, size, shapes, _range_of(arrays.samples),
-                  int(labels.max()) + 1 if is_labelled else 0)
+                  int(labels.max()) + 1 if is_labelled else 0, digest=json_digest(leaf_digests(arrays)))
 
 
 def _range_of(samples: PyTree) -> tuple[float, float]:
@@ -238,7 +245,8 @@ def _images(examples: Examples, arrays: PyTree, locate: Callable[[PyTree, Key, A
         return Batch(samples, arrays["labels"][index] if "labels" in arrays else None)
 
     return Source(arrays, draw, len(examples), arrays["images"].shape[1:], (low, high),
-                  len(examples.class_names))
+                  len(examples.class_names), class_names=tuple(examples.class_names),
+                  digest=getattr(examples, "digest", ""))
 
 
 def scale(images: Array, value_range: tuple[float, float]) -> Array:

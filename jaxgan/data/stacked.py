@@ -42,4 +42,5 @@ def stacked(dataset: Dataset, *, value_range: tuple[float, float] = (0.0, 1.0),
         samples = jnp.moveaxis(arrays["images"][index, ..., 0], 1, -1)
         return Batch(scale(samples, value_range), arrays["labels"][index] @ digits if labels else None)
 
-    return Source(single.arrays, draw, None, (*shape, 3), single.value_range, single.num_classes ** 3)
+    return Source(single.arrays, draw, None, (*shape, 3), single.value_range, single.num_classes ** 3,
+                  digest=single.digest)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import jax
@@ -14,10 +15,12 @@ import numpy as np
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.order import shuffled_index
 from jaxgan.data.sources import Source
+from jaxgan.files import read
 from jaxgan.keys import stream
 from jaxgan.types import Array, Batch, Key, PyTree
 
 PLACEHOLDER = "\N{REPLACEMENT CHARACTER}"  # stands for every character that isn't in a vocabulary
+_MOST_BYTES = 2**30  # of a file of text
 _TEST = 10  # the last of so many equal parts of a text is held out
 
 
@@ -56,7 +59,7 @@ def read_text(path: str | Path) -> str:
         ValueError: it can't be read, or isn't UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return TextIOWrapper(BytesIO(read(path, _MOST_BYTES)), encoding="utf-8-sig").read()
     except FileNotFoundError:
         raise DataNotFoundError(f"there is no text file {path}: give the path of one in UTF-8") from None
     except UnicodeDecodeError as error:
@@ -127,7 +130,7 @@ def sequences(corpus: Corpus, length: int) -> Source:
         return Batch(jax.nn.one_hot(tokens, len(corpus.vocabulary)))
 
     return Source({"tokens": jnp.asarray(corpus.tokens)}, draw, size,
-                  (length, len(corpus.vocabulary)), (0.0, 1.0), 0)
+                  (length, len(corpus.vocabulary)), (0.0, 1.0), 0, digest=corpus.digest)
 
 
 def num_sequences(corpus: Corpus, length: int) -> int:

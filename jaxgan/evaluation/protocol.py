@@ -84,10 +84,8 @@ class Protocol:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all fields but the name: numbers of two protocols compare if these are equal."""
-        fields = self.as_json()
-        del fields["name"]
-        return json_digest(fields)
+        """SHA-256 of all fields that matter: numbers of two protocols compare if these are equal."""
+        return json_digest(_mattering(self))
 
 
 # Published protocols. What they leave open (here: the metrics that they don't have) is the default.
@@ -133,9 +131,18 @@ def protocol_from_json(value: Any) -> Protocol:
 
 def differences(first: Protocol, second: Protocol) -> list[str]:
     """Says in which fields two protocols differ, if in any that matters."""
-    ours, theirs = first.as_json(), second.as_json()
+    ours, theirs = _mattering(first), _mattering(second)
     return [f"{name} is {_short(ours[name])} and {_short(theirs[name])}" for name in ours
-            if name != "name" and ours[name] != theirs[name]]
+            if ours[name] != theirs.get(name, ours[name])]
+
+
+def _mattering(protocol: Protocol) -> dict[str, Any]:
+    """The fields but the name, and that of a data set whose digest says which it is."""
+    fields = protocol.as_json()
+    del fields["name"]
+    if protocol.dataset_digest:
+        del fields["dataset"]
+    return fields
 
 
 def nearest(name: str, known) -> str:

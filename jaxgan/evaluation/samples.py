@@ -1,9 +1,7 @@
 """Samples by their numbers, wherever they come from, and their features, batch by batch."""
 
 import dataclasses
-import os
 import warnings
-import zipfile
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,8 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxgan.data import Dataset, Source, quantize
-from jaxgan.digests import json_digest
-from jaxgan.features import FeatureNetwork, Features
+from jaxgan.digests import json_digest, params_digest
+from jaxgan.features import FeatureNetwork, Features, load_weights, save_weights
 from jaxgan.gan import GAN, draw_latents, samples_and_heads
 from jaxgan.loops import Game
 from jaxgan.parallel import agreed, map_batches
@@ -182,7 +180,8 @@ class Extractor:
         batch_size: samples at a time, rounded up to a multiple of the devices.
         devices: which of this process's devices; all by default.
         cache: the folder where features of samples that have a digest are kept, in blocks, so that
-            an interrupted evaluation goes on where it was; None for none.
+            an interrupted evaluation goes on where it was; None for none. A block that is damaged, or
+            of something else, is computed and saved again.
     """
 
     network: FeatureNetwork
@@ -205,8 +204,7 @@ class Extractor:
 
     def classifies(self, samples: Samples) -> bool:
         """Whether the network gives logits of such samples; nothing is computed."""
-        first = samples.take(np.zeros(1, int))
-        return jax.eval_shape(self.network.apply, self.network.variables, first).logits is not None
+        return self._described(samples).logits is not None
 
     def observe(self, samples: Samples, count: int, *, features: bool = True, keep: bool = False,
                 progress: Progress = lambda done: None) -> Observed:
@@ -220,29 +218,30 @@ class Extractor:
         targets = samples.targets(np.arange(count)) if samples.targets else None
         if self.cache is None or not (samples.digest and features):
             return self._observe(samples, 0, count, features, keep, progress)._replace(targets=targets)
+        one = self._described(samples)
         found = jax.tree.map(lambda *blocks: np.concatenate(blocks), *(
-            self._cached(self.cache, samples, first, min(first + _BLOCK, count), progress)
+            self._cached(self.cache, samples, first, min(first + _BLOCK, count), one, progress)
             for first in range(0, count, _BLOCK)))
         return Observed(found, samples.take(np.arange(count)) if keep else None, targets)
 
-    def _cached(self, cache: Path, samples: Samples, first: int, last: int, progress: Progress
-                ) -> Features:
-        key = json_digest({"samples": samples.digest, "features": self.network.digest})
-        path = cache / key[:32] / f"{first:08d}_{last:08d}.npz"
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                found = Features(arrays["pooled"], arrays.get("logits"))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or damaged
-            found = None
-        is_missing, = agreed(found is None)  # to one of several processes
+    def _cached(self, cache: Path, samples: Samples, first: int, last: int, one: Features,
+                progress: Progress) -> Features:
+        about: dict[str, Any] = {"samples": samples.digest, "features": self.network.digest}
+        path = cache / json_digest(about)[:32] / f"{first:08d}_{last:08d}.npz"
+        about["rows"] = [first, last]
+        found = _load(path, about, one)
+        is_missing, = agreed(found is None)  # to one of several processes: then all compute it together
         if found is not None and not is_missing:
             progress(last - first)
             return found
-        observed = self._observe(samples, first, last, True, False, progress)
-        found = cast("Features", observed.features)
+        found = cast("Features", self._observe(samples, first, last, True, False, progress).features)
         if jax.process_index() == 0:
-            _save(path, {name: value for name, value in found._asdict().items() if value is not None})
+            _save(path, about, found)
         return found
+
+    def _described(self, samples: Samples) -> Features:
+        """The shapes and dtypes of one sample's features; nothing is computed."""
+        return jax.eval_shape(self.network.apply, self.network.variables, samples.take(np.zeros(1, int)))
 
     def _observe(self, samples: Samples, first: int, last: int, features: bool, keep: bool,
                  progress: Progress) -> Observed:
@@ -259,17 +258,40 @@ class Extractor:
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:last - first], *batches)
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Saves a block of features whole or not at all; if it can't, evaluations only take longer."""
-    partial_path = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def _load(path: Path, about: dict[str, Any], one: Features) -> Features | None:
+    """Returns a block of features, each like `one`; None if it isn't there, or isn't what was saved."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial_path.open("wb") as file:
-                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]: no such name
-            os.replace(partial_path, path)
-        finally:
-            partial_path.unlink(missing_ok=True)
+        arrays = load_weights(path)
+    except OSError:
+        return None
+    except ValueError as error:
+        return _again(path, str(error))
+    if "digest" not in arrays:  # the first release's
+        return None
+    digest = arrays.pop("digest")
+    found = Features(*(cast("Array", arrays.pop(name, None)) for name in Features._fields))
+    first, last = about["rows"]
+    if arrays or jax.tree.map(lambda x: (x.shape, x.dtype), found) != jax.tree.map(
+            lambda x: ((last - first, *x.shape[1:]), x.dtype), one):
+        return _again(path, "it holds other arrays")
+    if str(digest) != _digest(about, found):
+        return _again(path, "it isn't what was saved")
+    return found
+
+
+def _again(path: Path, reason: str) -> None:
+    warnings.warn(f"features in {path} are computed again ({reason})", UserWarning, stacklevel=2)
+
+
+def _digest(about: dict[str, Any], found: Features) -> str:
+    return json_digest({**about, "values": params_digest(found._asdict())})
+
+
+def _save(path: Path, about: dict[str, Any], found: Features) -> None:
+    """Saves a block of features whole or not at all; if it can't, evaluations only take longer."""
+    arrays = {name: value for name, value in found._asdict().items() if value is not None}
+    try:
+        save_weights(path, {**arrays, "digest": np.array(_digest(about, found))})
     except OSError as error:
         warnings.warn(f"features can't be kept in {path.parent} ({error.strerror}); they are computed "
                       "again next time", UserWarning, stacklevel=2)

@@ -5,7 +5,7 @@ set with one classifier, and is no FID.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -158,8 +158,8 @@ def load_classifier(path: Path) -> TrainedClassifier:
         OSError: there is none, or it can't be read.
         ValueError: the file is damaged or another one.
     """
-    return TrainedClassifier(*load_trained(path, "classifier", lambda about: Classifier(
-        len(about["class_names"]), about["width"])))
+    return TrainedClassifier(*load_trained(path, "classifier", lambda about: (
+        Classifier(len(about["class_names"]), about["width"]), about["image_shape"])))
 
 
 def save_trained(path: Path, network: FeatureNetwork, about: dict[str, Any]) -> None:
@@ -169,14 +169,15 @@ def save_trained(path: Path, network: FeatureNetwork, about: dict[str, Any]) -> 
     save_weights(path, {"about": np.array(record), **flat})
 
 
-def load_trained(path: Path, name: str, make_model: Callable[[dict[str, Any]], Classifier]
+def load_trained(path: Path, name: str,
+                 make_model: Callable[[dict[str, Any]], tuple[Classifier, Sequence[int]]]
                  ) -> tuple[FeatureNetwork, dict[str, Any]]:
     """Loads what `save_trained` saved.
 
     Args:
         path: the file.
         name: the network's.
-        make_model: what is known of the network -> the model.
+        make_model: what is known of the network -> the model, and the shape of its images.
 
     Raises:
         OSError, ValueError: as `load_classifier`.
@@ -185,10 +186,18 @@ def load_trained(path: Path, name: str, make_model: Callable[[dict[str, Any]], C
         found = load_weights(path)
         about = json.loads(str(found.pop("about")))
         digest = about.pop("digest")
-        network = network_of(name, make_model(about), unflatten_dict(found, sep="/"))
+        params = unflatten_dict(found, sep="/")
+        model, shape = make_model(about)
+        network = network_of(name, model, params)
         if network.digest != digest:
             raise ValueError("its numbers are not those that were saved")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = jax.eval_shape(model.init, jax.random.key(0),
+                                  jax.ShapeDtypeStruct((1, *shape), jnp.float32))["params"]
+        if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, expected):
+            raise ValueError("its arrays are not those of the network that it describes")
+    except OSError:
+        raise
+    except Exception as error:  # what a stranger says of a network meets every kind of check
         raise ValueError(f"{path} is no {name}, or damaged ({error}): delete it and train "
                          "another") from error
     return network, about

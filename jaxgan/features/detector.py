@@ -116,5 +116,5 @@ def save_detector(path: Path, trained: TrainedDetector) -> None:
 
 def load_detector(path: Path) -> TrainedDetector:
     """Loads a detector as `load_classifier` does a classifier."""
-    return TrainedDetector(*load_trained(path, "detector", lambda about: Classifier(
-        about["num_classes"] + 4, about["width"])))
+    return TrainedDetector(*load_trained(path, "detector", lambda about: (
+        Classifier(about["num_classes"] + 4, about["width"]), about["sample_shape"])))

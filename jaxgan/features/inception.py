@@ -22,7 +22,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxgan.digests import params_digest
 from jaxgan.features.network import FeatureNetwork, Features
-from jaxgan.features.weights import WeightsError, load_pytorch, load_weights
+from jaxgan.features.weights import MOST_BYTES, WeightsError, load_pytorch, load_weights
+from jaxgan.files import read
 from jaxgan.types import Array, PyTree
 
 VARIABLE = "JAXGAN_INCEPTION"
@@ -77,8 +78,7 @@ def load_inception(path: str | os.PathLike) -> PyTree:
         return unflatten_dict({name: array.astype(np.float32) for name, array in flat.items()}, sep="/")
     # PyTorch's hub puts the first digits of a file's SHA-256 into its name.
     if digits := re.search(r"-([0-9a-f]{8})$", path.stem):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(read(path, MOST_BYTES)).hexdigest()
         if not digest.startswith(digits[1]):
             raise WeightsError(f"{path} is damaged: its SHA-256 begins with {digest[:8]}, not with "
                                f"{digits[1]}; download it again")

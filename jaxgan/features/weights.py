@@ -1,7 +1,9 @@
 """Weights in files: the project's own layout, and PyTorch's state dicts, read without running them.
 
 A file is data here. Of the pickles inside PyTorch's files only the opcodes are decoded, and a small
-interpreter builds dicts, tuples, numbers and descriptions of tensors from them, nothing else.
+interpreter builds dicts, tuples, numbers and descriptions of tensors from them, nothing else. No file
+takes more time or memory than its length lets expect: archives are not compressed, and what is nested in
+a pickle is neither hashed, compared nor shown, which takes for ever where its parts are shared.
 """
 
 import io
@@ -17,11 +19,17 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jaxgan.files import read
+
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files written before PyTorch 1.6
 _DTYPES = {"torch.DoubleStorage": np.float64, "torch.FloatStorage": np.float32,
            "torch.HalfStorage": np.float16, "torch.BFloat16Storage": ml_dtypes.bfloat16,
            "torch.LongStorage": np.int64, "torch.IntStorage": np.int32,
            "torch.ByteStorage": np.uint8, "torch.BoolStorage": np.bool_}
+MOST_BYTES = 2**32  # of a file
+_MOST_OPCODES = 2**20  # of a pickle: state dicts have some forty for each tensor
+_MOST_AXES = 64  # of an array, as in NumPy
+_MOST_COPIES = 4  # of a storage's numbers, in the tensors that view it
 _FUNCTIONS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2",
               "torch._utils._rebuild_parameter"}
 
@@ -63,7 +71,7 @@ def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     read = _choose(path, {".npz": _read_npz, ".safetensors": _read_safetensors})
-    data = path.read_bytes()
+    data = read(path, MOST_BYTES)
     with _damage(f"{path} is damaged, or no {path.suffix} file"):
         return read(data)
 
@@ -85,7 +93,7 @@ def load_pytorch(path: str | os.PathLike) -> dict[str, np.ndarray]:
         OSError: the file can't be read.
         WeightsError: it is damaged, or holds something else than tensors by name.
     """
-    data = Path(path).read_bytes()
+    data = read(path, MOST_BYTES)
     with _damage(f"{path} is damaged, or no state dict saved by torch.save"):
         return _read_zip(data) if data.startswith(b"PK") else _read_legacy(data)
 
@@ -103,7 +111,7 @@ def _damage(sentence: str):
     try:
         yield
     except WeightsError as error:
-        raise WeightsError(f"{sentence}: {error}") from error
+        raise WeightsError(f"{sentence}: {str(error)[:300]}") from error
     except Exception as error:  # damage meets every kind of check in zipfile, pickletools and numpy
         raise WeightsError(sentence) from error
 
@@ -113,8 +121,32 @@ def _write_npz(file: BinaryIO, flat: dict[str, np.ndarray]) -> None:
 
 
 def _read_npz(data: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return dict(file)
+    with _archive(data) as archive:
+        return {name.removesuffix(".npy"): _read_npy(archive.read(name)) for name in archive.namelist()}
+
+
+def _read_npy(data: bytes) -> np.ndarray:
+    """Reads an array; its header's shape is compared with the length before memory is taken."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                   (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise WeightsError(f"an array of shape {shape} and type {dtype} doesn't fit its file")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _archive(data: bytes) -> zipfile.ZipFile:
+    """Opens a zip archive whose members take no more than its own bytes."""
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    members = archive.infolist()
+    # Stored members alone, none of them twice: all together they can't be larger than the file.
+    if (any(member.compress_type != zipfile.ZIP_STORED for member in members)
+            or sum(member.file_size for member in members) > len(data)):
+        raise WeightsError("its members are compressed, or larger than the file")
+    return archive
 
 
 def _write_safetensors(file: BinaryIO, flat: dict[str, np.ndarray]) -> None:
@@ -152,25 +184,21 @@ class _Tensor(NamedTuple):
 
 
 def _read_zip(data: bytes) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with _archive(data) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise WeightsError(f"there are {len(pickles)} data.pkl in it")
         folder = pickles[0].removesuffix("data.pkl")
 
         def read(name: str) -> bytes:
-            member = archive.getinfo(folder + name)
-            # Stored members alone: they can't be larger than the file.
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data):
-                raise WeightsError(f"{member.filename} is compressed, or larger than the file")
-            return archive.read(member)
+            return archive.read(folder + name)
 
         tensors = _tensors(_interpret(io.BytesIO(read("data.pkl"))))
         storages = {key: _elements(storage, read(f"data/{key}"))
                     for key, storage in _storages(tensors).items()}
         if folder + "byteorder" in archive.namelist() and read("byteorder") != b"little":
             storages = {key: elements.byteswap() for key, elements in storages.items()}
-    return {name: _view(tensor, storages) for name, tensor in tensors.items()}
+    return _views(tensors, storages)
 
 
 def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
@@ -180,7 +208,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     _interpret(stream)  # the sizes of C types on the machine that wrote it
     tensors = _tensors(_interpret(stream))
     keys, known, storages, position = _interpret(stream), _storages(tensors), {}, stream.tell()
-    if sorted(keys) != sorted(known):
+    if sorted(_of(str, key) for key in _of(list, keys)) != sorted(known):
         raise WeightsError("its storages are not those of its tensors")
     for key in keys:
         start, storage = position + 8, known[key]
@@ -188,7 +216,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
         if int.from_bytes(data[start - 8:start], "little") != storage.count or position > len(data):
             raise WeightsError(f"the storage {key} is not of {storage.count} elements")
         storages[key] = _elements(storage, memoryview(data)[start:position])
-    return {name: _view(tensor, storages) for name, tensor in tensors.items()}
+    return _views(tensors, storages)
 
 
 def _tensors(state: Any) -> dict[str, _Tensor]:
@@ -215,11 +243,19 @@ def _elements(storage: _Storage, raw: bytes | memoryview) -> np.ndarray:
     return np.frombuffer(raw, storage.dtype)
 
 
-def _view(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns a copy of what the tensor shows of its storage, after checking that it lies inside."""
-    elements, offset, shape, strides = storages[tensor.storage.key], *tensor[1:]
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0
-                                             for n in (offset, *shape, *strides)):
+def _views(tensors: dict[str, _Tensor], storages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns copies of what tensors show of their storages."""
+    views = {name: _view(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
+    size = sum(view.nbytes for view in views.values())
+    if size > _MOST_COPIES * sum(elements.nbytes for elements in storages.values()):
+        raise WeightsError(f"its tensors show their storages more than {_MOST_COPIES} times")
+    return {name: view.copy() for name, view in views.items()}
+
+
+def _view(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
+    """Returns what the tensor shows of its storage, after checking that it lies inside."""
+    _, offset, shape, strides = tensor
+    if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise WeightsError(f"no tensor has offset {offset}, shape {shape} and strides {strides}")
     if 0 in shape:
         return np.empty(shape, elements.dtype)
@@ -228,7 +264,7 @@ def _view(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
         raise WeightsError(f"a tensor of offset {offset}, shape {shape} and strides {strides} exceeds "
                            f"its storage of {len(elements)} elements")
     steps = [stride * elements.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(elements[offset:], shape, steps).copy()
+    return np.lib.stride_tricks.as_strided(elements[offset:], shape, steps)
 
 
 def _interpret(stream: BinaryIO) -> Any:
@@ -244,7 +280,9 @@ def _interpret(stream: BinaryIO) -> Any:
         items, stack = stack, outer.pop()
         return items
 
-    for opcode, argument, _ in pickletools.genops(stream):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if count > _MOST_OPCODES:
+            raise WeightsError(f"it has more than {_MOST_OPCODES} pickle opcodes")
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
@@ -286,17 +324,17 @@ def _interpret(stream: BinaryIO) -> Any:
             case "SETITEM":
                 key, value = stack[-2:]
                 del stack[-2:]
-                _of(dict, stack[-1])[key] = value
+                _of(dict, stack[-1])[_key(key)] = value
             case "SETITEMS":
                 items = since_mark()
-                _of(dict, stack[-1]).update(zip(items[::2], items[1::2], strict=True))
+                _of(dict, stack[-1]).update(zip(map(_key, items[::2]), items[1::2], strict=True))
             case "BUILD":  # a state dict's attribute _metadata, which nothing here needs
                 _of(dict, stack.pop())
                 _of(dict, stack[-1])
             case "GLOBAL":
                 stack.append(_global(_of(str, argument).replace(" ", ".")))
             case "STACK_GLOBAL":
-                stack[-2:] = [_global(".".join(stack[-2:]))]
+                stack[-2:] = [_global(".".join(_of(str, part) for part in stack[-2:]))]
             case "REDUCE":
                 arguments = _of(tuple, stack.pop())
                 stack.append(_call(_of(_Global, stack.pop()).name, arguments))
@@ -309,8 +347,20 @@ def _interpret(stream: BinaryIO) -> Any:
 
 def _of(kind: type, value: Any) -> Any:
     if type(value) is not kind:
-        raise WeightsError(f"it has a {type(value).__name__} where a {kind.__name__} belongs")
+        raise WeightsError(f"it has a {type(value).__name__} where {kind.__name__} belongs")
     return value
+
+
+def _key(value: Any) -> str | int:
+    """A dict's key. Nothing nested: one whose parts are shared takes for ever to hash."""
+    return value if type(value) is int else _of(str, value)
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """A shape, or strides."""
+    if len(_of(tuple, value)) > _MOST_AXES:
+        raise WeightsError(f"it has a tensor of {len(value)} axes")
+    return tuple(_of(int, number) for number in value)
 
 
 def _global(name: str) -> _Global:
@@ -324,7 +374,7 @@ def _call(name: str, arguments: tuple) -> Any:
         case "collections.OrderedDict", ():
             return {}
         case "torch._utils._rebuild_tensor_v2", (storage, offset, shape, strides, *_):
-            return _Tensor(_of(_Storage, storage), offset, _of(tuple, shape), _of(tuple, strides))
+            return _Tensor(_of(_Storage, storage), _of(int, offset), _numbers(shape), _numbers(strides))
         case "torch._utils._rebuild_parameter", (tensor, *_):
             return _of(_Tensor, tensor)
     raise WeightsError(f"it calls {name} with {len(arguments)} arguments")
@@ -333,6 +383,6 @@ def _call(name: str, arguments: tuple) -> Any:
 def _storage(description: tuple) -> _Storage:
     match description:
         case ("storage", _Global(name), str(key), str(), int(count), *views) if (
-                name in _DTYPES and count >= 0 and views in ([], [None])):
+                name in _DTYPES and key.isalnum() and count >= 0 and views in ([], [None])):
             return _Storage(key, np.dtype(_DTYPES[name]), count)
     raise WeightsError("one of its storages is described in an unknown way")

@@ -107,7 +107,8 @@ def opened(folder):
 
 
 WHOLE = [encoded("RGB", "PNG"), encoded("P", "PNG"), encoded("RGB", "JPEG"), encoded("CMYK", "JPEG"),
-         encoded("L", "PNG"), encoded("1", "PNG"), encoded("RGBA", "PNG")]
+         encoded("L", "PNG"), encoded("1", "PNG"), encoded("RGBA", "PNG"), encoded("RGBA", "WEBP"),
+         encoded("P", "GIF"), encoded("RGB", "BMP"), encoded("RGB", "TIFF"), encoded("L", "PPM")]
 
 
 @MANY

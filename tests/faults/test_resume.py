@@ -8,12 +8,12 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import image_sets, launch, opening, reproduce
 from jaxgan.data import Dataset
 from tests.faults import processes
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
 STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
@@ -29,20 +29,6 @@ FLAGS = {"conditional": ("--eval-every", "0", "--generator-labels", "uniform",
          "multitask": ("--eval-every", "2", "--eval-metrics", "inpainting", "--weighting", "ratio"),
          "gaussians": ("--loss", "relativistic", "--input-noise", "0.1", "--input-noise-steps", "4",
                        "--eval-every", "2")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kept_programs(tmp_path_factory):
-    """Each run compiles the same programs."""
-    compilation_cache.reset_cache()
-    before = {name: getattr(jax.config, name) for name in (
-        "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")}
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture

@@ -1,0 +1,193 @@
+"""Runs on a folder of images: it may be moved and spelt in any way, and is known by what is in it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, launch, open_run, opening, reproduce, sample, text
+from jaxgan.data import load
+from jaxgan.runs import read_config
+from jaxgan.training import train
+from tests.test_measuring import tool
+from tests.test_training import TINY, run_here
+from tests.tiny import tiny
+
+pytestmark = pytest.mark.usefixtures("own_cache", "kept_programs", "quick_compilation")
+CLASSES = ("2", "10", "cat", "dog")  # as people count: "2" is number 0
+CONDITIONAL = ("conditional", *TINY, "--steps", 2, "--log-every", 1, "--n-critic", 1,
+               "--penalty", "none", "--dataset", "folder", "--num-classes", 4)
+MEASURED = ("--metrics", "pr", "--features", "raw", "--num", 8)
+
+
+def paint(folder, names=CLASSES, size=8):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 3)):
+        for name in names:
+            (folder / split / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (size, size, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, own_cache, kept_programs, quick_compilation):
+    """A folder of images, and a run on it, which was given its relative path."""
+    place = tmp_path_factory.mktemp("trained")
+    paint(place / "images")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(place)
+        assert run_here(*CONDITIONAL, "--folder", "images", "--image-size", 8, "--run-dir", "run") == 0
+    return place
+
+
+@pytest.fixture
+def moved(trained, tmp_path, monkeypatch):
+    """The same in another place: the run, and the images in a folder of another name."""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.copytree(trained / "images", tmp_path / "pictures")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path
+
+
+def resume(place, folder, *flags):
+    return run_here(*CONDITIONAL, "--folder", folder, "--image-size", 8, "--run-dir", place / "run",
+                    "--resume", "auto", "--steps", 3, *flags)
+
+
+def repaint(place):
+    """Changes one pixel of an image for training."""
+    path = place / "pictures" / "train" / "dog" / "0.png"
+    pixels = np.array(Image.open(path))
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+
+
+def change_settings(place, *without, **changes):
+    content = json.loads((place / "run" / "config.json").read_text())
+    content["settings"] = {name: value for name, value in (content["settings"] | changes).items()
+                           if name not in without}
+    (place / "run" / "config.json").write_text(json.dumps(content))
+
+
+def test_the_classes_and_the_digest_of_the_images_are_kept(trained):
+    settings = read_config(trained / "run")["settings"]
+    assert settings["class_names"] == list(CLASSES)
+    assert settings["data_sha256"] == load(f"folder:{trained / 'images'}", image_size=8).digest
+
+
+@pytest.mark.parametrize(("asked", "number"), [("dog", 3), ("10", 1), ("2", 0), ("3", 3)])
+def test_a_class_is_drawn_by_its_name_or_else_its_number(trained, tmp_path, asked, number):
+    drawn = []
+    for flags in (("--label", asked, "--num", 4), ("--grid-by-class", "--columns", 1)):
+        assert tool(sample, trained / "run", "--out", tmp_path / "samples.npy", *flags) == 0
+        drawn.append(np.load(tmp_path / "samples.npy"))
+    np.testing.assert_allclose(drawn[0][number], drawn[1][number], atol=1e-6)
+
+
+@pytest.mark.parametrize(("asked", "message"), [
+    ("dgo", "label must be in [0, 4); got dgo, which is no class's name either: did you mean dog?"),
+    ("4", "label must be in [0, 4); got 4"), ("-1", "label must be in [0, 4); got -1")])
+def test_classes_that_there_are_not(trained, asked, message, capsys):
+    assert tool(sample, trained / "run", f"--label={asked}") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_that_names_no_classes_has_their_numbers(moved, capsys):
+    change_settings(moved, "class_names")
+    assert tool(sample, moved / "run", "--out", "a.npy", "--label", "3") == 0
+    for names in (["a"], "abcd", 3):
+        change_settings(moved, class_names=names)
+        assert tool(sample, moved / "run", "--label", "dog") == 2
+        assert "label must be in [0, 4); got dog" in capsys.readouterr().err
+
+
+def test_a_moved_folder_is_the_same_data(moved, capsys):
+    assert tool(evaluate, moved / "run", *MEASURED) == 2
+    assert "folder:images: there is no such folder: say where it is now" in capsys.readouterr().err
+    assert tool(evaluate, moved / "run", *MEASURED, "--data-dir", moved / "pictures") == 0
+    assert tool(reproduce, moved / "run", "--data-dir", "../pictures") == 0
+    assert "identical" in capsys.readouterr().out
+    assert resume(moved, "../pictures") == 0
+    assert read_config(moved / "run")["settings"]["folder"] == "../pictures"
+    assert tool(evaluate, moved / "run", *MEASURED) == 0
+    first, *others = (entry["protocol_sha256"] for entry in json.loads(
+        (moved / "run" / "evaluation.json").read_text())["evaluations"])
+    assert set(others) <= {first}  # however the place was spelt
+
+
+def test_a_changed_folder_is_refused_where_the_bits_depend_on_it(moved, capsys):
+    repaint(moved)
+    assert resume(moved, moved / "pictures") == 2
+    assert f"{moved / 'run'} was trained on other data than these" in capsys.readouterr().err
+    for command, flags in ((reproduce, ()), (evaluate, MEASURED)):
+        assert tool(command, moved / "run", "--data-dir", moved / "pictures", *flags) == 2
+        assert "was trained on other data than these: their SHA-256 was" in capsys.readouterr().err
+    assert tool(sample, moved / "run", "--out", "a.png") == 0  # which needs no data
+
+
+def test_a_run_that_does_not_say_which_images_goes_on_where_they_were(moved, monkeypatch, capsys):
+    """As those of the first release."""
+    monkeypatch.chdir(moved)
+    change_settings(moved, "data_sha256", "class_names", folder="pictures")
+    shutil.copytree(moved / "pictures", moved / "copy")
+    assert resume(moved, "copy") == 2
+    assert "was trained on the images in 'pictures', and doesn't say which" in capsys.readouterr().err
+    assert resume(moved, moved / "elsewhere" / ".." / "pictures") == 0
+
+
+@pytest.mark.parametrize("name", ["conditional", "images", "inpainting"])
+def test_streamed_or_not_the_digest_is_the_same(trained, name):
+    experiment = opening.load(name)
+    config = {"folder": str(trained / "images"), "image_size": 8}
+    config |= {} if name == "images" else {"dataset": "folder"}
+    config |= {"num_classes": 4} if name == "conditional" else {}
+    sources = [experiment.make_source(experiment.configure(**config, **options))
+               for options in ({}, {"stream": True}, {"stream": True, "on_demand": True})]
+    assert {source.digest for source in sources} == {
+        load(f"folder:{trained / 'images'}", image_size=8).digest}
+    assert {source.class_names for source in sources} == {CLASSES}
+
+
+def test_arrays_are_known_by_what_is_in_them(tmp_path):
+    images = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+    plan = {"steps": 1, "batch_size": 4, "devices": 1}
+    train(tiny(), images, tmp_path / "run", **plan)
+    train(tiny(), images.copy(), tmp_path / "run", **plan | {"steps": 2}, resume="auto")
+    with pytest.raises(ValueError, match="was trained on other data than these"):
+        train(tiny(), images[::-1], tmp_path / "run", **plan | {"steps": 3}, resume="auto")
+
+
+def test_a_text_is_found_where_it_is_now(tmp_path):
+    (tmp_path / "old.txt").write_text("to be or not to be " * 20)
+    config = text.experiment.configure(text_file=str(tmp_path / "old.txt"))
+    settings = launch.record(text.experiment, config, text.make_source(config),
+                             text.make_reference(config))
+    (tmp_path / "config.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "old.txt").rename(tmp_path / "new.txt")
+    run = open_run(tmp_path, None, data_dir=str(tmp_path / "new.txt"))
+    assert run.reference.about()["text_sha256"] == settings["text_sha256"]
+
+
+# Folders that are measured.
+
+def test_two_folders_are_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "theirs"), paint(tmp_path / "ours", CLASSES[:2], size=12)
+    command = (evaluate, "--images", "ours", "--dataset", "folder:theirs", "--features", "raw",
+               "--metrics", "pr", "--num", 12, "--out", "numbers.json")
+    assert tool(*command) == 0
+    assert "precision" in capsys.readouterr().out
+    assert tool(*command, "--image-size", 4) == 0
+    found = json.loads((tmp_path / "numbers.json").read_text())["protocol"]
+    assert found["dataset_digest"] == load("folder:theirs", image_size=4).digest
+    Image.new("RGB", (9, 8)).save(tmp_path / "theirs" / "test" / "cat" / "x.png")
+    assert tool(*command) == 2
+    assert "folder:theirs needs an image_size" in capsys.readouterr().err
+    assert tool(*command, "--image-size", 8) == 0
+    assert tool(evaluate, "run", "--image-size", 8) == 2
+    assert "image_size goes with --dataset: leave it out" in capsys.readouterr().err
