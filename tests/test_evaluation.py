@@ -143,6 +143,18 @@ def test_a_spoilt_block_of_features_is_made_anew(tmp_path, small_blocks, spoil):
     assert len(calls) == 1
 
 
+def test_what_another_process_has_not_kept_is_made_by_all(tmp_path, small_blocks, monkeypatch):
+    """As they do so together, one that has it must not leave the others waiting."""
+    calls = []
+    extractor = Extractor(network(), 20, jax.local_devices()[:1], tmp_path)
+    extractor.observe(counted(REAL, calls), 20)
+    extractor.observe(counted(REAL, calls), 20)
+    assert len(calls) == 1
+    monkeypatch.setattr("jaxgan.evaluation.samples.agreed", lambda is_missing: (1,))  # to another one
+    extractor.observe(counted(REAL, calls), 20)
+    assert len(calls) == 2
+
+
 def test_an_interrupted_observation_leaves_what_it_has_done(tmp_path, small_blocks):
     calls, done = [], []
     extractor = Extractor(network(), 20, jax.local_devices()[:1], tmp_path)
