@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -195,8 +196,10 @@ def test_another_runs_result_is_not_taken_for_this_ones(digits, tmp_path, capsys
     shutil.copytree(digits, tmp_path / "run")
     for content in (json.dumps(result(digits) | {"params_sha256": "0" * 64}), "{}"):
         (tmp_path / "run" / "result.json").write_text(content)
-        assert run_here("digits", *TINY, "--steps", 4, "--sample-every", 2, "--run-dir",
-                        tmp_path / "run", "--resume", "auto") == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert run_here("digits", *TINY, "--steps", 4, "--sample-every", 2, "--run-dir",
+                            tmp_path / "run", "--resume", "auto") == 0
         printed = capsys.readouterr()
         assert printed.err.count("it is written anew") == 1
         assert result(digits)["params_sha256"] in printed.out
