@@ -29,6 +29,7 @@ from jaxgan.evaluation import Evaluator
 from jaxgan.files import reason
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
+from jaxgan.parallel import check_devices
 from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation
 from jaxgan.steps import game as game_of
 from jaxgan.transfer import warm_start
@@ -273,6 +274,7 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
         RunError: the data are others than those of that run, or of the one that goes on.
         ValueError: settings that don't go together; see `jaxgan.training.train` for all else.
     """
+    check_devices()
     if experiment.is_own and experiment.name in opening.names():
         raise ValueError(f"{experiment.file} has the name of this project's experiment "
                          f"{experiment.name}: rename the file")
@@ -451,6 +453,7 @@ def condition_shapes(source: Source) -> Any:
 
 def local_devices(count: int) -> list[jax.Device]:
     """The devices of this process that are used; 0 for all."""
+    check_devices()
     return jax.local_devices()[:count or None]
 
 

@@ -26,6 +26,7 @@ from jaxgan.checkpoints import Checkpoints
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
+from jaxgan.parallel import check_devices
 from jaxgan.runs import read_config
 from jaxgan.steps import game as game_of
 from jaxgan.types import Batch
@@ -204,6 +205,7 @@ def _own(path: str | Path, settings: Mapping[str, Any], file: str | Path) -> Exp
 def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mapping[str, Any],
             reference: Reference, checkpoint: str | int) -> Any:
     """Reads a run's checkpoint: latest, best (as the reference's metrics say) or a step."""
+    check_devices()
     checkpoint = str(checkpoint)
     if checkpoint not in ("latest", "best") and not checkpoint.isdecimal():
         raise ValueError(f"checkpoint must be latest, best or a step; got {checkpoint!r}")

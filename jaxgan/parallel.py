@@ -16,6 +16,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxgan.types import Device, PyTree
 
 
+def check_devices() -> None:
+    """Looks whether jax has devices of the kind that it was told to use.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # what jax raises, by kind and version
+        asked = jax.config.jax_platforms
+        raise ValueError(f"jax has no device of the platform {asked!r}, which JAX_PLATFORMS asks for: "
+                         f"unset it, or install jax for that platform ({str(error)[:200] or 'none'})"
+                         if asked else f"jax has no device ({str(error)[:200]})") from error
+
+
 def data_parallel(
     step_fn: Callable[..., tuple[PyTree, PyTree]],
     *,

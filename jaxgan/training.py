@@ -29,7 +29,7 @@ from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
 from jaxgan.memory import check_fits
-from jaxgan.parallel import agreed, check_same, data_parallel
+from jaxgan.parallel import agreed, check_devices, check_same, data_parallel
 from jaxgan.pictures import grid
 from jaxgan.runs import Run, RunError, read_result
 from jaxgan.steps import game as game_of
@@ -181,6 +181,7 @@ class Plan:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
         if self.on_nan not in ("stop", "rollback"):
             raise ValueError(f"on_nan must be stop or rollback; got {self.on_nan!r}")
+        check_devices()
         available = jax.device_count()
         if jax.process_count() > 1 and self.devices not in (0, available):
             raise ValueError(f"devices is {self.devices}, but {jax.process_count()} processes use all "

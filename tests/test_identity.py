@@ -2,6 +2,8 @@
 
 import functools
 import json
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -21,7 +23,7 @@ from jaxgan.models import MLPCritic, MLPGenerator
 from jaxgan.runs import RunError, jax_settings
 from jaxgan.training import early_stopping, train
 from tests.test_experiments import tool
-from tests.test_training import TINY, run_here
+from tests.test_training import TINY, environment, run_here
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 PLAN = {"batch_size": 8, "devices": 1, "sample_every": 0}
@@ -400,3 +402,12 @@ def test_another_process_does_not_say_that_an_evaluation_is_missing(tmp_path, mo
     assert report.is_behind(2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert not report.is_behind(2)
+
+
+def test_a_platform_that_is_not_there_is_one_sentence(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "experiments.gaussians", *TINY, "--run-dir",
+                           tmp_path / "run"], capture_output=True, text=True, check=False, timeout=300,
+                          env=environment() | {"JAX_PLATFORMS": "cuda"})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: jax has no device of the platform 'cuda', which JAX_PLATFORMS ")
+    assert len(done.stderr.splitlines()) == 1
