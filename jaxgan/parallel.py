@@ -25,7 +25,7 @@ def check_devices() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # what jax raises, by kind and version
-        asked = jax.config.jax_platforms
+        asked = getattr(jax.config, "jax_platforms", None)
         raise ValueError(f"jax has no device of the platform {asked!r}, which JAX_PLATFORMS asks for: "
                          f"unset it, or install jax for that platform ({str(error)[:200] or 'none'})"
                          if asked else f"jax has no device ({str(error)[:200]})") from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +29,28 @@ from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
 from jaxgan.memory import check_fits
-from jaxgan.parallel import agreed, check_devices, check_same, data_parallel
+from jaxgan.parallel import agreed, check_same, data_parallel
 from jaxgan.pictures import grid
+from jaxgan.plans import Plan
+from jaxgan.reporting import (
+    Callback,
+    Evaluate,
+    Interrupted,
+    Moment,
+    Picture,
+    Reporter,
+    State,
+    Watch,
+    check_picture,
+    early_stopping,
+)
 from jaxgan.runs import Run, RunError, read_result
 from jaxgan.steps import game as game_of
-from jaxgan.types import Batch, PyTree, check_callable, check_type, described
+from jaxgan.types import Batch, PyTree, check_callable, check_type
 
+__all__ = ["Callback", "Evaluate", "Interrupted", "Moment", "NotFiniteError", "Picture", "Plan",
+           "check_processes", "early_stopping", "endings", "example_batch", "initial_state", "train"]
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
-_INTEGERS = 2**31  # what devices count in
 _RETRIES = 3  # of a run that goes back when it diverges
 # What the processes of one run may have each for itself: where things are, and how it is kept.
 _OF_A_PROCESS = {"process_id", "data_dir", "inception", "keep_programs", "experiment_file"}
@@ -44,166 +58,6 @@ _OF_A_PROCESS = {"process_id", "data_dir", "inception", "keep_programs", "experi
 
 class NotFiniteError(ValueError):
     """Training has diverged: a metric or a parameter is NaN or infinite."""
-
-
-class Interrupted(Exception):
-    """Training was stopped by a signal or when its time was over, after a checkpoint.
-
-    Attributes:
-        step: the step that the checkpoint is of.
-        signal: the signal's number; None if the time was over.
-    """
-
-    def __init__(self, step: int, number: int | None):
-        super().__init__(f"stopped at step {step}" + ("" if number else ", the time being over"))
-        self.step = step
-        self.signal = number
-
-
-class _Abandoned(Exception):
-    """An evaluation is not to be finished: a signal came (its number), or the time is over (0)."""
-
-
-State = Any  # a game's
-Evaluate = Callable[[State, Callable[[], None]], dict[str, float]]
-Picture = Callable[[State], np.ndarray | str]  # uint8 [height, width, 3], or text
-
-
-class Moment(NamedTuple):
-    """When a callback is called.
-
-    Attributes:
-        kind: "log", "evaluation" or "checkpoint": what has just been done.
-        step: the number of the step.
-        state: its state.
-        metrics: the last step's metrics, with those of an evaluation.
-        rows: all that was logged so far, a dict with "step" and numbers by name for each log point, in a
-            resumed run those of before, too.
-    """
-
-    kind: str
-    step: int
-    state: State
-    metrics: dict[str, float]
-    rows: list[dict[str, float]]
-
-
-# True stops the run, with a checkpoint. The metric named by an attribute `watches` has to be there.
-Callback = Callable[[Moment], bool | None]
-
-
-def early_stopping(metric: str, patience: int, *, highest: bool = False) -> Callback:
-    """Returns a callback that stops a run when a metric has not improved for so many evaluations.
-
-    It counts in what was logged, so that a run that is killed and resumed stops where it would have.
-
-    Args:
-        metric: its name.
-        patience: evaluations without a better value, at least 1.
-        highest: whether higher is better.
-
-    Raises:
-        ValueError: `patience` is below 1.
-    """
-    if patience < 1:
-        raise ValueError(f"patience must be at least 1; got {patience}")
-
-    def callback(moment: Moment) -> bool:
-        if moment.kind != "evaluation":
-            return False
-        values = [row[metric] if highest else -row[metric] for row in moment.rows if metric in row]
-        values = [-math.inf if math.isnan(value) else value for value in values]  # never the best
-        return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
-
-    callback.watches = metric
-    return callback
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long to train and how often to report.
-
-    Attributes:
-        steps: how many in all.
-        batch_size: samples in a batch, over all devices.
-        batches_per_step: batches that a step consumes; of a GAN the critic's updates in a step, which
-            ends with one of the generator.
-        seed: of everything random.
-        log_every: steps between two log points.
-        sample_every: steps between two looks at samples; 0 for one at the end only.
-        eval_every: steps between two evaluations, the last one at the end; 0 for none.
-        checkpoint_every: steps between two checkpoints; 0 for one at the end only.
-        keep: how many of the latest checkpoints to keep.
-        best_metric: None, or the metric whose lowest value marks the checkpoint to keep as well; with
-            evaluations there is a checkpoint at each of them.
-        best_is_highest: whether it is its highest value instead.
-        devices: how many devices to use; 0 for all. On several processes it is all of theirs.
-        on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
-            checkpoint with other random numbers, at most three times in a run.
-        max_hours: stop after so long, with a checkpoint; 0 for no limit.
-        n_critic: what `batches_per_step` is called of a GAN; it is kept there.
-    """
-
-    steps: int
-    batch_size: int = 64
-    batches_per_step: int = 1
-    seed: int = 0
-    log_every: int = 100
-    sample_every: int = 1000
-    eval_every: int = 0
-    checkpoint_every: int = 1000
-    keep: int = 3
-    best_metric: str | None = None
-    best_is_highest: bool = False
-    devices: int = 0
-    on_nan: str = "stop"
-    max_hours: float = 0.0
-    n_critic: dataclasses.InitVar[int | None] = None
-
-    def __post_init__(self, n_critic: int | None):
-        if n_critic is not None:
-            if self.batches_per_step != 1:
-                raise ValueError(f"n_critic is {n_critic} and batches_per_step {self.batches_per_step}, "
-                                 "its other name: give one of the two")
-            object.__setattr__(self, "batches_per_step", n_critic)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
-                raise ValueError(f"{field.name} must be a whole number; got {value!r}")
-            if field.type in (int, "int") and value >= _INTEGERS and field.name != "seed":
-                raise ValueError(f"{field.name} must be below 2**31; got {value}")
-        keys.check_seed(self.seed)
-        for name in ("steps", "batch_size", "batches_per_step", "log_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("sample_every", "eval_every", "checkpoint_every", "devices", "max_hours"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
-        if self.on_nan not in ("stop", "rollback"):
-            raise ValueError(f"on_nan must be stop or rollback; got {self.on_nan!r}")
-        check_devices()
-        available = jax.device_count()
-        if jax.process_count() > 1 and self.devices not in (0, available):
-            raise ValueError(f"devices is {self.devices}, but {jax.process_count()} processes use all "
-                             f"of their {available}: leave it out")
-        if self.devices > available:
-            raise ValueError(f"devices is {self.devices}, but there are only {available}")
-        if self.batch_size % (self.devices or available):
-            raise ValueError(f"batch_size {self.batch_size} does not divide over "
-                             f"{self.devices or available} devices: choose a multiple, or --devices 1")
-
-    def next_stop(self, step: int) -> int:
-        """The first step after `step` at which there is something to do."""
-        periods = (self.log_every, self.sample_every, self.eval_every, self.checkpoint_every)
-        return min([self.steps, *(step - step % period + period for period in periods if period)])
-
-    def is_due(self, period: int, step: int) -> bool:
-        """Whether something that happens every `period` steps, and at the end, happens at `step`."""
-        return step == self.steps or (period > 0 and step % period == 0)
-
-    def is_evaluating(self, step: int) -> bool:
-        """Whether there is an evaluation at `step`."""
-        return self.eval_every > 0 and self.is_due(self.eval_every, step)
 
 
 def example_batch(source: Source, size: int) -> Batch:
@@ -293,7 +147,7 @@ def train(
     if not (resume in (None, "auto", "latest") or str(resume).isdecimal()):
         raise ValueError(f"resume must be auto, latest or a step; got {resume!r}")
     if real is not None:
-        _check_picture("real", real)
+        check_picture("real", real)
     if isinstance(source, (str, Path)):
         raise TypeError("the data must be arrays, a Batch of them or a Source; got the path "
                         f"{str(source)!r}: open it by a function of jaxgan.data")
@@ -332,8 +186,8 @@ def train(
                 if real is not None:
                     run.save_real(real)
                 try:
-                    report = _Reporter(game, run, plan, checkpoints, retries, picture, evaluate,
-                                       _Watch(received, deadline), callbacks)
+                    report = Reporter(game, run, plan, checkpoints, retries, picture, evaluate,
+                                       Watch(received, deadline), callbacks)
                     state, result = _loop(source, report, state)
                     break
                 except NotFiniteError as error:
@@ -484,160 +338,7 @@ def _newest(begin: Callable[[], State], template: State,
     return jax.device_put(state), checkpoints.manifest(int(state.step))["retries"]
 
 
-@dataclasses.dataclass
-class _Watch:
-    """Whether the run is to stop: a signal came, or its time is over."""
-
-    received: list[int]
-    deadline: float
-
-    def __call__(self, *values: int) -> tuple[Any, ...]:
-        """Returns the values, and the signal's number, 0 if the time is over, or None to go on.
-
-        Several processes take the largest of each: all do the same, and stop if one was told to.
-        """
-        *found, number, late = agreed(*values, self.received[0] if self.received else 0,
-                                      time.monotonic() > self.deadline)
-        return *found, number if number or late else None
-
-
-@dataclasses.dataclass
-class _Reporter:
-    """What happens between two dispatches."""
-
-    game: Game
-    run: Run
-    plan: Plan
-    checkpoints: Checkpoints
-    retries: int
-    picture: Picture | None
-    evaluate: Evaluate | None
-    watch: _Watch
-    callbacks: Sequence[Callback]
-    has_enough: bool = False  # a callback has stopped the run
-
-    def __call__(self, step: int, state: State, metrics: dict[str, float], stop: int | None = None,
-                 *, saved: bool = False) -> dict[str, float]:
-        """Does what is due at a step, and returns the numbers of an evaluation, if there is one.
-
-        Args:
-            step: its number.
-            state: its state.
-            metrics: the last iteration's.
-            stop: None to go on, or the number of a signal, or 0 when the time is over.
-            saved: whether there is a checkpoint of this step, from before its evaluation.
-
-        Raises:
-            Interrupted: the run was to stop, or was told to in the evaluation; it is saved.
-        """
-        evaluating, evaluation, done = self.plan.is_evaluating(step), {}, []
-        if self.plan.is_due(self.plan.sample_every, step) and self.picture is not None:
-            samples = self.picture(state)
-            _check_picture("what picture returns", samples)
-            self.run.save_samples(step, samples)
-            if isinstance(samples, str) and step < self.plan.steps and jax.process_index() == 0:
-                console.warn(f"step {step}: {samples.splitlines()[0]}")
-        if evaluating and self.evaluate is not None:
-            try:
-                self._tick(stop)
-                evaluation = _numbers(self.evaluate(state, self._tick))
-            except _Abandoned as abandoned:
-                stop, = abandoned.args
-        is_scored = evaluating and stop is None
-        if is_scored or (not evaluating and (self.plan.is_due(self.plan.log_every, step)
-                                             or self.plan.is_due(self.plan.sample_every, step))):
-            self.run.log(step, metrics | evaluation, leaf_digests(self.game.networks(state)))
-            done.append("log")
-        if is_scored:
-            done.append("evaluation")
-        is_rated = is_scored and self.plan.best_metric is not None
-        if saved and is_rated:
-            if jax.process_index() == 0:
-                self.checkpoints.delete(step)
-            agreed(0)  # the others go on when it is gone
-        save = partial(self.checkpoints.save, step, state, metrics | evaluation, retries=self.retries)
-        if is_rated or (not saved and (
-                stop is not None or self.plan.is_due(self.plan.checkpoint_every, step))):
-            save(unscored=not is_scored if self.plan.eval_every else stop is not None)
-            done.append("checkpoint")
-        for kind in done:
-            self.tell(kind, step, state, metrics | evaluation)
-        if self.has_enough and not saved and "checkpoint" not in done:
-            save(unscored=not is_scored)
-            self.tell("checkpoint", step, state, metrics | evaluation)
-        if stop is not None:
-            self.checkpoints.wait()
-            raise Interrupted(step, stop or None)
-        return evaluation
-
-    def rehearse(self, step: int, state: State, names: set[str]) -> None:
-        """Tries what comes later, so that what can't work is found out before it has cost anything.
-
-        Args:
-            step: the one that the run goes on from.
-            state: its state.
-            names: those of a step's metrics.
-
-        Raises:
-            ValueError: the picture is none, or there is no metric that is watched.
-        """
-        if self.picture is not None:
-            _check_picture("what picture returns", self.picture(state))
-        if not self.plan.eval_every or self.evaluate is None:
-            return self._check_watched(names)
-        rehearse = getattr(self.evaluate, "rehearse", None)
-        if rehearse is not None:
-            names |= {*rehearse(state)}
-        elif step == 0:
-            try:
-                names |= _numbers(self.evaluate(state, self._tick)).keys()
-            except _Abandoned:
-                return None  # the loop will be told, too
-        else:
-            logged = {name for row in self.run.metrics() for name in row} - {"step"}
-            if jax.process_index() > 0 or logged <= names:  # not evaluated, or not here
-                return None
-            names |= logged
-        return self._check_watched(names)
-
-    def _check_watched(self, names: set[str]) -> None:
-        for metric in (self.plan.best_metric, *(getattr(callback, "watches", None)
-                                                for callback in self.callbacks)):
-            if metric is not None and metric not in names:
-                raise ValueError(f"no metric is called {metric!r}: {nearest(metric, sorted(names))}")
-
-    def is_behind(self, step: int) -> bool:
-        """Whether a run that resumes at a step has yet to evaluate it."""
-        logged = [row["step"] for row in self.run.metrics()[-1:]]
-        # As the first process sees it: others may have read the log before that one cut it.
-        behind, = agreed(jax.process_index() == 0 and step > 0 and self.plan.is_evaluating(step)
-                         and logged != [step])
-        return bool(behind)
-
-    def catch_up(self, step: int, state: State) -> None:
-        """Evaluates the step that a run resumes at."""
-        self(step, state, self.checkpoints.manifest(step)["metrics"], saved=True)
-
-    def tell(self, kind: str, step: int, state: State, metrics: dict[str, float]) -> None:
-        """Calls the callbacks, which may stop the run."""
-        if not self.callbacks:
-            return
-        moment = Moment(kind, step, state, metrics, self.run.metrics())
-        stops = [callback(moment) for callback in self.callbacks]  # each is called
-        for stop in stops:
-            if not isinstance(stop, bool | np.bool_ | None):
-                raise TypeError(f"a callback must return True to stop the run, or None; got {stop!r}")
-        enough, = agreed(any(stops))
-        self.has_enough |= bool(enough)
-
-    def _tick(self, stop: int | None = None) -> None:
-        if stop is None:
-            stop, = self.watch()
-        if stop is not None:
-            raise _Abandoned(stop)
-
-
-def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]:
+def _loop(source: Source, report: Reporter, state: State) -> tuple[State, dict]:
     game, plan, checkpoints = report.game, report.plan, report.checkpoints
     advance, put, part = _on_devices(game, source, plan)
     report.rehearse(int(state.step), state, _metric_names(report, source, state))
@@ -705,7 +406,7 @@ def _loop(source: Source, report: _Reporter, state: State) -> tuple[State, dict]
     } | ({"stopped": True} if report.has_enough else {})
 
 
-def _last_row(report: _Reporter, source: Source, state: State
+def _last_row(report: Reporter, source: Source, state: State
               ) -> tuple[dict[str, float], dict[str, float]]:
     """What was logged last: a step's metrics, and the numbers of its evaluation."""
     names = _metric_names(report, source, state)
@@ -714,7 +415,7 @@ def _last_row(report: _Reporter, source: Source, state: State
             {name: value for name, value in row.items() if name not in names | {"step"}})
 
 
-def _metric_names(report: _Reporter, source: Source, state: State) -> set[str]:
+def _metric_names(report: Reporter, source: Source, state: State) -> set[str]:
     """The names of a step's metrics."""
     plan = report.plan
     return {*jax.eval_shape(partial(
@@ -804,23 +505,6 @@ def _template(game: Game, source: Source, plan: Plan, example: Batch) -> State:
 
 def _is_whole(leaf: jax.Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.integer)
-
-
-def _check_picture(what: str, picture: Any) -> None:
-    if not isinstance(picture, str) and (getattr(picture, "dtype", None) != np.uint8
-                                         or picture.ndim != 3 or picture.shape[2] != 3):
-        given = (f"{picture.dtype}{list(picture.shape)}" if hasattr(picture, "dtype")
-                 else described(picture))
-        raise TypeError(f"{what} must be a picture, uint8 [height, width, 3], or text; got {given}: "
-                        "jaxgan.data.pixels makes pixels of samples")
-
-
-def _numbers(values: Any) -> dict[str, float]:
-    """What an evaluation has returned, as numbers by name."""
-    try:
-        return {str(name): float(value) for name, value in values.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"evaluate must return numbers by name; got {str(values)[:200]}") from error
 
 
 @jax.jit
