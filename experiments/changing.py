@@ -23,7 +23,7 @@ def asked(config: Config) -> dict[str, Any]:
         ValueError: it isn't NAME=VALUE, or there is no such setting, or none that needs naming.
     """
     found = {}
-    for part in filter(None, (part.strip() for part in config.run.change.split(","))):
+    for part in filter(None, (part.strip() for part in (config.run.change or "").split(","))):
         name, _, value = part.partition("=")
         if not value:
             raise ValueError(f"change must be a list like learning_rate=1e-4,n_critic=2; got {part!r}")

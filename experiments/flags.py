@@ -167,7 +167,7 @@ class Run:
     """The run's folder; by default runs/EXPERIMENT."""
     resume: str = reports("")
     """Go on from a checkpoint: latest, a step, or auto (the latest if there is one, else start)."""
-    change: str = reports("")
+    change: str | None = reports(None)
     """With --resume: settings to go on with in place of the run's, a list like
     learning_rate=1e-4,penalty_weight=5. The run keeps a history of them."""
     max_hours: float = reports(0.0)

@@ -44,7 +44,7 @@ def main(options: Options) -> int:
         rollback = config.schedule.on_nan == "rollback"
         config = settings.replace(
             config, max_hours=0.0, eval_every=0, best_metric="", patience=0, distributed=False,
-            coordinator="", change="",
+            coordinator="", change=None,
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
             checkpoint_every=config.run.checkpoint_every if rollback else 0)
         begun, parts = changing.replayed(config, changing.read_history(options.run_dir),

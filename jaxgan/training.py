@@ -210,7 +210,8 @@ def train(
 
 def _described(specification: GAN | Game, source: Source, plan: Plan) -> dict[str, Any]:
     """What decides what a run computes, for its checkpoints."""
-    data = {path.lstrip("."): digest for path, digest in leaf_digests(source.arrays).items()}
+    numbers = [leaf for leaf in jax.tree.leaves(source.arrays) if not getattr(leaf.dtype, "hasobject", False)]
+    data = source.digest or params_digest(numbers)
     return describe(specification, data=data, plan={
         "batch_size": plan.batch_size, "batches_per_step": plan.batches_per_step, "seed": plan.seed})
 

@@ -1,6 +1,7 @@
 """Eight devices on one processor, strict ranks, and the real data where a checkout has it."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before jax is imported. Tests run little of what they compile, so compile quickly; NPROC keeps jax
@@ -16,6 +17,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, too, where the runs in tests would ignore it
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -126,7 +126,7 @@ def test_cycle_gan_maps_domains_onto_each_other(tmp_path):
         assert np.abs(back - real).mean() < 0.25 * spread.mean()
         assert (np.abs(fake.mean(0) - real.mean(0)) < 0.5 * spread).all()
         assert (np.abs(np.log(fake.std(0) / spread)) < np.log(1.6)).all()
-        near = np.abs(found["state"].history[:, domain][:, None] - fake).sum(-1).min(1)
+        near = np.abs(np.asarray(found["state"].history)[:, domain][:, None] - fake).sum(-1).min(1)
         assert near.mean() < spread.mean()  # they were generated, if by earlier generators
 
 

@@ -175,7 +175,7 @@ def test_bad_flags_get_one_sentence(words, message, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("error", "message"), [
-    (MemoryError(), "error: not enough memory (MemoryError): lower the batch size or the width"),
+    (MemoryError(), "error: not enough memory (MemoryError()): lower the batch size or the width"),
     (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore"),
      "error: not enough memory (RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.): lower"),
     (OverflowError("Python int too large to convert to C long"), "error: a number is too large (Python"),

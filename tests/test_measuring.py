@@ -93,7 +93,7 @@ def test_a_run_that_lacks_but_its_result_comes_to_the_same_one(run, tmp_path, ca
 
 def test_an_experiments_own_metric_is_measured_shown_and_marks_the_best_checkpoint(tmp_path, monkeypatch,
                                                                                    capsys):
-    falling = iter((0.5, 0.25, 0.125))  # of the two steps and of the held-out reals
+    falling = iter((0.125, 0.5, 0.25))  # of the held-out reals and of the two steps
     monkeypatch.setattr(gaussians, "mode_coverage", lambda *_: {
         "modes": 8, "high_quality": next(falling), "modes_kl": 0.0})
     folder = tmp_path / "run"

@@ -238,8 +238,8 @@ def test_sample_and_list(digits, tmp_path):
     (("--penalty-weight", -1.0), "penalty_weight must not be negative; got -1.0"),
     (("--label-smoothing", 0.1), "label_smoothing is for the losses"),
     (("--remat",), "remat is for residual networks"),
-    (("--latent-size", 10**10), "of memory: lower its width or the latent size"),
-    (("--width", 10**9), "of memory: lower"),
+    (("--latent-size", 10**10), "latent_size must be from 1 to 1048576; got 10000000000"),
+    (("--width", 10**9), "width must be from 1 to 16384; got 1000000000"),
     (("--best-metric", "los", "--steps", 1), "no metric is called 'los'"),
 ])
 def test_bad_flags_get_one_sentence_and_status_2(flags, message, tmp_path, capsys):

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan import files
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.order import shuffled_index
 from jaxgan.data.sources import Source
-from jaxgan.files import read
 from jaxgan.keys import stream
 from jaxgan.types import Array, Batch, Key, PyTree
 
@@ -59,7 +59,7 @@ def read_text(path: str | Path) -> str:
         ValueError: it can't be read, or isn't UTF-8.
     """
     try:
-        return TextIOWrapper(BytesIO(read(path, _MOST_BYTES)), encoding="utf-8-sig").read()
+        return TextIOWrapper(BytesIO(files.read(path, _MOST_BYTES)), encoding="utf-8-sig").read()
     except FileNotFoundError:
         raise DataNotFoundError(f"there is no text file {path}: give the path of one in UTF-8") from None
     except UnicodeDecodeError as error:

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxgan import files
 from jaxgan.digests import params_digest
 from jaxgan.features.network import FeatureNetwork, Features
 from jaxgan.features.weights import MOST_BYTES, WeightsError, load_pytorch, load_weights
-from jaxgan.files import read
 from jaxgan.types import Array, PyTree
 
 VARIABLE = "JAXGAN_INCEPTION"
@@ -78,7 +78,7 @@ def load_inception(path: str | os.PathLike) -> PyTree:
         return unflatten_dict({name: array.astype(np.float32) for name, array in flat.items()}, sep="/")
     # PyTorch's hub puts the first digits of a file's SHA-256 into its name.
     if digits := re.search(r"-([0-9a-f]{8})$", path.stem):
-        digest = hashlib.sha256(read(path, MOST_BYTES)).hexdigest()
+        digest = hashlib.sha256(files.read(path, MOST_BYTES)).hexdigest()
         if not digest.startswith(digits[1]):
             raise WeightsError(f"{path} is damaged: its SHA-256 begins with {digest[:8]}, not with "
                                f"{digits[1]}; download it again")

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxgan.files import read
+from jaxgan import files
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files written before PyTorch 1.6
 _DTYPES = {"torch.DoubleStorage": np.float64, "torch.FloatStorage": np.float32,
@@ -71,7 +71,7 @@ def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     read = _choose(path, {".npz": _read_npz, ".safetensors": _read_safetensors})
-    data = read(path, MOST_BYTES)
+    data = files.read(path, MOST_BYTES)
     with _damage(f"{path} is damaged, or no {path.suffix} file"):
         return read(data)
 
@@ -93,7 +93,7 @@ def load_pytorch(path: str | os.PathLike) -> dict[str, np.ndarray]:
         OSError: the file can't be read.
         WeightsError: it is damaged, or holds something else than tensors by name.
     """
-    data = read(path, MOST_BYTES)
+    data = files.read(path, MOST_BYTES)
     with _damage(f"{path} is damaged, or no state dict saved by torch.save"):
         return _read_zip(data) if data.startswith(b"PK") else _read_legacy(data)
 

@@ -47,7 +47,8 @@ def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path
     assert f"stopped at step {step}; go on with: " in last
     assert last.endswith("--resume latest")
     if evaluating and processes.last_row(run) < step:  # abandoned: the next start begins with it
-        flags = [*processes.TINY, "--steps", step + 1, "--eval-every", 1, "--resume", "latest"]
+        flags = [*processes.TINY, "--steps", step + 1, "--decay-steps", 6000, "--eval-every", 1,
+                 "--resume", "latest"]
         last, status = processes.finish(processes.start(name, *flags, "--run-dir", run))
         assert status == 0, last
         rows = processes.rows(run)
