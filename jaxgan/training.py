@@ -210,8 +210,8 @@ def train(
 
 def _described(specification: GAN | Game, source: Source, plan: Plan) -> dict[str, Any]:
     """What decides what a run computes, for its checkpoints."""
-    numbers = [leaf for leaf in jax.tree.leaves(source.arrays) if not getattr(leaf.dtype, "hasobject", False)]
-    data = source.digest or params_digest(numbers)
+    data = source.digest or params_digest([leaf for leaf in jax.tree.leaves(source.arrays)
+                                           if not getattr(leaf.dtype, "hasobject", False)])
     return describe(specification, data=data, plan={
         "batch_size": plan.batch_size, "batches_per_step": plan.batches_per_step, "seed": plan.seed})
 
