@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -180,13 +180,13 @@ class Reporter:
             raise Interrupted(step, stop or None)
         return evaluation
 
-    def rehearse(self, step: int, state: State, names: set[str]) -> None:
+    def rehearse(self, step: int, state: State, names_of_step: Callable[[], set[str]]) -> None:
         """Tries what comes later, so that what can't work is found out before it has cost anything.
 
         Args:
             step: the one that the run goes on from.
             state: its state.
-            names: those of a step's metrics.
+            names_of_step: gives the names of a step's metrics; it is only asked if one is watched.
 
         Raises:
             ValueError: the picture is none, or there is no metric that is watched.
@@ -194,27 +194,25 @@ class Reporter:
         if self.picture is not None:
             check_picture("what picture returns", self.picture(state))
         if not self.plan.eval_every or self.evaluate is None:
-            return self._check_watched(names)
-        rehearse = getattr(self.evaluate, "rehearse", None)
-        if rehearse is not None:
-            names |= {*rehearse(state)}
-        elif step == 0:
-            try:
-                names |= _numbers(self.evaluate(state, self._tick)).keys()
-            except _Abandoned:
-                return None  # the loop will be told, too
+            names: set[str] = set()  # of an evaluation's numbers
+        elif step > 0:  # it was tried when the run began
+            names = {name for row in self.run.metrics() for name in row} - {"step"}
         else:
-            logged = {name for row in self.run.metrics() for name in row} - {"step"}
-            if jax.process_index() > 0 or logged <= names:  # not evaluated, or not here
-                return None
-            names |= logged
-        return self._check_watched(names)
-
-    def _check_watched(self, names: set[str]) -> None:
-        for metric in (self.plan.best_metric, *(getattr(callback, "watches", None)
-                                                for callback in self.callbacks)):
-            if metric is not None and metric not in names:
-                raise ValueError(f"no metric is called {metric!r}: {nearest(metric, sorted(names))}")
+            rehearse = getattr(self.evaluate, "rehearse", None)
+            try:
+                names = {*rehearse(state)} if rehearse else {*_numbers(self.evaluate(state, self._tick))}
+            except _Abandoned:
+                return  # the loop will be told, too
+        watched = {self.plan.best_metric, *(getattr(callback, "watches", None)
+                                            for callback in self.callbacks)} - {None} - names
+        if not watched:
+            return
+        of_step = names_of_step()
+        are_all = step == 0 or not self.plan.eval_every or (  # else none was evaluated, or not here
+            jax.process_index() == 0 and not names <= of_step)
+        for metric in sorted(cast("set[str]", watched) - of_step) if are_all else ():
+            known = sorted(names | of_step)
+            raise ValueError(f"no metric is called {metric!r}: {nearest(metric, known)}")
 
     def is_behind(self, step: int) -> bool:
         """Whether a run that resumes at a step has yet to evaluate it."""

@@ -342,7 +342,7 @@ def _newest(begin: Callable[[], State], template: State,
 def _loop(source: Source, report: Reporter, state: State) -> tuple[State, dict]:
     game, plan, checkpoints = report.game, report.plan, report.checkpoints
     advance, put, part = _on_devices(game, source, plan)
-    report.rehearse(int(state.step), state, _metric_names(report, source, state))
+    report.rehearse(int(state.step), state, partial(_metric_names, report, source, state))
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
     first_step_seconds, end, key = None, step, jax.random.key(plan.seed)
