@@ -18,6 +18,7 @@ STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
          "detection": (8, 8, 1)}
+SLOW = {"cifar10", "detection", "inpainting", "multitask"}  # they compile for long
 FLAGS = {"conditional": ("--eval-every", "0", "--generator-labels", "uniform",
                          "--weighting", "gradnorm", "--critic-fake-weight", "0.5"),
          "detection": ("--eval-every", "0", "--labelled", "5"),
@@ -54,7 +55,8 @@ def trained(monkeypatch, capsys):
     jax.clear_caches()  # many programs for two devices: a process may only map so much memory
 
 
-@pytest.mark.parametrize("name", opening.names())
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+                                  for name in opening.names()])
 def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
     """On two devices."""
     trained(name, tmp_path / "whole", "--steps", STEPS)
