@@ -14,7 +14,7 @@ import platform
 import sysconfig
 import types
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +39,7 @@ def describe(specification: Any, **more: Any) -> dict[str, Any]:
         more: what else belongs to it, by name.
     """
     python = ".".join(platform.python_version_tuple()[:2])
-    versions = {"python": python} | {name: version(name) for name in ("jaxgan", "flax", "optax")}
+    versions = {"python": python} | {name: _version(name) for name in ("jaxgan", "flax", "optax")}
     describer = _Describer()
     found = {"versions": versions, "specification": describer(specification) | describer(more)}
     return json.loads(json.dumps(found))
@@ -55,6 +55,14 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
 def are_comparable(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
     """Whether two descriptions are of the same versions: differences are of the specifications then."""
     return there["versions"] == here["versions"]
+
+
+def _version(name: str) -> str:
+    """A package's version; "" of one that is used from its folder, without having been installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 class _Describer:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import warnings
+from importlib.metadata import distributions, version
 from types import SimpleNamespace
 
 import jax
@@ -67,6 +68,17 @@ def test_the_same_specification_is_described_alike_and_as_json():
     other = {**described, "versions": {**described["versions"], "flax": "0.1"}}
     assert are_comparable(described, describe(make()))
     assert not are_comparable(described, other)
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    """This one, where it is used from its folder."""
+    there = describe(make())["versions"]["jaxgan"]
+    assert there == (version("jaxgan") if is_installed("jaxgan") else "")
+    assert describe(make())["versions"]["optax"] == version("optax")
+
+
+def is_installed(name):
+    return any(distribution.name == name for distribution in distributions())
 
 
 def scaled(function, scale):
