@@ -11,7 +11,7 @@ from typing import Any
 from experiments import settings
 from experiments.flags import Config
 from jaxgan.checkpoints import Checkpoints
-from jaxgan.runs import read_config
+from jaxgan.runs import changes_of, read_config
 
 History = Sequence[Mapping[str, Any]]
 
@@ -65,20 +65,8 @@ def effective(config: Config, changes: Mapping[str, Any]) -> tuple[Config, set[s
 
 
 def read_history(folder: str | Path) -> list[dict[str, Any]]:
-    """A run's changes, by their steps.
-
-    Raises:
-        ValueError: they are not what a run writes.
-    """
-    history = read_config(folder).get("changes", [])
-    if not (isinstance(history, list) and all(
-            isinstance(entry, dict) and type(entry.get("step")) is int and entry["step"] >= 0
-            and isinstance(entry.get("changed"), dict)
-            and all(isinstance(pair, list) and len(pair) == 2 for pair in entry["changed"].values())
-            for entry in history)):
-        raise ValueError(f"the changes in {folder}/config.json must be a list of steps and of settings, "
-                         "each with its value before and after")
-    return sorted(history, key=lambda entry: entry["step"])
+    """A run's changes, by their steps; ValueError if they are not what a run writes."""
+    return changes_of(read_config(folder), f"{folder}/config.json")
 
 
 def replayed(config: Config, history: History, last: int) -> tuple[Config, list[tuple[dict, int]]]:

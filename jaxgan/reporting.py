@@ -210,9 +210,9 @@ class Reporter:
         of_step = names_of_step()
         are_all = step == 0 or not self.plan.eval_every or (  # else none was evaluated, or not here
             jax.process_index() == 0 and not names <= of_step)
-        for metric in sorted(cast("set[str]", watched) - of_step) if are_all else ():
+        if are_all and (unknown := sorted(cast("set[str]", watched) - of_step)):
             known = sorted(names | of_step)
-            raise ValueError(f"no metric is called {metric!r}: {nearest(metric, known)}")
+            raise ValueError(f"no metric is called {unknown[0]!r}: {nearest(unknown[0], known)}")
 
     def is_behind(self, step: int) -> bool:
         """Whether a run that resumes at a step has yet to evaluate it."""

@@ -72,7 +72,7 @@ class Run:
         self.folder = Path(folder)
         self.identity = {name: settings.get(name) for name in sorted({"experiment", *identity})}
         config = read_config(self.folder) if self.config_path.exists() else None
-        self.changes, self._moved = _changes(config), {}
+        self.changes, self._moved = changes_of(config or {}, self.config_path), {}
         self.change = {*change}
         if config is not None:
             existing = config["settings"]
@@ -351,6 +351,28 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def changes_of(config: Mapping[str, Any], path: str | Path) -> list[dict[str, Any]]:
+    """Returns what a run went on with in place of what it was begun with, by steps.
+
+    Args:
+        config: as `read_config` gives it; for each step at which something became another,
+            `{"step": ..., "changed": {name: [before, after]}}` in its `changes`.
+        path: the file's, for errors.
+
+    Raises:
+        RunError: its `changes` are not what a run writes.
+    """
+    changes = config.get("changes", [])
+    if not (isinstance(changes, list) and all(
+            isinstance(entry, dict) and type(entry.get("step")) is int and entry["step"] >= 0
+            and isinstance(entry.get("changed"), dict)
+            and all(isinstance(pair, list) and len(pair) == 2 for pair in entry["changed"].values())
+            for entry in changes)):
+        raise RunError(f"the changes in {path} must be a list of steps and of settings, each with its "
+                       "value before and after")
+    return sorted(changes, key=lambda entry: entry["step"])
+
+
 def check_data(folder: str | Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Compares the data of a run's settings with other ones; those that aren't known are not compared.
 
@@ -470,13 +492,6 @@ def processor() -> str:
     except OSError:
         described = [platform.processor()]
     return f"{platform.machine()}-{zlib.crc32(repr(described).encode()):08x}"
-
-
-def _changes(config: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The history of a run's changes; [] where a file holds something else."""
-    changes = (config or {}).get("changes")
-    return [entry for entry in changes if isinstance(entry, dict) and isinstance(entry.get("step"), int)
-            and isinstance(entry.get("changed"), dict)] if isinstance(changes, list) else []
 
 
 def _check_jax(folder: Path, there: Any) -> None:
