@@ -85,6 +85,7 @@ def replayed(config: Config, history: History, last: int) -> tuple[Config, list[
     if unknown:
         raise ValueError(f"{config.run.run_dir} went on with another {min(unknown)}, which is no "
                          "setting: it can't be trained again from its configuration")
+
     def of_settings(values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name != "data_sha256"}
 
