@@ -99,6 +99,8 @@ def uses_a_global(x):
 @pytest.mark.parametrize(("one", "other"), [
     (lambda x: x + 1, lambda x: x - 1),
     (lambda x: x + 1, lambda x: x + 2),
+    (lambda x=1: x, lambda x=2: x),
+    (lambda *, x=1: x, lambda *, x=2: x),
     (lambda x: x in {"a", "b"}, lambda x: x in {"a", "c"}),
     (functools.partial(jnp.sum, axis=0), functools.partial(jnp.sum, axis=1)),
     (scaled(jnp.sin, 1.0), scaled(jnp.sin, 2.0)),
