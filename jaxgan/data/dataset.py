@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from jaxgan.data.scaling import BYTES, Scaling
+
 
 class DataNotFoundError(FileNotFoundError, ValueError):
     """The data of a known set is not where it was looked for, and could not be fetched."""
@@ -18,12 +20,15 @@ class Dataset:
 
     Attributes:
         name: the name that `load` knows the set by.
-        images: uint8, [examples, height, width, channels].
+        images: uint8, uint16 or float32, [examples, height, width, channels].
         labels: int32, [examples], in [0, len(class_names)).
         class_names: the name of every class, in the order of the labels.
+        numbers: None, or what else is known of every image, float32, [examples, numbers].
+        scaling: what the images' values stand for.
 
     Raises:
-        TypeError: the images are not uint8 or the labels not int32.
+        TypeError: the images are of another type than the scaling's, or of none of these, the labels not
+            int32 or the numbers not float32.
         ValueError: shapes disagree, there are no examples or a label is out of range.
     """
 
@@ -31,11 +36,20 @@ class Dataset:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    numbers: np.ndarray | None = None
+    scaling: Scaling = BYTES
 
     def __post_init__(self):
-        if self.images.dtype != np.uint8 or self.labels.dtype != np.int32:
-            raise TypeError(f"{self.name}: images must be uint8 and labels int32; "
+        if self.images.dtype != self.scaling.dtype or self.labels.dtype != np.int32:
+            raise TypeError(f"{self.name}: images must be {self.scaling.dtype} and labels int32; "
                             f"got {self.images.dtype} and {self.labels.dtype}")
+        if self.images.dtype not in (np.uint8, np.uint16, np.float32):
+            raise TypeError(f"{self.name}: images must be uint8, uint16 or float32; got "
+                            f"{self.images.dtype}")
+        if self.numbers is not None and (self.numbers.dtype != np.float32 or self.numbers.ndim != 2
+                                         or len(self.numbers) != len(self.images)):
+            raise TypeError(f"{self.name}: numbers must be float32, [{len(self.images)}, numbers]; got "
+                            f"{self.numbers.dtype}{list(self.numbers.shape)}")
         if self.images.ndim != 4 or 0 in self.images.shape:
             raise ValueError(f"{self.name}: images must be [examples, height, width, channels], "
                              f"none of them 0; got {self.images.shape}")
@@ -49,9 +63,11 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the images and labels."""
+        """SHA-256 of the images, the labels and the numbers."""
         digest = ImagesDigest(self.images.shape)
         digest.update(self.images)
+        if self.numbers is not None:
+            digest.update(self.numbers)
         return digest.of(self.labels)
 
     def __len__(self):
