@@ -70,7 +70,7 @@ class Data(flags.Data):
     channels: Literal["", "first", "last", "none"] = ""
     """Where a sample's axis of channels is, or that there is none; by default what its shape
     suggests."""
-    limits: str = ""
+    data_range: str = ""
     """The values LOW,HIGH that become -1 and 1; by default those that occur, of uint8 images 0,255."""
     scale: Literal["", "all", "channel"] = ""
     """One range for all values, or one for each channel, or variable of a vector; by default the latter
@@ -116,17 +116,17 @@ def _open(data: Data) -> Split:
     if not data.file:
         raise ValueError("file is missing: give a .npy, .npz or HDF5 file with --file")
     return open_arrays(data.file, samples=data.samples, condition=data.conditions, weights=data.weights,
-                       kind=data.kind, channels=data.channels, value_range=_limits(data.limits),
+                       kind=data.kind, channels=data.channels, value_range=_data_range(data.data_range),
                        by_channel={"": None, "all": False, "channel": True}[data.scale])
 
 
-def _limits(text: str) -> tuple[float, float] | None:
+def _data_range(text: str) -> tuple[float, float] | None:
     if not text:
         return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise ValueError(f"limits must be two numbers like 0,4095; got {text!r}") from None
+        raise ValueError(f"data_range must be two numbers like 0,4095; got {text!r}") from None
     return low, high
 
 

@@ -29,7 +29,7 @@ def runs(tmp_path_factory):
     for file, *flags in (
             ("vectors.npz", "--conditions", "kind", "--conditioning", "classes", "--balance", "classes"),
             ("series.npz", "--conditions", "both"), ("images.npy",),
-            ("volumes.npy", "--limits", "-2000,2000")):
+            ("volumes.npy", "--data-range", "-2000,2000")):
         assert run_here("arrays", "--file", folder / file, "--run-dir", folder / file.partition(".")[0],
                         *LITTLE, *flags) == 0
     return folder
@@ -106,7 +106,7 @@ def test_conditions_are_evaluated(runs, monkeypatch, capsys):
     (("--file", "vectors.npz", "--balance", "classes"), "--balance classes is for"),
     (("--file", "series.npz", "--conditions", "both", "--conditioning", "classes"),
      "--conditioning classes is for"),
-    (("--file", "vectors.npz", "--limits", "0"), "limits must be two numbers like 0,4095; got '0'"),
+    (("--file", "vectors.npz", "--data-range", "0"), "data_range must be two numbers like 0,4095; got '0'"),
     (("--file", "images.npy", "--kind", "volumes"), "are no volumes"),
 ])
 def test_flags_that_do_not_fit(runs, monkeypatch, tmp_path, capsys, flags, message):
