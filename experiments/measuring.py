@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from experiments.settings import reports
 from jaxgan import console, evaluation, features, files, keys
@@ -35,6 +34,7 @@ from jaxgan.types import Batch
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
 _CLASSIFYING = ("classifier", "inception")
+UNSEEN_SECONDS = 0.5  # before a bar is shown: what is quick needs none, and all else has a pace then
 _DIAGNOSED = 256  # samples that the critic is diagnosed on
 
 
@@ -180,11 +180,10 @@ def load_kept(path: Path, load: Callable[[Path], Any]) -> Any:
 def train_classifier(training: Dataset, test: Dataset, **options: Any) -> features.TrainedClassifier:
     """Trains a classifier, with a progress bar."""
     epochs = options.get("epochs") or features.default_epochs(training)
-    with tqdm(total=epochs, desc=console.printable(f"classifier of {training.name}"),
-              unit="epoch", leave=False, dynamic_ncols=True, file=console.ERRORS,
-              disable=True if jax.process_index() else None) as bar:
+    with console.Bar(epochs, desc=console.printable(f"classifier of {training.name}"), unit="epoch",
+                     leave=False) as bar:
         def progress(epoch: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update()
 
         return features.train_classifier(training, test, progress=progress, **options)
@@ -317,6 +316,7 @@ def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
                          f"reached the real-data floor ({evaluator.floor[name]:.3g})")
         return values | judge(state)
 
+    evaluate.floor = lambda: evaluator.floor
     evaluate.rehearse = lambda state: {*evaluator.rehearse(draw(state)), *judge(state)}
     return evaluate
 
@@ -446,8 +446,7 @@ def _number(value: float | None, deviation: float | None) -> str:
 @contextmanager
 def _bar(what: str, total: int | None = None, tick: Callable[[], None] = lambda: None
          ) -> Iterator[Callable[[int], None]]:
-    with tqdm(total=total, desc=what, unit="sample", leave=False, dynamic_ncols=True,
-              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
+    with console.Bar(total, desc=what, unit="sample", leave=False, delay=UNSEEN_SECONDS) as bar:
         def progress(done: int) -> None:
             bar.update(done)
             tick()
