@@ -57,8 +57,8 @@ def main(options: Options) -> None:
     if options.image_size and not options.dataset:
         raise ValueError("image_size goes with --dataset: leave it out")
     if options.out and not options.images:
-        raise ValueError("out goes with --images, and a run's evaluation.json gets its numbers: leave it "
-                         "out")
+        raise ValueError("out goes with --images, and a run's numbers go to its evaluation.json: leave "
+                         "it out")
     out = launch.file_to_write(options.out) if options.out else None
     about, reference, settings, fakes, judge = (_images if options.images else _run)(options)
     protocol = measuring.make_protocol(

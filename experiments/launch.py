@@ -68,8 +68,8 @@ def file_to_write(path: str) -> Path:
         ValueError: its folder isn't there.
     """
     if not Path(path).parent.is_dir():
-        raise ValueError(f"there is no folder {Path(path).parent} to write {Path(path).name} to: make it, "
-                         "or name another file")
+        raise ValueError(f"there is no folder {Path(path).parent} to write {Path(path).name} to: make "
+                         "it, or name another file")
     return Path(path)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from jaxgan import files
 
 _PNG_BYTES, _PIXELS = 2**26, 2**26  # of a picture of samples; a larger one is not read
-_COLUMNS = 3  # of panels
+_COLUMNS = 4  # of panels, at most
 _MARKED = 20  # points of a line, no more than which are marked
 _FLOOR = {"linestyle": "--", "linewidth": 1}
 _ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "frameon": False,
-          "fontsize": "small"}  # where the legend of a panel is
+          "fontsize": "small", "handlelength": 1.2, "columnspacing": 1}  # where the legend of a panel is
 # The panels of what training logs, in their order, by what is found in the names of their numbers.
-_KINDS = ("wasserstein|overfitting", "input_gradient", "/gradient_norm", "/loss$", "penalty", "_score$")
+_KINDS = ("/loss$", "wasserstein|overfitting", "/gradient_norm", "input_gradient", "penalty", "_score$")
 
 
 def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None = None) -> np.ndarray:
@@ -101,27 +101,34 @@ def load_png(path: Path) -> np.ndarray:
 def save_curves(path: Path, rows: list[dict[str, float]], floor: Mapping[str, float] = {}) -> None:
     """Plots all numbers over the steps: losses, scores and such in a panel each, metrics one by one.
 
+    A number called like another one with _std behind is its standard deviation, and shaded.
+
     Args:
         path: the file; nothing is written if there are no numbers.
         rows: what was logged, a dict with "step" and numbers by name for each log point.
         floor: numbers of held-out reals, which are drawn as dashed lines beside those of that name.
     """
+    series = {name: {row["step"]: row[name] for row in rows if name in row}
+              for name in dict.fromkeys(name for row in rows for name in row) if name != "step"}
+    deviations = {name: series.pop(f"{name}_std") for name in [*series] if f"{name}_std" in series}
     panels: dict[str, list[str]] = {}
-    names = {name for row in rows for name in row} - {"step"}
-    for name in sorted(names, key=lambda name: (*_panel(name), name)):
+    for name in sorted(series, key=lambda name: _panel(name)[0]):
         panels.setdefault(_panel(name)[1], []).append(name)
     if not panels:
         return
     figure, panel_axes = _figure(len(panels))
     for axes, names in zip(panel_axes, panels.values(), strict=True):
         for name in names:
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            line, = axes.plot(*zip(*points, strict=True), label=_verbatim(name), **_drawn(len(points)))
+            steps, values = [*series[name]], np.array([*series[name].values()])
+            line, = axes.plot(steps, values, label=_verbatim(name), **_drawn(len(steps)))
+            if name in deviations:
+                spreads = np.array([deviations[name].get(step, 0) for step in steps])
+                axes.fill_between(steps, values - spreads, values + spreads, alpha=0.2)
             if name in floor:
                 axes.axhline(floor[name], color=line.get_color(), **_FLOOR)
         if floor.keys() & {*names}:
             axes.plot([], [], color="grey", label="held-out reals", **_FLOOR)
-        axes.set_xlabel("step")
+        axes.set(xlabel="step", xlim=(0, 1.03 * rows[-1]["step"] or 1))
         axes.legend(**_ABOVE)
     with files.replacing(path) as file:
         figure.savefig(file, dpi=100, format="png")
@@ -172,9 +179,9 @@ def _figure(count: int) -> tuple[Any, Sequence[Any]]:
     """A figure with so many panels in rows, and their axes."""
     import matplotlib.figure
 
-    columns = min(count, _COLUMNS)
-    rows = math.ceil(count / columns)
-    figure = matplotlib.figure.Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
+    rows = math.ceil(count / _COLUMNS)
+    columns = math.ceil(count / rows)
+    figure = matplotlib.figure.Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[count:]:
         unused.remove()
