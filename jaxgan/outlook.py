@@ -50,13 +50,12 @@ def introduce(run: Run, plan: Plan, source: Source, networks: dict[str, PyTree],
              for name, params in networks.items()}
     size = "samples" if source.size is None else f"{source.size} samples"
     classes = f", {source.num_classes} classes" if source.num_classes else ""
-    console.warn(*console.aligned([
-        ("run", f"{run.folder} {begin}, {plan.steps} steps in all"),
-        ("data", f"{about.data}: {size} of shape {_shape(source.sample_shape)}{classes}"),
-        ("networks", ", ".join(f"{name} {count:,} parameters" for name, count in sizes.items())),
-        ("device", _devices(plan)),
-        ("look at", f"{run.folder}/samples, tensorboard --logdir {run.folder}"),
-    ]))
+    console.warn(
+        f"run       {run.folder} {begin}, {plan.steps} steps in all",
+        f"data      {about.data}: {size} of shape {_shape(source.sample_shape)}{classes}",
+        f"networks  {', '.join(f'{name} {count:,} parameters' for name, count in sizes.items())}",
+        f"device    {_devices(plan)}",
+        f"look at   {run.folder}/samples, tensorboard --logdir {run.folder}")
 
 
 @dataclasses.dataclass
@@ -86,9 +85,8 @@ class Outlook:
         left = self.plan.steps - step
         expected = left * seconds / counted
         besides = " besides evaluations" if self.plan.eval_every else ""
-        console.warn(*console.aligned([
-            ("time", f"about {duration(expected)}{besides} for {left} steps more, "
-                     f"{counted / seconds:.3g} a second")]))
+        console.warn(f"time      about {duration(expected)}{besides} for {left} steps more, "
+                     f"{counted / seconds:.3g} a second")
         is_processor = jax.devices()[0].platform == "cpu"
         if expected > 86400 * (_PROCESSOR_DAYS if is_processor else _ACCELERATOR_DAYS):
             warnings.warn(f"this will take {duration(expected)}: make it shorter with "

@@ -87,7 +87,7 @@ def test_how_long_it_takes_is_said_once(capsys):
     outlook = Outlook(Plan(steps=100, batch_size=8), About())
     for step, counted, seconds in ((1, 0, 0.0), (2, 1, 2.0), (3, 2, 4.0)):
         outlook(step, counted, seconds)
-    assert capsys.readouterr().err == "time  about 3.3 minutes for 98 steps more, 0.5 a second\n"
+    assert capsys.readouterr().err == "time      about 3.3 minutes for 98 steps more, 0.5 a second\n"
 
 
 @pytest.mark.parametrize(("platform", "seconds", "is_long"), [
