@@ -1,6 +1,6 @@
 """What is said of a finished run: five lines on the screen, and all of it in its report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from jaxgan.outlook import duration
 from jaxgan.runs import newest_samples, report_path
 
 _SHOWN = 3  # numbers on the screen
-# Of what training logs, the first to be looked at.
-_TELLING = ("critic/wasserstein", "critic/input_gradient_mean", "critic/gradient_norm")
+# Those to be looked at first, of an evaluation, by what features ever, and of what training logs.
+_TELLING = ("fd", "precision", "recall")
+_TELLING_LOGGED = ("critic/wasserstein", "critic/input_gradient_mean", "critic/gradient_norm")
 
 
 def lines(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | None,
@@ -54,8 +55,10 @@ def _headline(folder: Path, result: Mapping[str, Any]) -> str:
 
 def _evaluated(found: Mapping[str, Any] | None, reference: Reference) -> Iterator[tuple[str, ...]]:
     """The numbers of an evaluation: what they are called, of samples, of held-out reals."""
-    for name, values in found["metrics"].items() if found else ():
-        number, floor = measuring.find(reference, name), values.get("floor")
+    metrics = found["metrics"] if found else {}
+    for name in _first(_TELLING, metrics, lambda name: name.rpartition("/")[2]):
+        values, number = metrics[name], measuring.find(reference, name)
+        floor = values.get("floor")
         if not number.deviation_of:
             yield (number.title, f"{values['value']:.4g}",
                    "" if floor is None else f"held-out reals {floor:.4g}")
@@ -64,6 +67,11 @@ def _evaluated(found: Mapping[str, Any] | None, reference: Reference) -> Iterato
 def _logged(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The numbers of the last step, those that say most first."""
     final = result["final"]
-    for name in (*(name for name in _TELLING if name in final),
-                 *(name for name in final if name not in _TELLING)):
+    for name in _first(_TELLING_LOGGED, final, str):
         yield name, f"{final[name]:.4g}", ""
+
+
+def _first(telling: Sequence[str], names: Iterable[str], short: Callable[[str], str]) -> list[str]:
+    """The names, those that are telling first, in their order."""
+    order = {name: place for place, name in enumerate(telling)}
+    return sorted(names, key=lambda name: order.get(short(name), len(telling)))

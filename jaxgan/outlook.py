@@ -48,7 +48,7 @@ def introduce(run: Run, plan: Plan, source: Source, networks: dict[str, PyTree],
     begin = f"goes on from step {step}" if step else "begins"
     sizes = {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
              for name, params in networks.items()}
-    size = "samples" if source.size is None else f"{source.size} samples"
+    size = "samples without end," if source.size is None else f"{source.size} samples"
     classes = f", {source.num_classes} classes" if source.num_classes else ""
     console.warn(
         f"run       {run.folder} {begin}, {plan.steps} steps in all",
@@ -103,7 +103,8 @@ def duration(seconds: float) -> str:
 
 
 def _shape(shape: Any) -> str:
-    return "x".join(map(str, shape)) if all(isinstance(size, int) for size in shape) else str(shape)
+    is_one = isinstance(shape, tuple) and shape and all(isinstance(size, int) for size in shape)
+    return "x".join(map(str, shape)) if is_one else str(shape)
 
 
 def _devices(plan: Plan) -> str:
