@@ -19,6 +19,7 @@ from experiments import (
     list,
     opening,
     reproduce,
+    sample,
 )
 from jaxgan import console
 from jaxgan.outlook import About, Outlook, duration
@@ -213,6 +214,7 @@ def there(*folders):
     ("mnist", ("--data-dir", "typo")),
     ("cifar10", ("--data-dir", "typo")),
     (list, ("typo",)),
+    (sample, ("typo/run",)),
     (evaluate, ("typo/run",)),
     (evaluate, ("RUN", "--data-dir", "typo", "--images", "typo")),
     (evaluate, ("RUN", "--features", "inception", "--inception", "typo/weights.pth")),
