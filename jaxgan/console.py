@@ -77,7 +77,7 @@ class Bar(tqdm):
         super().__init__(total=total, **defaults | options)
 
     @staticmethod
-    def format_meter(n: float, total: float | None, elapsed: float, ncols: int | None = None,
+    def format_meter(n: float, total: Any, elapsed: float, ncols: int | None = None,
                      postfix: str | None = None, **options: Any) -> str:
         """Returns the bar as a line; see tqdm."""
         said = (postfix or "").split(", ")

@@ -4,7 +4,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def _panel(name: str) -> tuple[int, str]:
     return len(_KINDS) + 1, re.sub(r"_(std|\d+)$", "", name)  # a metric's sizes, or classes
 
 
-def _figure(count: int) -> tuple[Any, Sequence[Any]]:
+def _figure(count: int) -> tuple[Any, np.ndarray]:
     """A figure with so many panels in rows, and their axes."""
     import matplotlib.figure
 
