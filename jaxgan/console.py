@@ -83,13 +83,11 @@ class Bar(tqdm):
         said = (postfix or "").split(", ")
         forms = [*((_FULL, said[:count]) for count in range(len(said), 0, -1)),
                  (_SHORT, said[:1]), (_SHORT, [])]
-        if not total:
-            forms = [(None, words) for _, words in forms]
-        line = ""
+        line, spare = "", _TQDM_BAR - _LEAST_BAR if total else 0
         for bar_format, words in forms:
-            options.update(bar_format=bar_format, postfix=", ".join(words))
+            options.update(bar_format=bar_format if total else None, postfix=", ".join(words))
             line = tqdm.format_meter(n, total, elapsed, **options)
-            if not ncols or disp_len(line) - _TQDM_BAR + _LEAST_BAR <= ncols:
+            if not ncols or disp_len(line) - spare <= ncols:
                 break
         return tqdm.format_meter(n, total, elapsed, ncols, **options) if ncols else line
 
