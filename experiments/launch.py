@@ -349,8 +349,8 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
 def about(experiment: Experiment, config: Config) -> training.About:
     """What is said of a run at its start: what the data are called, and which flags make it shorter."""
     values = settings.flat(config)
-    data = next((str(values[name]) for name in ("folder", "text_file", "dataset") if values.get(name)),
-                experiment.name)
+    data = next((str(values[name]) for name in ("folder", "file", "text_file", "dataset")
+                 if values.get(name)), experiment.name)
     shorter = ["--preset laptop"] * ("laptop" in experiment.presets) + ["fewer --steps"]
     smaller = [f"--{name}" for name in ("width", "batch_size") if name in values]
     return training.About(data, f"{', '.join(shorter)} or a smaller "

@@ -191,10 +191,9 @@ def train_classifier(training: Dataset, test: Dataset, **options: Any) -> featur
 
 def train_reader(samples: np.ndarray, wanted: np.ndarray, num_classes: int | None) -> features.Reader:
     """Trains what reads conditions in samples, with a progress bar."""
-    with tqdm(desc="reader of conditions", unit="update", leave=False, dynamic_ncols=True,
-              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
+    with console.Bar(desc="reader of conditions", unit="update", leave=False, delay=UNSEEN_SECONDS) as bar:
         def progress(done: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update(done - bar.n)
 
         return features.train_reader(samples, wanted, num_classes or 0, progress=progress)

@@ -11,7 +11,7 @@ from jaxgan.outlook import duration
 from jaxgan.runs import newest_samples, report_path
 
 _SHOWN = 3  # numbers on the screen
-# Those to be looked at first, of an evaluation, by what features ever, and of what training logs.
+# Those to be looked at first: of an evaluation, by whatever features, and of what training logs.
 _TELLING = ("fd", "precision", "recall")
 _TELLING_LOGGED = ("critic/wasserstein", "critic/input_gradient_mean", "critic/gradient_norm")
 

@@ -115,7 +115,7 @@ def test_only_the_first_process_speaks(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("name", "words", "data", "preset"), [
     ("mnist", (), "mnist", "--preset laptop, "), ("digits", (), "digits", ""),
-    ("images", ("--folder", "pictures"), "pictures", "")])
+    ("images", ("--folder", "pictures"), "pictures", ""), ("arrays", ("--file", "a.npy"), "a.npy", "")])
 def test_what_experiments_say_of_themselves(name, words, data, preset):
     experiment = opening.load(name)
     assert launch.about(experiment, launch.parse(experiment, words)) == (
@@ -211,10 +211,12 @@ def there(*folders):
     ("conditional", ("--dataset", "folder", "--folder", "typo")),
     ("inpainting", ("--dataset", "folder", "--folder", "typo")),
     ("text", ("--text-file", "typo.txt")),
+    ("arrays", ("--file", "typo.npy")),
     ("mnist", ("--data-dir", "typo")),
     ("cifar10", ("--data-dir", "typo")),
     (list, ("typo",)),
     (sample, ("typo/run",)),
+    (sample, ("RUN", "--out", "typo/samples.png")),
     (evaluate, ("typo/run",)),
     (evaluate, ("RUN", "--data-dir", "typo", "--images", "typo")),
     (evaluate, ("RUN", "--features", "inception", "--inception", "typo/weights.pth")),
