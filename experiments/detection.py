@@ -148,7 +148,7 @@ def obtain_detector(data: Data) -> TrainedDetector:
 
 def train_detector(training: Source, test: Source) -> TrainedDetector:
     """Trains a detector, with a progress bar."""
-    with console.Bar(desc="detector", unit="update", leave=False, delay=measuring.UNSEEN_SECONDS) as bar:
+    with console.Bar(desc="detector", unit="update", **console.ASIDE) as bar:
         def progress(done: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update(done - bar.n)

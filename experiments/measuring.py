@@ -34,7 +34,6 @@ from jaxgan.types import Batch
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
 _CLASSIFYING = ("classifier", "inception")
-UNSEEN_SECONDS = 0.5  # before a bar is shown: what is quick needs none, and all else has a pace then
 _DIAGNOSED = 256  # samples that the critic is diagnosed on
 
 
@@ -191,7 +190,7 @@ def train_classifier(training: Dataset, test: Dataset, **options: Any) -> featur
 
 def train_reader(samples: np.ndarray, wanted: np.ndarray, num_classes: int | None) -> features.Reader:
     """Trains what reads conditions in samples, with a progress bar."""
-    with console.Bar(desc="reader of conditions", unit="update", leave=False, delay=UNSEEN_SECONDS) as bar:
+    with console.Bar(desc="reader of conditions", unit="update", **console.ASIDE) as bar:
         def progress(done: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update(done - bar.n)
@@ -456,7 +455,7 @@ def _number(value: float | None, deviation: float | None) -> str:
 @contextmanager
 def _bar(what: str, total: int | None = None, tick: Callable[[], None] = lambda: None
          ) -> Iterator[Callable[[int], None]]:
-    with console.Bar(total, desc=what, unit="sample", leave=False, delay=UNSEEN_SECONDS) as bar:
+    with console.Bar(total, desc=what, unit="sample", **console.ASIDE) as bar:
         def progress(done: int) -> None:
             bar.update(done)
             tick()

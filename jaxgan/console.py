@@ -16,6 +16,8 @@ from tqdm.utils import disp_len
 
 _GONE = OSError, ValueError, AttributeError  # a stream without another end, one that is closed, none
 _TQDM_BAR, _LEAST_BAR = 10, 4  # columns of a bar: tqdm's where no width is given, and at least
+# Of bars for what is not the training itself. What is quick needs none, and all else has a pace by then.
+ASIDE = {"leave": False, "delay": 0.5}
 _FULL = "{l_bar}{bar}{r_bar}"
 _SHORT = "{l_bar}{bar}| {remaining} left, {rate_fmt}{postfix}"  # without the counts and the time so far
 
