@@ -116,7 +116,7 @@ def save_curves(path: Path, rows: list[dict[str, float]], floor: Mapping[str, fl
         panels.setdefault(_panel(name)[1], []).append(name)
     if not panels:
         return
-    figure, panel_axes = _figure(len(panels))
+    figure, panel_axes = _panels(len(panels))
     for axes, names in zip(panel_axes, panels.values(), strict=True):
         for name in names:
             steps, values = [*series[name]], np.array([*series[name].values()])
@@ -145,7 +145,7 @@ def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, floa
         floor: numbers of held-out reals, which are drawn as dashed lines beside those of that name.
     """
     shown = [name for name in titles if any(run[name] for runs in groups.values() for run in runs)]
-    figure, panel_axes = _figure(len(shown))
+    figure, panel_axes = _panels(len(shown))
     lines = {}
     for axes, name in zip(panel_axes, shown, strict=True):
         for label, runs in groups.items():
@@ -175,7 +175,7 @@ def _panel(name: str) -> tuple[int, str]:
     return len(_KINDS) + 1, re.sub(r"_(std|\d+)$", "", name)  # a metric's sizes, or classes
 
 
-def _figure(count: int) -> tuple[Any, np.ndarray]:
+def _panels(count: int) -> tuple[Any, np.ndarray]:
     """A figure with so many panels in rows, and their axes."""
     import matplotlib.figure
 
