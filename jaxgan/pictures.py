@@ -120,7 +120,7 @@ def save_curves(path: Path, rows: list[dict[str, float]], floor: Mapping[str, fl
     for axes, names in zip(panel_axes, panels.values(), strict=True):
         for name in names:
             steps, values = [*series[name]], np.array([*series[name].values()])
-            line, = axes.plot(steps, values, label=_verbatim(name), **_drawn(len(steps)))
+            line, = axes.plot(steps, values, label=_verbatim(name), **_style(len(steps)))
             if name in deviations:
                 spreads = np.array([deviations[name].get(step, 0) for step in steps])
                 axes.fill_between(steps, values - spreads, values + spreads, alpha=0.2)
@@ -154,7 +154,7 @@ def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, floa
                 values.setdefault(step, []).append(value)
             steps = sorted(values)
             means, spreads = (np.array([of(values[step]) for step in steps]) for of in (np.mean, np.std))
-            lines[_verbatim(label)], = axes.plot(steps, means, **_drawn(len(steps)))
+            lines[_verbatim(label)], = axes.plot(steps, means, **_style(len(steps)))
             axes.fill_between(steps, means - spreads, means + spreads, alpha=0.2)
         if name in floor:
             lines["held-out reals"] = axes.axhline(floor[name], color="grey", **_FLOOR)
@@ -188,7 +188,7 @@ def _panels(count: int) -> tuple[Any, np.ndarray]:
     return figure, axes[:count]
 
 
-def _drawn(points: int) -> dict[str, Any]:
+def _style(points: int) -> dict[str, Any]:
     """How a line of so many points is drawn: few of them are marked, so that a single one is seen."""
     return {"linewidth": 1, "marker": "o" if points <= _MARKED else None, "markersize": 4}
 
