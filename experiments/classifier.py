@@ -1,7 +1,6 @@
 """Trains the classifier whose features evaluations of a data set use."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -33,9 +32,10 @@ def main(options: Options) -> None:
     """Trains, prints the accuracy and saves."""
     if options.out and not options.out.endswith(".npz"):
         raise ValueError(f"out must end in .npz; got {options.out!r}")
+    out = launch.file_to_write(options.out) if options.out else None
     launch.keep_programs()
     training, test = measuring.open_splits(options.dataset, options.data_dir, options.image_size or None)
-    path = Path(options.out) if options.out else measuring.classifier_path(training)
+    path = out or measuring.classifier_path(training)
     if path is None:
         raise ValueError("there is no folder to keep the classifier in: give a file with --out")
     trained = measuring.train_classifier(training, test, seed=options.seed,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import changing, flags, launch, measuring, open_run, opening, settings
-from jaxgan import console, evaluation
+from jaxgan import console, evaluation, files
 from jaxgan.pictures import save_bands
 from jaxgan.runs import read_config, read_evaluations, read_logs
 
@@ -22,35 +23,48 @@ class Options:
 
     run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """The runs' folders."""
-    out: str = "compare.png"
-    """Where to plot what was measured in training, over the steps."""
+    out: str = ""
+    """The picture of what was measured in training, over the steps, a .png; the table is beside it, as
+    .txt. By default compare.png in the folder that the runs are in."""
 
 
 def main(options: Options) -> None:
-    """Prints the table and saves the plot."""
+    """Prints the table, and saves it and the plot."""
     if not options.run_dirs:
         raise ValueError("give the folders of the runs to compare")
+    if options.out and not options.out.endswith(".png"):
+        raise ValueError(f"out must end in .png; got {options.out!r}")
+    out = launch.file_to_write(options.out) if options.out else _beside(options.run_dirs)
     runs = [_read(folder) for folder in dict.fromkeys(options.run_dirs)]
     _check_same_protocol(runs)
     groups = _grouped(runs)
     numbers = [number for number in map(_namer(runs[0]["folder"]), runs[0]["metrics"])
                if all(number.name in run["metrics"] for run in runs) and not number.deviation_of]
-    for position, (label, members) in enumerate(groups.items(), 1):
-        runs_of_it = f"{len(members)} run{'s' * (len(members) > 1)}"
-        console.say(f"[{position}] {label}: {runs_of_it}, step {members[0]['step']}")
+    table = [f"[{position}] {label}: {len(members)} run{'s' * (len(members) > 1)}, step "
+             f"{members[0]['step']}" for position, (label, members) in enumerate(groups.items(), 1)]
     rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)), "held-out reals")]
     for number in numbers:
         floor = runs[0]["metrics"][number.name].get("floor")
         rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
                                      for members in groups.values()),
             "" if floor is None else _mean([floor])))
-    console.say(*console.aligned(rows), measuring.described(runs[0]))
+    table += [*console.aligned(rows), measuring.described(runs[0])]
+    console.say(*table)
+    files.write(out.with_suffix(".txt"), "".join(f"{console.printable(line)}\n" for line in table))
     titles = {number.name: number.title for number in numbers}
     curves = {label: [_curves(run["folder"], titles) for run in members]
               for label, members in groups.items()}
     if any(points for members in curves.values() for run in members for points in run.values()):
-        save_bands(Path(options.out), curves, titles)
-        console.say(options.out)
+        floor = {number.name: runs[0]["metrics"][number.name].get("floor") for number in numbers}
+        save_bands(out, curves, titles, {name: value for name, value in floor.items()
+                                         if value is not None})
+        console.say(str(out))
+
+
+def _beside(folders: Sequence[str]) -> Path:
+    """The picture's place, if none is asked for: in the folder that all the runs are in."""
+    parents = [os.path.dirname(os.path.abspath(folder)) for folder in folders]
+    return Path(os.path.commonpath(parents), "compare.png")
 
 
 def _read(folder: str) -> dict[str, Any]:

@@ -24,8 +24,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Converts the weights."""
+    out = launch.file_to_write(options.out)
     variables = load_inception(options.source)
-    save_weights(options.out, flatten_dict(variables, sep="/"))
+    save_weights(out, flatten_dict(variables, sep="/"))
     console.say(f"{options.out}: digest {params_digest(variables)}")
 
 

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from experiments import flags, launch, measuring
 from experiments.experiment import Experiment
@@ -149,10 +148,9 @@ def obtain_detector(data: Data) -> TrainedDetector:
 
 def train_detector(training: Source, test: Source) -> TrainedDetector:
     """Trains a detector, with a progress bar."""
-    with tqdm(desc="detector", unit="update", leave=False, dynamic_ncols=True,
-              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
+    with console.Bar(desc="detector", unit="update", **console.ASIDE) as bar:
         def progress(done: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update(done - bar.n)
 
         return features.train_detector(training, test, progress=progress)

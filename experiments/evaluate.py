@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -57,6 +56,10 @@ def main(options: Options) -> None:
         raise ValueError("give a run's folder, or --images FOLDER and --dataset NAME")
     if options.image_size and not options.dataset:
         raise ValueError("image_size goes with --dataset: leave it out")
+    if options.out and not options.images:
+        raise ValueError("out goes with --images, and a run's numbers go to its evaluation.json: leave "
+                         "it out")
+    out = launch.file_to_write(options.out) if options.out else None
     about, reference, settings, fakes, judge = (_images if options.images else _run)(options)
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
@@ -71,8 +74,8 @@ def main(options: Options) -> None:
     console.say(*measuring.table(found, reference))
     if not options.images:
         write_evaluation(options.run_dir, found)
-    elif options.out:
-        files.write(Path(options.out), json.dumps(found, indent=2) + "\n")
+    elif out:
+        files.write(out, json.dumps(found, indent=2) + "\n")
 
 
 def _run(options: Options):

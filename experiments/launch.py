@@ -9,16 +9,16 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Container, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import tyro
 
-from experiments import changing, flags, measuring, opening, settings, showing, supervision
+from experiments import changing, flags, measuring, opening, settings, showing, summary, supervision
 from experiments.experiment import Experiment
 from experiments.flags import Config
 from experiments.measuring import Reference
@@ -30,13 +30,12 @@ from jaxgan.files import reason
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
 from jaxgan.parallel import check_devices
-from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation
+from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation, write_report
 from jaxgan.steps import game as game_of
 from jaxgan.transfer import warm_start
 
 OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
 _DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_autotune_level=0")
-_SHOWN = 5  # samples of text that are printed at the end of a run
 _COLUMNS = 40, 1000  # of help: narrower ones take a minute to lay out
 _PROGRAMS = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(\w+)': (.*)",
                        re.DOTALL)  # as jax says it
@@ -60,6 +59,18 @@ def tool(run: Callable[[Any], int | None], options: type) -> None:
     parsed = _from_words(options, prog=f"python -m experiments.{Path(command['__file__']).stem}",
                          description=command["__doc__"])
     sys.exit(guarded(run, parsed))
+
+
+def file_to_write(path: str) -> Path:
+    """The file that a command writes at its end.
+
+    Raises:
+        ValueError: its folder isn't there.
+    """
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"there is no folder {Path(path).parent} to write {Path(path).name} to: make "
+                         "it, or name another file")
+    return Path(path)
 
 
 def start(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
@@ -260,9 +271,43 @@ def _forget(program: str) -> None:
             path.unlink()
 
 
-def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({}), *,
-        again: str | Path = "") -> None:
-    """Trains into the run's folder and prints what came out.
+def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({})
+        ) -> None:
+    """Trains into the run's folder, says what came out and reports it there; arguments as of `train`."""
+    finished = train(experiment, config, changes)
+    if jax.process_index() > 0:
+        return
+    folder, reference = finished.folder.folder, finished.reference
+    result, evaluator = finished.result, finished.evaluator
+    measured = result.get("evaluation", result["final"])  # the first release put all into one
+    found = None
+    if evaluator is not None and any(measuring.find(reference, name) for name in measured):
+        found = measuring.entry(evaluator, reference, measured, step=result["steps"],
+                                params_sha256=result["params_sha256"])
+        write_evaluation(folder, found)
+    write_report(folder, summary.report(folder, result, found, reference))
+    console.say(*summary.lines(folder, result, found, reference))
+
+
+class Finished(NamedTuple):
+    """A run that was trained to its end.
+
+    Attributes:
+        folder: its folder.
+        result: what its `result.json` holds.
+        reference: what its samples are measured against.
+        evaluator: what measured them in training; None if nothing did.
+    """
+
+    folder: Run
+    result: dict[str, Any]
+    reference: Reference
+    evaluator: Evaluator | None
+
+
+def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({}), *,
+          again: str | Path = "") -> Finished:
+    """Trains into the run's folder.
 
     Args:
         experiment: what is trained.
@@ -297,20 +342,19 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
     evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
     trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
-    state, result = training.train(trained, source, folder, schedule, **arguments)
-    if jax.process_index() > 0:
-        return
-    measured = result.get("evaluation", result["final"])  # the first release put all into one
-    shown = {metric for metric in measured if measuring.find(reference, metric)}
-    summarise(folder, result, shown)
-    if evaluator is not None and shown:
-        found = measuring.entry(evaluator, reference, measured, step=result["steps"],
-                                params_sha256=result["params_sha256"])
-        write_evaluation(folder.folder, found)
-        console.say(*measuring.table(found, reference))
-    if experiment.make_text:
-        lines = arguments["picture"](state).splitlines()[:_SHOWN]
-        console.say("samples:", *(f"  {line}" for line in lines))
+    _, result = training.train(trained, source, folder, schedule, **arguments)
+    return Finished(folder, result, reference, evaluator)
+
+
+def about(experiment: Experiment, config: Config) -> training.About:
+    """What is said of a run at its start: what the data are called, and which flags make it shorter."""
+    values = settings.flat(config)
+    data = next((str(values[name]) for name in ("folder", "file", "text_file", "dataset")
+                 if values.get(name)), experiment.name)
+    shorter = ["--preset laptop"] * ("laptop" in experiment.presets) + ["fewer --steps"]
+    smaller = [f"--{name}" for name in ("width", "batch_size") if name in values]
+    return training.About(data, f"{', '.join(shorter)} or a smaller "
+                                f"{' or '.join(smaller).replace('_', '-')}")
 
 
 def record(experiment: Experiment, config: Config, source: Source, reference: Reference
@@ -391,7 +435,8 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
                                          local_devices(config.run.devices))
     return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
             "initial": initial_weights(config), "callbacks": callbacks(config, reference),
-            "change": ("specification",)}  # the settings say what it is
+            "change": ("specification",),  # the settings say what it is
+            "about": about(experiment, config)}
 
 
 def initial_weights(config: Config) -> Callable[[Any], Any] | None:
@@ -464,14 +509,3 @@ def local_devices(count: int) -> list[jax.Device]:
     """The devices of this process that are used; 0 for all."""
     check_devices()
     return jax.local_devices()[:count or None]
-
-
-def summarise(folder: Run, result: Mapping[str, Any], tabulated: Container[str]) -> None:
-    """Prints a run's result, but for the numbers that a table shows."""
-    pace = result["iterations_per_second"]
-    console.say(f"{folder.folder}: {result['steps']} steps in {result['duration_seconds']:.0f} s"
-                + (f" ({pace:.3g} steps/s)" if pace else ""))
-    for metric, value in (result["final"] | result.get("evaluation", {})).items():
-        if metric not in tabulated:
-            console.say(f"  {metric:32} {value:.5g}")
-    console.say(f"  params_sha256                    {result['params_sha256']}")

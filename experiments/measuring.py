@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from experiments.settings import reports
 from jaxgan import console, evaluation, features, files, keys
@@ -180,11 +179,10 @@ def load_kept(path: Path, load: Callable[[Path], Any]) -> Any:
 def train_classifier(training: Dataset, test: Dataset, **options: Any) -> features.TrainedClassifier:
     """Trains a classifier, with a progress bar."""
     epochs = options.get("epochs") or features.default_epochs(training)
-    with tqdm(total=epochs, desc=console.printable(f"classifier of {training.name}"),
-              unit="epoch", leave=False, dynamic_ncols=True, file=console.ERRORS,
-              disable=True if jax.process_index() else None) as bar:
+    with console.Bar(epochs, desc=console.printable(f"classifier of {training.name}"), unit="epoch",
+                     leave=False) as bar:
         def progress(epoch: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update()
 
         return features.train_classifier(training, test, progress=progress, **options)
@@ -192,10 +190,9 @@ def train_classifier(training: Dataset, test: Dataset, **options: Any) -> featur
 
 def train_reader(samples: np.ndarray, wanted: np.ndarray, num_classes: int | None) -> features.Reader:
     """Trains what reads conditions in samples, with a progress bar."""
-    with tqdm(desc="reader of conditions", unit="update", leave=False, dynamic_ncols=True,
-              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
+    with console.Bar(desc="reader of conditions", unit="update", **console.ASIDE) as bar:
         def progress(done: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update(done - bar.n)
 
         return features.train_reader(samples, wanted, num_classes or 0, progress=progress)
@@ -328,6 +325,7 @@ def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
                          f"reached the real-data floor ({evaluator.floor[name]:.3g})")
         return values | judge(state)
 
+    evaluate.floor = lambda: evaluator.floor
     evaluate.rehearse = lambda state: {*evaluator.rehearse(draw(state)), *judge(state)}
     return evaluate
 
@@ -457,8 +455,7 @@ def _number(value: float | None, deviation: float | None) -> str:
 @contextmanager
 def _bar(what: str, total: int | None = None, tick: Callable[[], None] = lambda: None
          ) -> Iterator[Callable[[int], None]]:
-    with tqdm(total=total, desc=what, unit="sample", leave=False, dynamic_ncols=True,
-              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
+    with console.Bar(total, desc=what, unit="sample", **console.ASIDE) as bar:
         def progress(done: int) -> None:
             bar.update(done)
             tick()

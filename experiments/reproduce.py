@@ -50,8 +50,9 @@ def main(options: Options) -> int:
         begun, parts = changing.replayed(config, changing.read_history(options.run_dir),
                                          logs[0][-1]["step"])
         for changes, steps in parts:
-            launch.run(run.experiment, settings.replace(begun, run_dir=out, resume="auto", steps=steps),
-                       changes, again=options.run_dir if changes == parts[-1][0] else "")
+            part = settings.replace(begun, run_dir=out, resume="auto", steps=steps)
+            launch.train(run.experiment, part, changes,
+                         again=options.run_dir if changes == parts[-1][0] else "")
         compared = list(_compared(logs, read_logs(out)))
         again = read_result(out)
     leaves = []

@@ -10,9 +10,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import jax
 from tqdm import tqdm
+from tqdm.utils import disp_len
 
 _GONE = OSError, ValueError, AttributeError  # a stream without another end, one that is closed, none
+_TQDM_BAR, _LEAST_BAR = 10, 4  # columns of a bar: tqdm's where no width is given, and at least
+# Of bars for what is not the training itself. What is quick needs none, and all else has a pace by then.
+ASIDE = {"leave": False, "delay": 0.5}
+_FULL = "{l_bar}{bar}{r_bar}"
+_SHORT = "{l_bar}{bar}| {remaining} left, {rate_fmt}{postfix}"  # without the counts and the time so far
 
 
 class _Lasting:
@@ -57,6 +64,34 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in cells]
+
+
+class Bar(tqdm):
+    """A progress bar, by default of the first process and where there is a terminal to show it.
+
+    What doesn't fit beside the bar, the pace and the time that is left goes by whole words: of what is
+    said of the progress, which is parted by commas, the last first; the first of it goes at last.
+    """
+
+    def __init__(self, total: int | None = None, **options: Any):
+        defaults = {"file": ERRORS, "dynamic_ncols": "ncols" not in options,
+                    "disable": True if jax.process_index() else None}
+        super().__init__(total=total, **defaults | options)
+
+    @staticmethod
+    def format_meter(n: float, total: Any, elapsed: float, ncols: int | None = None,
+                     postfix: str | None = None, **options: Any) -> str:
+        """Returns the bar as a line; see tqdm."""
+        said = (postfix or "").split(", ")
+        forms = [*((_FULL, said[:count]) for count in range(len(said), 0, -1)),
+                 (_SHORT, said[:1]), (_SHORT, [])]
+        line, spare = "", _TQDM_BAR - _LEAST_BAR if total else 0
+        for bar_format, words in forms:
+            options.update(bar_format=bar_format if total else None, postfix=", ".join(words))
+            line = tqdm.format_meter(n, total, elapsed, **options)
+            if not ncols or disp_len(line) - spare <= ncols:
+                break
+        return tqdm.format_meter(n, total, elapsed, ncols, **options) if ncols else line
 
 
 def say(*lines: str, to: _Lasting = OUT) -> None:

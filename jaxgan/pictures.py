@@ -2,14 +2,24 @@
 
 import io
 import math
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxgan import files
 
 _PNG_BYTES, _PIXELS = 2**26, 2**26  # of a picture of samples; a larger one is not read
+_COLUMNS = 4  # of panels, at most
+_MARKED = 20  # points of a line, no more than which are marked
+_FLOOR = {"linestyle": "--", "linewidth": 1}
+_ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "frameon": False,
+          "fontsize": "small", "handlelength": 1.2, "columnspacing": 1}  # where the legend of a panel is
+# The panels of what training logs, in their order, by what is found in the names of their numbers.
+_KINDS = ("/loss$", "wasserstein|overfitting", "/gradient_norm", "input_gradient", "penalty", "_score$")
 
 
 def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None = None) -> np.ndarray:
@@ -88,55 +98,99 @@ def load_png(path: Path) -> np.ndarray:
         raise ValueError(f"it is damaged ({files.reason(error)})") from error
 
 
-def save_curves(path: Path, rows: list[dict[str, float]]) -> None:
-    """Plots every metric over the steps, losses and scores of one kind in one panel."""
-    import matplotlib.figure
+def save_curves(path: Path, rows: list[dict[str, float]], floor: Mapping[str, float] = {}) -> None:
+    """Plots all numbers over the steps: losses, scores and such in a panel each, metrics one by one.
 
+    A number called like another one with _std behind is its standard deviation, and shaded.
+
+    Args:
+        path: the file; nothing is written if there are no numbers.
+        rows: what was logged, a dict with "step" and numbers by name for each log point.
+        floor: numbers of held-out reals, which are drawn as dashed lines beside those of that name.
+    """
+    series = {name: {row["step"]: row[name] for row in rows if name in row}
+              for name in dict.fromkeys(name for row in rows for name in row) if name != "step"}
+    deviations = {name: series.pop(f"{name}_std") for name in [*series] if f"{name}_std" in series}
     panels: dict[str, list[str]] = {}
-    for name in sorted({name for row in rows for name in row} - {"step"}):
-        kind = next((kind for kind in ("gradient", "score", "wasserstein", "penalty", "loss")
-                     if kind in name), "other")
-        panels.setdefault(kind, []).append(name)
+    for name in sorted(series, key=lambda name: _panel(name)[0]):
+        panels.setdefault(_panel(name)[1], []).append(name)
     if not panels:
         return
-    figure = matplotlib.figure.Figure(figsize=(5 * len(panels), 4), layout="constrained")
-    for axes, names in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.values(),
-                           strict=True):
+    figure, panel_axes = _panels(len(panels))
+    for axes, names in zip(panel_axes, panels.values(), strict=True):
         for name in names:
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            axes.plot(*zip(*points, strict=True), label=_verbatim(name), linewidth=1)
-        axes.set_xlabel("step")
-        axes.legend(fontsize="small")
+            steps, values = [*series[name]], np.array([*series[name].values()])
+            line, = axes.plot(steps, values, label=_verbatim(name), **_style(len(steps)))
+            if name in deviations:
+                spreads = np.array([deviations[name].get(step, 0) for step in steps])
+                axes.fill_between(steps, values - spreads, values + spreads, alpha=0.2)
+            if name in floor:
+                axes.axhline(floor[name], color=line.get_color(), **_FLOOR)
+        if floor.keys() & {*names}:
+            axes.plot([], [], color="grey", label="held-out reals", **_FLOOR)
+        axes.set(xlabel="step", xlim=(0, 1.03 * rows[-1]["step"] or 1))
+        axes.legend(**_ABOVE)
     with files.replacing(path) as file:
         figure.savefig(file, dpi=100, format="png")
 
 
 def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, float]]]]],
-               titles: dict[str, str]) -> None:
+               titles: dict[str, str], floor: Mapping[str, float] = {}) -> None:
     """Plots metrics over the steps, one panel each: per group of runs the mean and standard deviation.
 
     Args:
         path: the file.
         groups: by label, for each run the points (step, value) of each metric.
         titles: the metrics that have a panel, and what they are called.
+        floor: numbers of held-out reals, which are drawn as dashed lines beside those of that name.
     """
-    import matplotlib.figure
-
     shown = [name for name in titles if any(run[name] for runs in groups.values() for run in runs)]
-    figure = matplotlib.figure.Figure(figsize=(5 * len(shown), 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    figure, panel_axes = _panels(len(shown))
+    lines = {}
+    for axes, name in zip(panel_axes, shown, strict=True):
         for label, runs in groups.items():
             values: dict[int, list[float]] = {}
             for step, value in (point for run in runs for point in run[name]):
                 values.setdefault(step, []).append(value)
             steps = sorted(values)
             means, spreads = (np.array([of(values[step]) for step in steps]) for of in (np.mean, np.std))
-            axes.plot(steps, means, label=_verbatim(label), linewidth=1)
+            lines[_verbatim(label)], = axes.plot(steps, means, **_style(len(steps)))
             axes.fill_between(steps, means - spreads, means + spreads, alpha=0.2)
+        if name in floor:
+            lines["held-out reals"] = axes.axhline(floor[name], color="grey", **_FLOOR)
         axes.set(xlabel="step", title=_verbatim(titles[name]))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")
+    figure.legend([*lines.values()], [*lines], loc="outside lower center", fontsize="small")
     with files.replacing(path) as file:
         figure.savefig(file, dpi=100, format="png")
+
+
+def _panel(name: str) -> tuple[int, str]:
+    """The place and the name of the panel that shows a number."""
+    for place, kind in enumerate(_KINDS):
+        if re.search(kind, name):
+            return place, kind
+    network = name.rpartition("/")[0]
+    if network in ("critic", "generator"):
+        return len(_KINDS), f"{network}, other"
+    return len(_KINDS) + 1, re.sub(r"_(std|\d+)$", "", name)  # a metric's sizes, or classes
+
+
+def _panels(count: int) -> tuple[Any, np.ndarray]:
+    """A figure with so many panels in rows, and their axes."""
+    import matplotlib.figure
+
+    rows = math.ceil(count / _COLUMNS)
+    columns = math.ceil(count / rows)
+    figure = matplotlib.figure.Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def _style(points: int) -> dict[str, Any]:
+    """How a line of so many points is drawn: few of them are marked, so that a single one is seen."""
+    return {"linewidth": 1, "marker": "o" if points <= _MARKED else None, "markersize": 4}
 
 
 def _verbatim(text: str) -> str:

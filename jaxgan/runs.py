@@ -8,6 +8,7 @@
     curves.png                the metrics over the steps
     checkpoints/              the last few states and the best one
     result.json               what came out
+    report.txt                the same, to be read
     evaluation.json           numbers by their protocols
     lock                      held by the process that writes here, and free when it dies
     evaluation.json.lock      held while that file is read and written anew
@@ -172,6 +173,7 @@ class Run:
             files.write(self.config_path, _json(self._config | (
                 {"changes": self.changes} if self.changes else {})))
             files.remove(self._result_path)  # until this run has its own
+            files.remove(report_path(self.folder))
             for path, is_value in ((self._metrics_path, _is_number), (self._digests_path, _is_text)):
                 rows = [row for row in _rows(path, is_value) if row["step"] <= step]
                 files.write(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -249,11 +251,11 @@ class Run:
         """The logged lines, but for a last one cut by a crash and, with a warning, damaged ones."""
         return _rows(self._metrics_path, _is_number)
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Writes `result.json` and `curves.png`."""
+    def finish(self, result: dict[str, Any], floor: Mapping[str, float] = {}) -> None:
+        """Writes `result.json` and `curves.png`, with the numbers of held-out reals beside."""
         if not self._is_writing:
             return
-        save_curves(self.folder / "curves.png", self.metrics())
+        save_curves(self.folder / "curves.png", self.metrics(), floor)
         files.write(self._result_path, _json(result))
 
     def close(self) -> None:
@@ -407,6 +409,22 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
     return result
 
 
+def report_path(folder: str | Path) -> Path:
+    """Where a finished run's numbers are, to be read."""
+    return Path(folder) / "report.txt"
+
+
+def write_report(folder: str | Path, lines: Iterable[str]) -> None:
+    """Writes a finished run's `report.txt`; OSError if it can't be written."""
+    files.write(report_path(folder), "".join(f"{line}\n" for line in lines))
+
+
+def newest_samples(folder: str | Path) -> Path | None:
+    """The file of a run's last samples; None if it has none."""
+    saved = _samples(Path(folder) / "samples")
+    return saved[max(saved)] if saved else None
+
+
 def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
     """Reads a run's evaluations, the newest last; [] if there are none.
 
@@ -461,21 +479,25 @@ def read_logs(folder: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 def environment() -> dict[str, Any]:
     """What may decide the last bits of a result besides the settings, and the command."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        cores = os.cpu_count()
     return {
         "versions": {"python": platform.python_version()} | {
             name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")},
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "processes": jax.process_count(),
         "processor": processor(),
-        "cores": cores,
+        "cores": cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "jax_settings": jax_settings(),
         "command": sys.orig_argv,
     }
+
+
+def cores() -> int | None:
+    """How many of the processor's cores this process may use, as far as that is known."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count()
 
 
 def jax_settings() -> dict[str, Any]:

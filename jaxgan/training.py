@@ -18,7 +18,6 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jaxgan import console, keys
 from jaxgan.checkpoints import Checkpoints
@@ -29,6 +28,7 @@ from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
 from jaxgan.memory import check_fits
+from jaxgan.outlook import About, Outlook, introduce
 from jaxgan.parallel import agreed, check_same, data_parallel
 from jaxgan.pictures import grid
 from jaxgan.plans import Plan
@@ -48,7 +48,7 @@ from jaxgan.runs import Run, RunError, read_result
 from jaxgan.steps import game as game_of
 from jaxgan.types import Batch, PyTree, check_callable, check_type
 
-__all__ = ["Callback", "Evaluate", "Interrupted", "Moment", "NotFiniteError", "Picture", "Plan",
+__all__ = ["About", "Callback", "Evaluate", "Interrupted", "Moment", "NotFiniteError", "Picture", "Plan",
            "check_processes", "early_stopping", "endings", "example_batch", "initial_state", "train"]
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
 _RETRIES = 3  # of a run that goes back when it diverges
@@ -87,6 +87,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     experiment: str | Path | None = None,
     change: Sequence[str] = (),
+    about: About | None = None,
     **planned: Any,
 ) -> tuple[State, dict]:
     """Trains a GAN, or a game of one's own, and writes the run's folder.
@@ -104,7 +105,8 @@ def train(
         evaluate: (state, tick) -> numbers about the state, logged every `plan.eval_every`. It calls
             `tick` often, which ends an evaluation that is interrupted: the resumed run begins with it.
             Before the first step it is tried, to find out then what can't work; if it takes long, give
-            it an attribute `rehearse`, state -> the numbers' names, to be called instead.
+            it an attribute `rehearse`, state -> the numbers' names, to be called instead. What an
+            attribute `floor` returns, the same numbers of held-out reals by name, is drawn beside them.
         resume: None to start anew (in a folder without checkpoints), "latest" or a step to go on from
             there, "auto" for the latest if there is one.
         initial: None, or what the first state is made into, by `jaxgan.transfer.warm_start` for example.
@@ -114,6 +116,7 @@ def train(
         change: the names of what is meant to be another one than that of the checkpoint: fields of the
             GAN or the game, "plan" (batches and seed), "data", or "specification" for all of these. The
             run's history tells of it.
+        about: what is said of the run at its start besides what is known of it here.
         planned: the fields of `Plan`, in place of one.
 
     Returns:
@@ -181,6 +184,9 @@ def train(
             if result is not None:
                 return state, result
             checkpoints.discard_unfinished()
+            introduce(run, plan, source, jax.eval_shape(game.networks, template), int(state.step),
+                      about or About())
+            outlook = Outlook(plan, about or About())
             while True:
                 run.start(int(state.step), checkpoints.changed)
                 if real is not None:
@@ -188,7 +194,7 @@ def train(
                 try:
                     report = Reporter(game, run, plan, checkpoints, retries, picture, evaluate,
                                        Watch(received, deadline), callbacks)
-                    state, result = _loop(source, report, state)
+                    state, result = _loop(source, report, state, outlook)
                     break
                 except NotFiniteError as error:
                     if plan.on_nan == "stop" or retries == _RETRIES:
@@ -199,7 +205,7 @@ def train(
                     warnings.warn(f"{error}; going on from step {int(state.step)} with other random "
                                   f"numbers, try {retries} of {_RETRIES}", UserWarning, stacklevel=2)
         checkpoints.wait()
-        run.finish(result)
+        run.finish(result, getattr(evaluate, "floor", dict)())
         return state, result
     finally:
         try:
@@ -339,7 +345,7 @@ def _newest(begin: Callable[[], State], template: State,
     return jax.device_put(state), checkpoints.manifest(int(state.step))["retries"]
 
 
-def _loop(source: Source, report: Reporter, state: State) -> tuple[State, dict]:
+def _loop(source: Source, report: Reporter, state: State, outlook: Outlook) -> tuple[State, dict]:
     game, plan, checkpoints = report.game, report.plan, report.checkpoints
     advance, put, part = _on_devices(game, source, plan)
     report.rehearse(int(state.step), state, partial(_metric_names, report, source, state))
@@ -358,9 +364,8 @@ def _loop(source: Source, report: Reporter, state: State) -> tuple[State, dict]:
     metrics, evaluation = ({}, {})
     if step == plan.steps or report.has_enough:
         metrics, evaluation = _last_row(report, source, state)
-    with (closing(feed),
-          tqdm(total=plan.steps, initial=step, unit="step", dynamic_ncols=True, file=console.ERRORS,
-               disable=None if jax.process_index() == 0 else True) as bar):
+    with (closing(feed), console.Bar(plan.steps, initial=step, unit="step", postfix=(
+            "compiling" if step < plan.steps else "")) as bar):
         while step < plan.steps and not report.has_enough:
             before = time.perf_counter()
             if step == end:
@@ -372,6 +377,7 @@ def _loop(source: Source, report: Reporter, state: State) -> tuple[State, dict]:
             elapsed = time.perf_counter() - before
             if first_step_seconds is None:  # the first dispatch, of one step, compiles
                 first_step_seconds = elapsed
+                bar.set_postfix_str("", refresh=False)
             else:
                 seconds, counted = seconds + elapsed, counted + count
                 chunk = max(1, int(_SECONDS_A_DISPATCH * count / elapsed))
@@ -380,6 +386,7 @@ def _loop(source: Source, report: Reporter, state: State) -> tuple[State, dict]:
                 raise ValueError(f"the game's step must add 1 to state.step; after {count} from "
                                  f"{step - count} it is {int(state.step)}")
             bar.update(count)
+            outlook(step, counted, seconds)
             chunk, stop = report.watch(chunk)
             if step == plan.steps and not plan.is_evaluating(step):
                 stop = None  # all but finished
@@ -551,4 +558,4 @@ def _summary(metrics: dict[str, float], evaluation: dict[str, float]) -> str:
     losses = [name for name in metrics if name.endswith("/loss")]
     names = (*losses[:4], "critic/wasserstein", *list(evaluation)[:1])
     numbers = metrics | evaluation
-    return ", ".join(f"{name} {numbers[name]:.4g}" for name in names if name in numbers)
+    return ", ".join(f"{name} {numbers[name]:.3g}" for name in names if name in numbers)

@@ -317,7 +317,7 @@ def test_a_stream_that_is_gone_ends_nothing(stream, monkeypatch):
         console.say("a" * 10_000)
         console.warn("a" * 10_000)
         assert not console.ERRORS.isatty()
-        with training.tqdm(total=3, file=console.ERRORS) as bar:
+        with console.Bar(3) as bar:
             bar.update(1)
         monkeypatch.undo()
         if stream == "full":
