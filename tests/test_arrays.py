@@ -106,7 +106,8 @@ def test_conditions_are_evaluated(runs, monkeypatch, capsys):
     (("--file", "vectors.npz", "--balance", "classes"), "--balance classes is for"),
     (("--file", "series.npz", "--conditions", "both", "--conditioning", "classes"),
      "--conditioning classes is for"),
-    (("--file", "vectors.npz", "--data-range", "0"), "data_range must be two numbers like 0,4095; got '0'"),
+    (("--file", "vectors.npz", "--data-range", "0"),
+     "data_range must be two numbers like 0,4095; got '0'"),
     (("--file", "images.npy", "--kind", "volumes"), "are no volumes"),
 ])
 def test_flags_that_do_not_fit(runs, monkeypatch, tmp_path, capsys, flags, message):
