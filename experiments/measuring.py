@@ -112,14 +112,15 @@ def of_source(open_source: Callable[[], Source], name: str, features: str, quick
 
 
 def of_folder(folder: str, sample_shape: tuple[int, ...]) -> Samples:
-    """The images of a folder, all of them, cropped and resized if they are not of this shape.
+    """The images of a folder or an archive, all of them, brought to this shape.
 
     Raises:
         ValueError: they are in colour, but the shape is of grey ones.
     """
-    if len(sample_shape) != 3 or sample_shape[0] != sample_shape[1] or sample_shape[2] not in (1, 3):
+    if len(sample_shape) != 3 or sample_shape[2] not in (1, 3, 4):
         raise ValueError(f"images can't be compared with samples of shape {sample_shape}")
-    images = load(f"folder:{folder}", "all", image_size=sample_shape[0]).images
+    images = load(f"folder:{folder}", "all", image_size=sample_shape[:2],
+                  colour="rgba" if sample_shape[2] == 4 else "rgb").images
     if sample_shape[2] == 1:
         if (images != images[..., :1]).any():
             raise ValueError(f"the images in {folder} are in colour, but they are to be compared with "

@@ -31,7 +31,6 @@ from jaxgan.data.tree import Opener, Tree, open_tree
 
 _SPLIT = re.compile(r"(train|test|val)(ing|id(ation)?)?[\W\d_]*(set|data|images)?[\W\d_]*", re.I)
 _NAMED_AS_SKIPPED, _NAMED_AS_REFUSED = 5, 20
-_BLOCK, _BLOCK_BYTES = 1024, 2**26  # images that are read before the next ones are; bytes in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +88,7 @@ class Wish:
             ("keep"), or is ignored ("drop").
         data_range: which values -1 and 1 stand for; None for 0 and 255, and for numbers of more than
             8 bits the lowest and the highest of all, of each channel if there are several.
-        table: a CSV or JSON file, see `jaxgan.data.tables.open_table`; None for `dataset.json` or
+        table: a CSV or JSON file, see `jaxgan.data.tables.open_given`; None for `dataset.json` or
             `labels.csv` beside the images, if there is one.
 
     Raises:
@@ -195,13 +194,10 @@ def open_table(tree: Tree, files: Sequence[str], path: str | os.PathLike | None 
     """Opens the table of a folder's images: the one at a path, or the one beside them; None for none.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: it is no table, or not of these images; or there are two.
+        ValueError: it can't be read, is no table, or not of these images; or there are two.
     """
     if path is not None:
-        table = tables.open_table(path)
-        if table is None:
-            raise ValueError(f"{path}: it holds no labels")
+        table = tables.open_given(path)
     else:
         beside = [name for name in tables.NAMES if name in tree.names]
         if len(beside) > 1:
@@ -210,7 +206,7 @@ def open_table(tree: Tree, files: Sequence[str], path: str | os.PathLike | None 
         if not beside:
             return None
         with tree.open(beside[0]) as file:
-            table = tables.read_table(beside[0], file)
+            table = tables.open_beside(beside[0], file)
     if table is not None:
         table.check(files)
     return table
@@ -332,7 +328,7 @@ def headers(tree: Tree, files: Sequence[str], *, pages: bool = False) -> Iterato
             return error
 
     with ThreadPoolExecutor() as pool:
-        for block in _batches(tree, files):
+        for block in tree.batches(files):
             yield from pool.map(see, [opener for _, opener in block])
 
 
@@ -434,25 +430,11 @@ def _held_out(file: str) -> bool:
     return int.from_bytes(digest, "big") % 10 == 0
 
 
-def _batches(tree: Tree, files: Sequence[str]) -> Iterator[list[tuple[int, Opener]]]:
-    """Yields files as their numbers and what opens them, a few at a time."""
-    row = {file: number for number, file in enumerate(files)} if tree.is_sequential else {}
-    block, held = [], 0
-    for number, (file, opener, size) in enumerate(tree.each(files)):
-        block.append((row.get(file, number), opener))
-        held += size
-        if len(block) == _BLOCK or held > _BLOCK_BYTES:
-            yield block
-            block, held = [], 0
-    if block:
-        yield block
-
-
 def _blocks(tree: Tree, files: Sequence[str], form: Form
             ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, str]]]:
     """Yields images, [rows, height, width, channels], with their rows, and what is wrong with which."""
     with ThreadPoolExecutor() as pool:
-        for block in _batches(tree, files):
+        for block in tree.batches(files):
             images, broken = np.zeros((len(block), *form.shape), form.dtype), {}
             rows, openers = zip(*block, strict=True)
 

@@ -5,11 +5,12 @@ import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from jaxgan.files import parse_json, read
+from jaxgan.data.dataset import DataNotFoundError
+from jaxgan.files import parse_json, read, reason
 
 NAMES = ("dataset.json", "labels.csv")  # which are looked for beside the images
 _MOST_BYTES = 2**28
@@ -52,22 +53,29 @@ class Table(NamedTuple):
         return np.array([self.numbers[file] for file in files], np.float32).reshape(len(files), -1)
 
 
-def open_table(path: str | os.PathLike) -> Table | None:
-    """Reads a table, whose name ends in .csv or .json; None if it holds no labels.
+def open_given(path: str | os.PathLike) -> Table:
+    """Reads a table, whose name ends in .csv or .json.
 
     - *CSV*: the first line names the columns: `file` (or filename, path, image), each image's path below
       the folder; `label` (or class), the name of its class; all others are numbers.
     - *JSON*: `{"labels": [["00000/img.png", 6], ...]}`, where 6 may also be a list of numbers.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: it is something else.
+        DataNotFoundError: it can't be read.
+        ValueError: it is something else, or holds no labels.
     """
-    return parse(str(path), read(Path(path).expanduser(), _MOST_BYTES))
+    try:
+        table = parse(str(path), read(Path(path).expanduser(), _MOST_BYTES))
+    except OSError as error:
+        raise DataNotFoundError(f"{path}: the table can't be read ({reason(error)}): say where it is"
+                                ) from error
+    if table is None:
+        raise ValueError(f"{path}: it holds no labels")
+    return table
 
 
-def read_table(name: str, file: Any) -> Table | None:
-    """The same of an open file."""
+def open_beside(name: str, file: BinaryIO) -> Table | None:
+    """Reads a table that was found beside images; None if it holds no labels; errors as above."""
     data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ValueError(f"{name}: it is larger than {_MOST_BYTES} bytes")
@@ -75,7 +83,7 @@ def read_table(name: str, file: Any) -> Table | None:
 
 
 def parse(name: str, data: bytes) -> Table | None:
-    """The same of a file's bytes."""
+    """Reads a table's bytes; errors as above."""
     kinds: dict[str, Callable[[str, bytes], Table | None]] = {".json": _of_json, ".csv": _of_csv}
     suffix = Path(name).suffix.lower()
     if suffix not in kinds:

@@ -15,7 +15,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +30,7 @@ _MOST_FILES = 2**22  # in an archive
 _MOST_NAMES = 2**28  # bytes of a zip file's directory
 _MOST_HEADER = 2**20  # bytes of a name in a tar file
 _CHUNK = 2**20
+_BATCH, _BATCH_BYTES = 1024, 2**26  # files that are opened before the next ones are; bytes in memory
 _BLOCK = 512  # bytes, of which everything in a tar file is a multiple
 _DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, struct.error, zlib.error, lzma.LZMAError,
            zipfile.BadZipFile)
@@ -79,6 +80,22 @@ class Tree:
         """Yields files: the name, what opens it, and how many bytes of it are in memory already."""
         for name in names:
             yield name, partial(self.open, name), 0
+
+    def batches(self, names: Sequence[str]) -> Iterator[list[tuple[int, Opener]]]:
+        """Yields files, a few at a time: which of the names it is, and what opens it.
+
+        Of a tree that is read in its own order, no name may come twice.
+        """
+        number = {name: i for i, name in enumerate(names)} if self.is_sequential else {}
+        batch, held = [], 0
+        for i, (name, opener, size) in enumerate(self.each(names)):
+            batch.append((number.get(name, i), opener))
+            held += size
+            if len(batch) == _BATCH or held > _BATCH_BYTES:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
 
 
 def open_tree(path: Path, wanted: Wanted) -> Tree:
@@ -303,8 +320,8 @@ def _members(file: BinaryIO, wanted: Wanted) -> Iterator[tuple[str, int, int]]:
                 long_name, pax = None, {}
         at += -(-size // _BLOCK) * _BLOCK
         _skip_to(file, at)
-    if 0 < len(header) < _BLOCK or not (header or at):
-        raise ValueError(f"it ends at byte {at + len(header)}, in a header")
+    if len(header) < _BLOCK:
+        raise ValueError("it ends without the mark of its end")
 
 
 def _is_header(block: bytes) -> bool:
