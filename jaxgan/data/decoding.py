@@ -220,8 +220,8 @@ def _pages(image: Any, form: Form) -> Iterator[Any]:
     for number in range(pages):
         image.seek(number)
         if image.size != first:
-            raise ValueError(f"its pages differ in size: {first[0]}x{first[1]}, "
-                             f"{image.size[0]}x{image.size[1]}")
+            raise ValueError(f"its pages differ in size: {first[1]}x{first[0]}, "
+                             f"{image.size[1]}x{image.size[0]}")
         if image.mode not in _GREY and not image.mode.startswith("I"):
             raise ValueError(f"its page {number} is {image.mode}, not grey")
         yield ImageOps.exif_transpose(image)
