@@ -1,4 +1,4 @@
-"""Says what a folder of images holds, or a zip or tar file, and how to train on it; draws some of them."""
+"""Says what a folder of images holds, or a zip or tar file, and how to train on it, and draws some."""
 
 import dataclasses
 import shlex
@@ -109,7 +109,8 @@ def _described(path: str, seen: Survey) -> list[str]:
             ("transparent", str(sum(header.is_transparent for header in headers)))]
     if any(header.pages > 1 for header in headers):
         rows.append(("images in a file", _counted(str(header.pages) for header in headers)))
-    for split, classes in seen.splits.items():
+    for split in () if seen.problem else ("train", "test"):
+        classes = seen.splits.get(split, {})
         in_classes = f" in {len(classes)} classes: {_counted_as(classes)}" if len(classes) > 1 else ""
         rows.append((split, f"{sum(classes.values())}{in_classes}"))
     if seen.table is not None:

@@ -1,4 +1,4 @@
-"""Tables beside images: StyleGAN's dataset.json and CSV files, and what is wrong with those that don't fit."""
+"""Tables beside images, dataset.json and CSV files, and what is said of those that don't fit."""
 
 import io
 import json
@@ -94,11 +94,11 @@ def test_a_table_elsewhere_is_named_and_goes_first(tmp_path):
                                                              enumerate(FILES))))
     assert len(load(f"folder:{root}", "all", table=tmp_path / "mine.csv").class_names) == 8
     (root / "labels.csv").write_text("file,label\n")
-    with pytest.raises(ValueError, match=r"there are dataset.json and labels.csv beside the images: give"):
+    with pytest.raises(ValueError, match=r"there are dataset.json and labels.csv beside the images: "):
         load(f"folder:{root}", "all")
     with pytest.raises(DataNotFoundError, match=r"none.csv: the table can't be read \(No such file"):
         load(f"folder:{root}", table="none.csv")
-    with pytest.raises(ValueError, match=r"images: the table can't be read|a table's name ends in .csv or"):
+    with pytest.raises(ValueError, match="images: the table can't be read"):
         load(f"folder:{root}", table=root)
 
 
@@ -134,7 +134,7 @@ def test_a_dataset_json_without_labels_is_none(tmp_path):
     ("dataset.json", {"labels": styled([1] * 8)["labels"] * 2}, "it has two rows for 00000/img00000000"),
     ("dataset.json", styled([1] * 7 + [[1.0]]), "some of its labels are numbers and others lists"),
     ("dataset.json", styled([[1, 2]] * 7 + [[1]]), "differ in length: some have 1 numbers, others 2"),
-    ("dataset.json", styled([1] * 7 + [True]), r'must be a list of pairs .*; got \[.00001/img00000007.png'),
+    ("dataset.json", styled([1] * 7 + [True]), r"must be a list of pairs .*; got \[.00001/img"),
     ("dataset.json", styled([1] * 7 + [[]]), "must be a list of pairs"),
     ("dataset.json", styled([1] * 7 + [1.5]), "must be a list of pairs"),
     ("dataset.json", styled([[1.0]] * 7 + [[1e300]]), "must be a list of pairs"),
