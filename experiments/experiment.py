@@ -47,6 +47,7 @@ class Experiment:
         picture: None for a grid of samples of images, or (configuration, what is trained, source,
             reference) -> the picture of a state.
         make_text: None, or a run's settings -> what turns samples of text into a line each.
+        settle: None, or configuration -> the same with what is left open, None, taken from the data.
         presets: named settings to start from; the first are the defaults of `Config`.
         preset_by: the setting whose value names the preset where none is asked for; "" for none.
         file: where it is written.
@@ -64,6 +65,7 @@ class Experiment:
     _: dataclasses.KW_ONLY
     picture: Callable[[Any, Any, Source, Reference], Picture] | None = None
     make_text: Callable[[Mapping[str, Any]], AsLines] | None = None
+    settle: Callable[[Any], Any] | None = None
     presets: Mapping[str, Config] = dataclasses.field(default_factory=dict)
     preset_by: str = ""
     file: Path = dataclasses.field(default_factory=_written_in)

@@ -280,6 +280,7 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
                          f"{experiment.name}: rename the file")
     config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
     config, change = changing.effective(config, changes)
+    config = experiment.settle(config) if experiment.settle else config
     flags.check_sizes(config)
     _warn_of_ends(config)
     source, reference = experiment.make_source(config), experiment.make_reference(config)
@@ -317,13 +318,20 @@ def record(experiment: Experiment, config: Config, source: Source, reference: Re
     """The settings that a run's `config.json` holds."""
     return {**experiment.recorded(), **settings.flat(config), "sample_shape": list(source.sample_shape),
             "value_range": list(source.value_range), "num_classes": source.num_classes,
-            "condition": condition_shapes(source), **_data(source), **reference.about()}
+            "condition": condition_shapes(source), **_data(source), **_units(source),
+            **reference.about()}
 
 
 def _data(source: Source) -> dict[str, Any]:
     """Which data these are, and what their classes are called, where that is known."""
     return ({"class_names": list(source.class_names)} if source.class_names else {}) | (
         {"data_sha256": source.digest} if source.digest else {})
+
+
+def _units(source: Source) -> dict[str, Any]:
+    """What the numbers of samples and conditions stand for, where they are scaled."""
+    found = {"scaling": source.scaling, "numbers": source.numbers}
+    return {name: dataclasses.asdict(scaling) for name, scaling in found.items() if scaling is not None}
 
 
 def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, Any],
@@ -373,10 +381,11 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
         real = showing.real_text(source, seed, as_lines)
     elif experiment.picture:
         picture = experiment.picture(config, game, source, reference)
-    elif len(source.sample_shape) == 3 and game_of(game).sample is not None:
-        picture = showing.image_grid(game, seed, recorded, measuring.requests(reference, recorded))
-    if len(source.sample_shape) == 3:
-        real = showing.real_grid(source, seed)
+    elif game_of(game).sample is not None:
+        picture = showing.sample_picture(game, seed, recorded, source,
+                                         measuring.requests(reference, recorded))
+    if not experiment.make_text:
+        real = showing.real_picture(source, seed, recorded)
     if evaluator is not None:
         evaluate = measuring.in_training(game, evaluator, reference, recorded,
                                          local_devices(config.run.devices))

@@ -191,6 +191,17 @@ def train_classifier(training: Dataset, test: Dataset, **options: Any) -> featur
         return features.train_classifier(training, test, progress=progress, **options)
 
 
+def train_reader(samples: np.ndarray, wanted: np.ndarray, num_classes: int | None) -> features.Reader:
+    """Trains what reads conditions in samples, with a progress bar."""
+    with tqdm(desc="reader of conditions", unit="update", leave=False, dynamic_ncols=True,
+              file=console.ERRORS, disable=True if jax.process_index() else None) as bar:
+        def progress(done: int, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.update(done - bar.n)
+
+        return features.train_reader(samples, wanted, num_classes or 0, progress=progress)
+
+
 def obtain_classifier(training: Dataset, test: Dataset) -> features.TrainedClassifier:
     """Returns the classifier that is kept for a data set; trains and keeps one if there is none."""
     return obtain(

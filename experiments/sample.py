@@ -11,13 +11,13 @@ import numpy as np
 import tyro
 
 from experiments import launch, measuring, open_run
-from experiments.showing import is_of_classes
+from experiments.showing import drawn, in_units, is_of_classes
 from jaxgan import console, keys
-from jaxgan.data import pixels
+from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import Samples, nearest
 from jaxgan.gan import GAN, draw_latents, generate
 from jaxgan.loops import Game
-from jaxgan.pictures import grid, save_png
+from jaxgan.pictures import save_png
 from jaxgan.steps import game as game_of
 from jaxgan.types import Key, PyTree
 
@@ -31,8 +31,9 @@ class Options:
     num: int = 64
     """How many samples; with --interpolate, how many rows."""
     out: str = ""
-    """The file: .png for a grid of images, .txt for text, one sample a line, .npy for the samples as
-    float32. By default samples.png; text is printed."""
+    """The file: .png for a picture, .txt for text, one sample a line, .npy for the samples in the units
+    and the type of the data, bytes of images say. By default a new picture in the run's folder `drawn`;
+    text is printed."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     experiment: str = ""
@@ -43,6 +44,9 @@ class Options:
     """Where the data are that samples are drawn for, masked images say, if not where they were."""
     label: str = ""
     """Of a run for classes: the one to draw, by its name, or else its number; by default all in turn."""
+    condition: str = ""
+    """Of a run for numbers: those to draw for, 0.3,1.2 say, in the data's units; by default those of the
+    held-out data."""
     grid_by_class: bool = False
     """Of a run for classes: a row for each of them, of --columns samples."""
     interpolate: bool = False
@@ -61,14 +65,16 @@ def main(options: Options) -> None:
     settings, game, state = run.settings, run.game, run.state
     make_text = run.experiment.make_text
     as_lines = make_text(settings) if make_text else None
-    out = _checked(options.out, tuple(settings["sample_shape"]), as_lines is not None)
+    out = _checked(options, tuple(settings["sample_shape"]), as_lines is not None, int(state.step))
     key = keys.of_seed(options.seed)
 
     classes = settings["num_classes"] if is_of_classes(settings) else 0
     _check_classes(options, classes)
     label = _label(options.label, classes, settings.get("class_names")) if options.label else None
     num = classes * options.columns if options.grid_by_class else options.num
-    condition = _condition(options, classes, label, num, measuring.requests(run.reference, settings))
+    numbers = _numbers(options, settings)
+    condition = (np.tile(numbers, (num, 1)) if numbers is not None else
+                 _condition(options, classes, label, num, measuring.requests(run.reference, settings)))
     if options.interpolate:
         made_of, draw = _interpolations(game, key, num, options.columns), partial(generate, game)
         condition = jax.tree.map(lambda x: x.repeat(options.columns, axis=0), condition)
@@ -83,14 +89,13 @@ def main(options: Options) -> None:
     if out is None:
         console.say(*as_lines(samples))
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
-        np.save(out, samples)
+        np.save(out, in_units(samples, settings))
     elif out.suffix == ".txt":
         out.write_text("\n".join(as_lines(samples)) + "\n", encoding="utf-8")
     else:
         columns = options.columns if options.interpolate or options.grid_by_class else None
-        save_png(out, grid(pixels(samples, tuple(settings["value_range"])), columns))
+        save_png(out, drawn(samples, settings, columns))
     console.say(f"{out}: {len(samples)} samples of step {int(state.step)}")
 
 
@@ -131,16 +136,56 @@ def _condition(options: Options, classes: int, label: int | None, num: int, requ
     return requests.condition(np.arange(num)) if requests else None
 
 
-def _checked(out: str, shape: tuple[int, ...], is_text: bool) -> Path | None:
-    """The file; None to print text."""
-    if is_text and not out:
+def _numbers(options: Options, settings: dict[str, Any]) -> np.ndarray | None:
+    """The numbers to draw for, scaled as the run has them, float32 [1, numbers]; None if none are asked
+    for.
+
+    Raises:
+        ValueError: the run isn't for numbers, or for so many.
+    """
+    if not options.condition:
         return None
+    scaling = from_json(settings.get("numbers"))
+    if scaling is None:
+        raise ValueError(f"{options.run_dir} is no run for numbers: leave out --condition")
+    try:
+        numbers = np.array([float(word) for word in options.condition.split(",")], np.float64)
+    except ValueError:
+        raise ValueError(f"condition must be numbers like 0.3,1.2; got {options.condition!r}") from None
+    if len(numbers) != len(scaling.low) or not np.isfinite(numbers).all():
+        raise ValueError(f"condition must be {len(scaling.low)} finite numbers for this run; got "
+                         f"{options.condition!r}")
+    if outside := [f"{value:g} is not in {low:g} to {high:g}" for value, low, high in
+                   zip(numbers, scaling.low, scaling.high, strict=True) if not low <= value <= high]:
+        console.warn(f"warning: {outside[0]}, where the run's data are: what is drawn is a guess")
+    return scaling.to_float(numbers[None])
+
+
+def _checked(options: Options, shape: tuple[int, ...], is_text: bool, step: int) -> Path | None:
+    """The file; None to print text.
+
+    Raises:
+        ValueError: samples of the run aren't saved in such a file, or there is no such folder.
+    """
+    if is_text and not options.out:
+        return None
+    if not options.out:
+        folder, name = Path(options.run_dir) / "drawn", f"step_{step:08d}"
+        path, count = folder / f"{name}.png", 1
+        while path.exists():
+            path, count = folder / f"{name}_{count}.png", count + 1
+    else:
+        path = Path(options.out)
     suffixes = (".txt" if is_text else ".png", ".npy")
-    path = Path(out or "samples.png")
     if path.suffix not in suffixes:
-        raise ValueError(f"out must end in {' or '.join(suffixes)} for samples of this run; got {out!r}")
-    if path.suffix == ".png" and len(shape) != 3:
-        raise ValueError(f"samples of shape {shape} are no images: save them with --out samples.npy")
+        raise ValueError(f"out must end in {' or '.join(suffixes)} for samples of this run; got "
+                         f"{options.out!r}")
+    if path.suffix == ".png" and not 1 <= len(shape) <= 4:
+        raise ValueError(f"there are no pictures of samples of shape {shape}: save them with --out "
+                         "samples.npy")
+    if options.out and not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to save {path.name} in: make it first")
+    path.parent.mkdir(exist_ok=True)
     return path
 
 

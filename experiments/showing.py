@@ -1,4 +1,4 @@
-"""What a run shows of real and generated samples: grids of images, lines of text."""
+"""What a run shows of real and generated samples: pictures of any shape, lines of text."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,10 +10,11 @@ import numpy as np
 from experiments.experiment import AsLines
 from jaxgan import keys
 from jaxgan.data import Source, draw_step, pixels, windows
+from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
-from jaxgan.pictures import grid
+from jaxgan.pictures import grid, pairs, series, slices
 from jaxgan.steps import game as game_of
 from jaxgan.types import PyTree
 
@@ -23,18 +24,61 @@ def is_of_classes(settings: Mapping[str, Any]) -> bool:
     return isinstance(settings["condition"], list)
 
 
-def image_grid(game: GAN | Game, seed: int, settings: Mapping[str, Any], requests: Samples | None = None,
-               count: int = 100) -> Callable[[Any], np.ndarray]:
-    """Returns a picture of samples from the same latents each time; a column is of a class."""
-    condition = requests.condition(np.arange(count)) if requests else None
+def sample_picture(game: GAN | Game, seed: int, settings: Mapping[str, Any], source: Source,
+                   requests: Samples | None = None, count: int = 100
+                   ) -> Callable[[Any], np.ndarray] | None:
+    """Returns a picture of samples from the same latents each time; a column is of a class.
+
+    None if there is no picture of such samples.
+    """
+    shape, asked = tuple(settings["sample_shape"]), requests or Samples("", None, np.asarray)
+    if not 1 <= len(shape) <= 4:
+        return None
     columns = min(settings["num_classes"], count) if is_of_classes(settings) else None
+    condition = asked.condition(np.arange(count)) if asked.condition else None
     draw = _same_samples(game, seed, condition, count)
-    return lambda state: grid(pixels(draw(state), settings["value_range"]), columns)
+    real = in_units(_real_samples(source, seed, count), settings) if len(shape) == 1 else None
+    return lambda state: drawn(np.asarray(draw(state)), settings, columns, real)
 
 
-def real_grid(source: Source, seed: int, count: int = 100) -> np.ndarray:
-    """A picture of real samples."""
-    return grid(pixels(_real_samples(source, seed, count), source.value_range))
+def real_picture(source: Source, seed: int, settings: Mapping[str, Any], count: int = 100
+                 ) -> np.ndarray | None:
+    """A picture of real samples; None if there is none of such, or samples are shown beside them."""
+    if not 2 <= len(source.sample_shape) <= 4:
+        return None
+    return drawn(np.asarray(_real_samples(source, seed, count)), settings)
+
+
+def drawn(samples: np.ndarray, settings: Mapping[str, Any], columns: int | None = None,
+          real: np.ndarray | None = None) -> np.ndarray:
+    """Returns a picture of samples, as a run's settings say what they are.
+
+    Images and slices of volumes are shown from the lowest to the highest value there may be, series and
+    vectors in their own units.
+
+    Args:
+        samples: as a generator gives them, [count, ...].
+        settings: the run's.
+        columns: images in a row; None for as square as can be.
+        real: of vectors, reals to be shown beside them, in their own units.
+    """
+    axes = samples.ndim - 1
+    if axes in (1, 2):
+        values = in_units(samples, settings)
+        return pairs(values if real is None else real, values) if axes == 1 else series(values)
+    low, high = settings["value_range"]
+    images = pixels((samples - low) / (high - low), (0, 1))
+    return grid(images, columns) if axes == 3 else slices(images)
+
+
+def in_units(samples: np.ndarray | jax.Array, settings: Mapping[str, Any]) -> np.ndarray:
+    """Returns samples in the data's own units and type; images of bytes as bytes."""
+    scaling = from_json(settings.get("scaling"))
+    if scaling is not None:
+        return scaling.to_data(samples)
+    if len(settings["sample_shape"]) == 3 and tuple(settings["value_range"]) in ((0, 1), (-1, 1)):
+        return pixels(samples, settings["value_range"])
+    return np.asarray(samples)
 
 
 def sample_text(game: GAN | Game, seed: int, as_lines: AsLines, count: int = 100

@@ -1,4 +1,4 @@
-"""Pictures: grids of images, boxes, samples in the plane over the critic's level sets, curves."""
+"""Pictures of samples of any shape, of boxes, of the critic's level sets, and curves over the steps."""
 
 import io
 import math
@@ -157,11 +157,7 @@ def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,
     Returns:
         uint8 [height, width, 3].
     """
-    import matplotlib.figure
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure = matplotlib.figure.Figure(figsize=(5, 5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = _figure((5, 5))
     axes = figure.subplots()
     ticks = np.linspace(*view, len(scores))
     axes.contourf(ticks, ticks, scores, levels=20, cmap="Greys_r", alpha=0.6)
@@ -170,5 +166,91 @@ def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,
     axes.plot(*fake.T, "*", color="tab:green", markersize=3, label="fake")
     axes.set(xlim=view, ylim=view, aspect="equal")
     axes.legend(loc="upper right", fontsize="small")
+    return _drawn(canvas)
+
+
+def slices(volumes: np.ndarray, columns: int = 8, rows: int = 12) -> np.ndarray:
+    """Draws volumes, one a row, as slices from their front to their back.
+
+    Args:
+        volumes: uint8 [count, depth, height, width, channels].
+        columns: slices of a volume, at most.
+        rows: volumes, at most.
+
+    Returns:
+        uint8 [picture height, width, 3].
+    """
+    depth = volumes.shape[1]
+    shown = np.unique(np.linspace(0, depth - 1, columns).round().astype(int))
+    return grid(volumes[:rows, shown].reshape(-1, *volumes.shape[2:]), len(shown))
+
+
+def series(samples: np.ndarray, columns: int = 4, rows: int = 4) -> np.ndarray:
+    """Draws series, each in a panel of its own, a line for each channel; all panels have the same axes.
+
+    Args:
+        samples: [count, length, channels].
+        columns: panels beside each other.
+        rows: panels below each other, at most.
+
+    Returns:
+        uint8 [picture height, width, 3].
+    """
+    samples = samples[:rows * columns]
+    figure, canvas = _figure((9, 1.5 * -(-len(samples) // columns) + 0.4))
+    panels = figure.subplots(-(-len(samples) // columns), columns, squeeze=False, sharex=True,
+                             sharey=True)
+    for axes, sample in zip(panels.flat, samples, strict=False):
+        axes.plot(sample, linewidth=0.8)
+        axes.tick_params(labelsize="x-small")
+    for axes in panels.flat[len(samples):]:
+        axes.set_axis_off()
+    return _drawn(canvas)
+
+
+def pairs(real: np.ndarray, fake: np.ndarray, variables: int = 4) -> np.ndarray:
+    """Draws vectors: each of the first variables against each other one, and its histogram.
+
+    The first and the last column of a histogram count what is beyond the reals, too.
+
+    Args:
+        real: [count, dimensions].
+        fake: likewise.
+        variables: how many of the dimensions, at most.
+
+    Returns:
+        uint8 [picture height, width, 3].
+    """
+    count = min(variables, real.shape[1])
+    figure, canvas = _figure((2.2 * count + 0.5, 2.2 * count + 0.5))
+    for (row, column), axes in np.ndenumerate(figure.subplots(count, count, squeeze=False)):
+        for samples, label, colour, mark in ((real, "real", "tab:orange", "+"),
+                                             (fake, "fake", "tab:green", ".")):
+            if row == column:
+                bins = np.histogram_bin_edges(real[:, row], 30)
+                axes.hist(samples[:, row].clip(bins[0], bins[-1]), bins, density=True, histtype="step",
+                          color=colour, label=label)
+            else:
+                axes.plot(samples[:, column], samples[:, row], mark, color=colour, markersize=2,
+                          label=label)
+        axes.tick_params(labelsize="x-small")
+        if row == count - 1:
+            axes.set_xlabel(f"variable {column}", fontsize="small")
+        if column == 0:
+            axes.set_ylabel(f"variable {row}" if row else "density", fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2,
+                  fontsize="small", markerscale=3)
+    return _drawn(canvas)
+
+
+def _figure(inches: tuple[float, float]) -> tuple:
+    import matplotlib.figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = matplotlib.figure.Figure(figsize=inches, layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
+def _drawn(canvas) -> np.ndarray:
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

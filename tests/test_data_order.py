@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxgan.data import epoch_and_offset, order, shuffled_index
+from jaxgan.data import class_weights, epoch_and_offset, order, shuffled_index, weighted_index
 
 EPOCHS, MAX_SIZE = 2000, 100
 
@@ -144,3 +144,55 @@ def test_numbers_out_of_range_are_refused():
         epoch_and_offset(0, 1, none, 2**31)
     with pytest.raises(ValueError, match=r"examples_per_step must be .* got -1"):
         epoch_and_offset(0, -1, none, 5)
+
+
+def weighted_epochs(weights, epochs=20):
+    """What is drawn in some epochs, [epochs, size]."""
+    size, ends = len(weights), order.shares(weights)
+    index = jax.jit(lambda epoch: weighted_index(
+        jax.random.key(0), jnp.full(size, epoch, jnp.uint32), jnp.arange(size, dtype=jnp.uint32), size,
+        ends))
+    return np.stack([np.asarray(index(jnp.uint32(epoch))) for epoch in range(epochs)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 1000])
+def test_equal_weights_give_permutations(size):
+    for drawn in weighted_epochs(np.full(size, 0.3)):
+        np.testing.assert_array_equal(np.sort(drawn), np.arange(size))
+
+
+def test_each_epoch_has_its_share_of_each_example():
+    weights = np.array([0, 1, 2, 0.25, 0, 40, 1e-9, 3, 0] * 11)
+    drawn = weighted_epochs(weights)
+    expected = weights / weights.sum() * len(weights)
+    counts = np.stack([np.bincount(epoch, minlength=len(weights)) for epoch in drawn])
+    assert (np.abs(counts - expected) < 2).all()
+    assert not counts[:, weights == 0].any()
+    # Over the epochs, up to chance: a stratum that a share ends in is won or lost by a fair draw.
+    assert (np.abs(counts.mean(0) - expected) < 4 * np.sqrt(2 / 4 / len(drawn))).all()
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_classes_are_drawn_equally_often():
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    drawn = labels[weighted_epochs(class_weights(labels))]
+    for epoch in drawn:
+        assert np.abs(np.bincount(epoch) - 1000 / 3).max() < 2
+    assert len(np.unique(weighted_epochs(class_weights(labels), 3))) > 400  # not always the same
+
+
+def test_a_weighted_draw_depends_on_its_position_alone():
+    ends, size = order.shares(np.arange(1.0, 51)), 50
+    epochs, offsets = np.divmod(np.arange(40, 90, dtype=np.uint32), size)
+    together = weighted_index(jax.random.key(3), epochs, offsets, size, ends)
+    parts = [weighted_index(jax.random.key(3), epochs[part], offsets[part], size, ends)
+             for part in (slice(0, 20), slice(20, 50))]
+    np.testing.assert_array_equal(together, np.concatenate(parts))
+
+
+@pytest.mark.parametrize(("weights", "message"), [
+    ([1, -1], r"got -1.0 for example 1"), ([np.nan, 1], "got nan for example 0"), ([0, 0], "all be 0"),
+    ([1, np.inf], "and 1 such in all"), ([[1]], "one number for each"), ([], "one number for each")])
+def test_other_weights_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        order.shares(np.array(weights))

@@ -1,19 +1,21 @@
 """Data sets by name, and batches as a function of the seed and the step."""
 
+from jaxgan.data.arrays import Arrays, Split, open_arrays
 from jaxgan.data.canvases import canvases
 from jaxgan.data.catalogue import NAMES, load, open_folder
 from jaxgan.data.dataset import DataNotFoundError, Dataset
 from jaxgan.data.masked import MASKS, masked
-from jaxgan.data.order import epoch_and_offset, shuffled_index
+from jaxgan.data.order import epoch_and_offset, position_keys, shuffled_index, weighted_index
 from jaxgan.data.prefetch import windows
+from jaxgan.data.scaling import Scaling
 from jaxgan.data.sources import (
     Examples,
     Part,
     Source,
+    class_weights,
     draw_step,
     in_memory,
     pixels,
-    position_keys,
     quantize,
     resident,
     scale,
@@ -23,8 +25,9 @@ from jaxgan.data.stacked import stacked
 from jaxgan.data.text import Corpus, decode, embedded_text, encode, markov, read_text, sequences
 from jaxgan.data.toy import MIXTURES, Mixture, mixture
 
-__all__ = ["MASKS", "MIXTURES", "NAMES", "Corpus", "DataNotFoundError", "Dataset", "Examples", "Mixture",
-           "Part", "Source", "canvases", "decode", "draw_step", "embedded_text", "encode",
-           "epoch_and_offset", "load", "markov", "masked", "mixture", "open_folder", "pixels",
-           "in_memory", "position_keys", "quantize", "read_text", "resident", "scale", "sequences",
-           "shuffled_index", "stacked", "streaming", "windows"]
+__all__ = ["MASKS", "MIXTURES", "NAMES", "Arrays", "Corpus", "DataNotFoundError", "Dataset", "Examples",
+           "Mixture", "Part", "Scaling", "Source", "Split", "canvases", "class_weights", "decode",
+           "draw_step", "embedded_text", "encode", "epoch_and_offset", "in_memory", "load", "markov",
+           "masked", "mixture", "open_arrays", "open_folder", "pixels", "position_keys", "quantize",
+           "read_text", "resident", "scale", "sequences", "shuffled_index", "stacked", "streaming",
+           "weighted_index", "windows"]

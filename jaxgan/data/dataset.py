@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class Dataset:
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
         return self.images[index], self.labels[index]
 
 

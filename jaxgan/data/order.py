@@ -1,4 +1,4 @@
-"""The order in which a data set is gone through: a fresh permutation every epoch.
+"""The order in which a data set is gone through: a fresh permutation every epoch, or by weights.
 
 Batches are a pure function of the seed and the step. Nothing is sorted and no permutation is held
 in memory: where an example goes is computed for itself, by a small keyed cipher.
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan.keys import stream
 from jaxgan.types import Array, Key
 
 _ROUNDS = 16  # with 8, epochs of 5 or 6 examples are visibly uneven
@@ -77,6 +78,66 @@ def shuffled_index(key: Key, epochs: Array, offsets: Array, size: int) -> Array:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, epochs)
     rounds = jax.vmap(lambda key: jax.random.bits(key, (_ROUNDS,), jnp.uint32), out_axes=1)(keys)
     return _permute(rounds, jnp.asarray(offsets, jnp.uint32), size, *_sides(size))
+
+
+def position_keys(key: Key, epochs: Array, offsets: Array) -> Key:
+    """Returns one key per example, [batch], folded from its position in the stream."""
+    return jax.vmap(lambda *position: jax.random.fold_in(jax.random.fold_in(key, position[0]),
+                                                         position[1]))(epochs, offsets)
+
+
+def shares(weights: np.ndarray) -> np.ndarray:
+    """Returns what `weighted_index` draws by: where each example's share of 2**32 ends, but the last's.
+
+    Args:
+        weights: one number from 0 on for each example, [size]; only their proportions count.
+
+    Returns:
+        uint32 [size - 1].
+
+    Raises:
+        ValueError: they aren't [size], one is negative, NaN or infinite, or all are 0.
+    """
+    weights = np.asarray(weights, np.float64)
+    if weights.ndim != 1 or not len(weights):
+        raise ValueError(f"weights must be one number for each example; got the shape {weights.shape}")
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise ValueError(f"weights must be finite and not negative; got {weights[wrong][0]} for example "
+                         f"{int(wrong.argmax())}, and {int(wrong.sum())} such in all")
+    if not weights.any():
+        raise ValueError("weights must not all be 0: there would be nothing to draw")
+    ends = np.cumsum(weights / weights.max())
+    # No example of weight 0 at the end may get what rounding leaves over.
+    return np.minimum(np.rint(ends[:-1] / ends[-1] * 2**32), 2**32 - 1).astype(np.uint32)
+
+
+def weighted_index(key: Key, epochs: Array, offsets: Array, size: int,
+                   ends: Array | np.ndarray) -> Array:
+    """Returns which example comes at each offset of each epoch if some are to come more often.
+
+    The numbers below 2**32 are cut into as many even strata as there are examples; at an offset, a
+    number is drawn from the stratum that a fresh permutation puts there, and the example is the one in
+    whose share it lies. So an example of share p comes p * size times in an epoch, rounded up or down
+    or, where its share begins and ends within strata, one more or less.
+
+    Args:
+        key: one typed key, shape ().
+        epochs: the number of the epoch, uint32 [batch].
+        offsets: the place in the epoch, uint32 [batch], in [0, size).
+        size: the number of examples in an epoch, in [1, 2**31).
+        ends: `shares` of the examples' weights.
+
+    Returns:
+        int32 [batch], in [0, size).
+    """
+    stratum = shuffled_index(stream(key, "strata"), epochs, offsets, size).astype(jnp.uint32)
+    width, wider = divmod(2**32, size) if size > 1 else (2**32 - 1, 0)  # so many are one wider
+    random = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(
+        position_keys(key, epochs, offsets))
+    start = stratum * jnp.uint32(width) + jnp.minimum(stratum, jnp.uint32(wider))
+    number = start + random % (jnp.uint32(width) + (stratum < wider))
+    return jnp.searchsorted(jnp.asarray(ends), number, side="right").astype(jnp.int32)
 
 
 def _sides(size: int) -> tuple[int, int]:

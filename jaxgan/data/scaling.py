@@ -1,7 +1,9 @@
 """What the values of samples stand for: data in their own units, and the same between -1 and 1."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from jaxgan.types import Array
 
 _KINDS = "biuf"  # booleans, integers, floating-point numbers
+_BLOCK = 2**24  # numbers that are read at once
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Scaling:
         dtype: of the data, by its name in NumPy.
 
     Raises:
-        ValueError: there are none, they differ in number, a highest value is not above its lowest one, or
-            the dtype is of no numbers.
+        ValueError: there are none, they differ in number, a highest value is not above its lowest one,
+            or the dtype is of no numbers.
     """
 
     low: tuple[float, ...] = (0.0,)
@@ -36,15 +39,20 @@ class Scaling:
         for channel, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
             if not (np.isfinite([low, high]).all() and low < high):
                 of = f" of channel {channel}" if len(self.low) > 1 else ""
-                raise ValueError(f"the highest value{of} must be above the lowest; got {low:g} to {high:g}")
+                raise ValueError(f"the highest value{of} must be above the lowest; got {low:g} to "
+                                 f"{high:g}")
         if np.dtype(self.dtype).kind not in _KINDS:
             raise ValueError(f"data must be numbers; got {self.dtype}")
 
     def to_samples(self, data: Array) -> Array:
-        """Returns data, [..., channels], as samples, float32, exact at both ends."""
+        """Returns data of up to 16 bits, [..., channels], as samples, float32, exact at both ends."""
         low, high = (jnp.asarray(end, jnp.float32) for end in self._ends())
-        fraction = (data.astype(jnp.float32) - low) / (high - low)
-        return fraction * 2 - 1
+        return (data.astype(jnp.float32) - low) / (high - low) * 2 - 1
+
+    def to_float(self, data: np.ndarray) -> np.ndarray:
+        """Returns data of any width as samples, float32, on the host."""
+        low, high = (np.asarray(end, np.float64) for end in self._ends())
+        return ((np.asarray(data, np.float64) - low) / (high - low) * 2 - 1).astype(np.float32)
 
     def to_data(self, samples: Any) -> np.ndarray:
         """Returns samples, [..., channels], in the data's units and dtype, on the host.
@@ -72,45 +80,84 @@ class Scaling:
 BYTES = Scaling()
 
 
-def found(data: np.ndarray, *, by_channel: bool = False, block: int = 2**24) -> Scaling:
+def from_json(value: Any) -> Scaling | None:
+    """Returns the scaling that a file says, as `dataclasses.asdict` gives it; None for None.
+
+    Raises:
+        ValueError: it says none.
+    """
+    if value is None:
+        return None
+    try:
+        low, high = (tuple(map(float, value[end])) for end in ("low", "high"))
+        return Scaling(low, high, str(value["dtype"]))
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"a scaling must have low, high and dtype; got {str(value)[:200]}") from error
+
+
+class Data(Protocol):
+    """Numbers, [examples, ..., channels], that may be on disk and are read in blocks."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Their shape."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Their dtype."""
+        ...
+
+    def read(self, index: slice) -> np.ndarray:
+        """Returns some examples."""
+        ...
+
+
+def found(data: np.ndarray | Data, *, by_channel: bool = False) -> Scaling:
     """Returns the scaling from the lowest to the highest value there is; of uint8, that of all bytes.
 
     Args:
-        data: [examples, ..., channels], maybe on disk: it is read in blocks.
+        data: [examples, ..., channels].
         by_channel: whether each channel has its own range.
-        block: numbers that are read at once.
 
     Raises:
         ValueError: a value is NaN or infinite, or all of a channel are the same.
     """
     if data.dtype == np.uint8 and not by_channel:
         return BYTES
-    axes = tuple(range(data.ndim - 1)) if by_channel and data.ndim > 1 else None
-    lows, highs = [], []
-    rows = max(1, block // max(1, int(np.prod(data.shape[1:]))))
-    for first in range(0, len(data), rows):
-        part = np.asarray(data[first:first + rows])
-        if part.dtype.kind == "f" and not np.isfinite(part).all():
-            raise ValueError(_not_finite(data, rows))
-        lows.append(np.atleast_1d(part.min(axes)))
-        highs.append(np.atleast_1d(part.max(axes)))
-    low, high = (tuple(map(float, ends)) for ends in (np.min(lows, axis=0), np.max(highs, axis=0)))
-    for channel, ends in enumerate(zip(low, high, strict=True)):
-        if ends[0] == ends[1]:
+    check_finite(data)
+    axes = tuple(range(len(data.shape) - 1)) if by_channel and len(data.shape) > 1 else None
+    ends = [(np.atleast_1d(block.min(axes)), np.atleast_1d(block.max(axes)))
+            for _, block in _blocks(data)]
+    lows, highs = zip(*ends, strict=True)
+    low, high = tuple(map(float, np.min(lows, axis=0))), tuple(map(float, np.max(highs, axis=0)))
+    for channel, (least, most) in enumerate(zip(low, high, strict=True)):
+        if least == most:
             which = f"of channel {channel} " if len(low) > 1 else ""
-            raise ValueError(f"all values {which}are {ends[0]:g}: there is nothing to learn from them; "
+            raise ValueError(f"all values {which}are {least:g}: there is nothing to learn from them; "
                              "leave them out, or give a value range")
     return Scaling(low, high, str(data.dtype))
 
 
-def _not_finite(data: np.ndarray, rows: int) -> str:
-    """How many values are NaN or infinite, and where the first one is."""
+def check_finite(data: np.ndarray | Data) -> None:
+    """Raises ValueError if values are NaN or infinite: how many, and where the first one is."""
+    if data.dtype.kind != "f":
+        return
     count, where = 0, None
-    for first in range(0, len(data), rows):
-        bad = ~np.isfinite(np.asarray(data[first:first + rows]))
+    for first, block in _blocks(data):
+        bad = ~np.isfinite(block)
         count += int(bad.sum())
         if where is None and bad.any():
-            at = [int(i) for i in np.argwhere(bad)[0]]
-            where = [first + at[0], *at[1:]]
-    return (f"{count} of {int(np.prod(data.shape))} values are NaN or infinite, the first at {where}: "
-            "leave these examples out, or replace the values")
+            example, *place = (int(i) for i in np.argwhere(bad)[0])
+            where = [first + example, *place]
+    if count:
+        raise ValueError(f"{count} of {math.prod(data.shape)} values are NaN or infinite, the first at "
+                         f"{where}: leave these examples out, or replace the values")
+
+
+def _blocks(data: np.ndarray | Data) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the examples in blocks of bounded size, each with the number of its first one."""
+    rows = max(1, _BLOCK // max(1, math.prod(data.shape[1:])))
+    for first in range(0, data.shape[0], rows):
+        index = slice(first, first + rows)
+        yield first, data[index] if isinstance(data, np.ndarray) else data.read(index)

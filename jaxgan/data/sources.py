@@ -1,15 +1,22 @@
 """What a training loop draws its batches from."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan.data.arrays import Arrays
 from jaxgan.data.dataset import Dataset
-from jaxgan.data.order import epoch_and_offset, shuffled_index
+from jaxgan.data.order import (
+    epoch_and_offset,
+    position_keys,
+    shares,
+    shuffled_index,
+    weighted_index,
+)
+from jaxgan.data.scaling import BYTES, Scaling, found
 from jaxgan.digests import json_digest, leaf_digests
 from jaxgan.keys import stream, uniform
 from jaxgan.types import Array, Batch, Key, PyTree
@@ -50,6 +57,9 @@ class Source(NamedTuple):
             `jaxgan.data.prefetch`.
         class_names: the name of every class, in the order of the labels; () if they have none.
         digest: a SHA-256 that says which data these are; "" if that isn't known.
+        scaling: what -1 and 1 of the samples stand for; None if they are in the data's own units, or if
+            that is bytes.
+        numbers: the same of the condition, if it is numbers; None if not.
     """
 
     arrays: PyTree
@@ -61,12 +71,14 @@ class Source(NamedTuple):
     window: Callable[[Key, Array, Array, Part], PyTree] | None = None
     class_names: tuple[str, ...] = ()
     digest: str = ""
+    scaling: Scaling | None = None
+    numbers: Scaling | None = None
 
 
 class Examples(Protocol):
     """Examples that are looked up by their numbers, wherever they are kept: a `Dataset`, say.
 
-    They may have a `digest`, as a `Dataset` has.
+    They may have a `digest`, `numbers` and a `scaling`, as a `Dataset` has.
 
     Attributes:
         class_names: the name of every class, in the order of the labels.
@@ -79,8 +91,8 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images, uint8 [batch, height, width, channels], and labels, int32 [batch]."""
+    def __getitem__(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns samples, [batch, ...], of the scaling's dtype, and labels, int32 [batch]."""
         ...
 
 
@@ -100,48 +112,94 @@ def draw_step(source: Source, arrays: PyTree, key: Key, step: int | Array,
     return source.draw(arrays, key, epochs, offsets)
 
 
-def position_keys(key: Key, epochs: Array, offsets: Array) -> Key:
-    """Returns one key per example, [batch], folded from its position in the stream."""
-    return jax.vmap(lambda *position: jax.random.fold_in(jax.random.fold_in(key, position[0]),
-                                                         position[1]))(epochs, offsets)
-
-
-def resident(dataset: Dataset, *, value_range: tuple[float, float] = (-1.0, 1.0),
-             dequantize: bool = False, labels: bool = False) -> Source:
-    """Returns a source whose images stay on the device as uint8 and are gathered by index.
+def resident(examples: Dataset | Arrays, *, value_range: tuple[float, float] = (-1.0, 1.0),
+             dequantize: bool = False, labels: bool = False, numbers: bool = False,
+             weights: np.ndarray | None = None) -> Source:
+    """Returns a source whose samples stay on the device, in few bytes, and are gathered by index.
 
     Args:
-        dataset: the images, gone through in a fresh order every epoch.
-        value_range: (-1, 1) for x / 127.5 - 1, or (0, 1) for x / 255.
+        examples: the samples, gone through in a fresh order every epoch.
+        value_range: (-1, 1), or of bytes (0, 1): x / 127.5 - 1, or x / 255.
         dequantize: 2 (x / 256 - 1/2) + u instead, u uniform in [0, 1/128) and different at every
-            draw; for the range (-1, 1). Source: the CIFAR-10 ResNet of Gulrajani et al. 2017, arXiv
-            1704.00028, as its public code runs it.
+            draw; for bytes in the range (-1, 1). Source: the CIFAR-10 ResNet of Gulrajani et al. 2017,
+            arXiv 1704.00028, as its public code runs it.
         labels: whether the batch's condition is the labels, int32 [batch], rather than None.
+        numbers: whether it is the examples' numbers, float32 [batch, numbers], scaled to [-1, 1].
+        weights: None, or how often examples are drawn, [examples], from 0 on; see
+            `jaxgan.data.order.weighted_index`. `class_weights` gives those of even classes.
 
     Raises:
-        ValueError: the range is another one, or not (-1, 1) though `dequantize` is on.
+        ValueError: the range is another one, or not (-1, 1) though `dequantize` is on or the samples are
+            no bytes; labels and numbers are both asked for; there are no numbers, or other weights.
     """
-    arrays = {"images": jnp.asarray(dataset.images)}
+    size, scaling = len(examples), _scaling_of(examples)
+    samples, classes = examples[:]
+    arrays = {"images": jnp.asarray(_compact(samples, scaling))}
     if labels:
-        arrays["labels"] = jnp.asarray(dataset.labels)
-    size = len(dataset)
+        arrays["labels"] = jnp.asarray(classes)
+    if numbers:
+        arrays["numbers"] = jnp.asarray(_scaled_numbers(examples)[0])
+    if weights is not None:
+        arrays["ends"] = jnp.asarray(_shares(weights, size))
 
     def locate(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Array:
-        return shuffled_index(stream(key, "order"), epochs, offsets, size)
+        return _index(stream(key, "order"), epochs, offsets, size, arrays.get("ends"))
 
-    return _images(dataset, arrays, locate, value_range, dequantize)
+    return _images(examples, arrays, locate, value_range, dequantize)
 
 
-def in_memory(data: Batch | PyTree) -> Source:
+def class_weights(labels: np.ndarray) -> np.ndarray:
+    """Returns weights, [examples], by which every class is drawn equally often."""
+    return 1 / np.bincount(labels)[labels]
+
+
+def _shares(weights: np.ndarray, size: int) -> np.ndarray:
+    if len(weights) != size:
+        raise ValueError(f"there must be one weight for each of the {size} examples; got {len(weights)}")
+    return shares(weights)
+
+
+def _index(key: Key, epochs: Array, offsets: Array, size: int, ends: Array | np.ndarray | None) -> Array:
+    """Which examples come at these positions; by their shares, if there are such."""
+    if ends is None:
+        return shuffled_index(key, epochs, offsets, size)
+    return weighted_index(key, epochs, offsets, size, ends)
+
+
+def _scaling_of(examples: Examples) -> Scaling:
+    return getattr(examples, "scaling", BYTES)
+
+
+def _scaled_numbers(examples: Examples) -> tuple[np.ndarray, Scaling]:
+    """The examples' numbers in [-1, 1], float32 [examples, numbers], and what these stand for."""
+    numbers = getattr(examples, "numbers", None)
+    if numbers is None:
+        raise ValueError("these examples have no numbers to be a condition: leave numbers=True out, or "
+                         "bring some")
+    scaling = getattr(examples, "number_scaling", None) or found(numbers, by_channel=True)
+    return scaling.to_float(numbers), scaling
+
+
+def _compact(samples: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """Samples as they are kept on the device: wide numbers scaled already, in float32."""
+    if samples.dtype != scaling.dtype:
+        raise TypeError(f"examples must be {scaling.dtype}, as their scaling says; got {samples.dtype}")
+    return samples if samples.dtype.itemsize <= 2 else scaling.to_float(samples)
+
+
+def in_memory(data: Batch | PyTree, *, weights: np.ndarray | None = None) -> Source:
     """Returns a source of arrays that stay on the device, gone through in a fresh order every epoch.
 
     Args:
         data: samples [size, ...], or a pytree of such arrays, or a `Batch` of them and their condition,
             arrays with the same leading axis. Floating-point samples are taken as they are; uint8 ones
-            are scaled to [-1, 1].
+            are scaled from all bytes to [-1, 1], other integers from their lowest to their highest
+            value.
+        weights: as for `resident`.
 
     Raises:
-        ValueError: there are none, or the arrays are of different lengths.
+        ValueError: there are none, or the arrays are of different lengths; or integers that are all the
+            same.
         TypeError: samples of another type, or a condition that isn't numbers.
     """
     batch = data if isinstance(data, Batch) else Batch(data)
@@ -151,8 +209,8 @@ def in_memory(data: Batch | PyTree) -> Source:
         raise ValueError("samples and condition must be arrays of one length, at least 1; got the "
                          f"shapes {jax.tree.map(np.shape, arrays)}")
     for leaf in jax.tree.leaves(arrays.samples):
-        if leaf.dtype != np.uint8 and not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"samples must be floating point or uint8; got {leaf.dtype}")
+        if leaf.dtype.kind not in "biu" and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"samples must be numbers; got {leaf.dtype}")
     for leaf in jax.tree.leaves(arrays.condition):
         if leaf.dtype.kind in "OSUMm":  # names of classes, say
             raise TypeError(f"a condition must be numbers; got {leaf.dtype}: number the classes from 0, "
@@ -160,16 +218,26 @@ def in_memory(data: Batch | PyTree) -> Source:
     (size,), = sizes
     labels = arrays.condition
     is_labelled = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
+    digest = json_digest(leaf_digests(arrays))
+    scalings = [found(leaf) if leaf.dtype.kind in "biu" and leaf.dtype != np.uint8 else None
+                for leaf in jax.tree.leaves(arrays.samples)]
+    samples = jax.tree.unflatten(jax.tree.structure(arrays.samples), [
+        leaf if scaling is None else scaling.to_float(leaf)
+        for leaf, scaling in zip(jax.tree.leaves(arrays.samples), scalings, strict=True)])
+    kept: dict[str, Any] = {"batch": jax.tree.map(jnp.asarray, arrays._replace(samples=samples))}
+    if weights is not None:
+        kept["ends"] = jnp.asarray(_shares(weights, size))
 
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
-        index = shuffled_index(stream(key, "order"), epochs, offsets, size)
-        samples, condition = jax.tree.map(lambda x: x[index], arrays)
+        index = _index(stream(key, "order"), epochs, offsets, size, arrays.get("ends"))
+        samples, condition = jax.tree.map(lambda x: x[index], arrays["batch"])
         return Batch(jax.tree.map(lambda x: scale(x, (-1, 1)) if x.dtype == jnp.uint8 else x, samples),
                      condition)
 
     shapes = jax.tree.map(lambda x: x.shape[1:], arrays.samples)
-    return Source(jax.tree.map(jnp.asarray, arrays), draw, size, shapes, _range_of(arrays.samples),
-                  int(labels.max()) + 1 if is_labelled else 0, digest=json_digest(leaf_digests(arrays)))
+    return Source(kept, draw, size, shapes, _range_of(samples),
+                  int(labels.max()) + 1 if is_labelled else 0, digest=digest,
+                  scaling=scalings[0] if len(scalings) == 1 else None)
 
 
 def _range_of(samples: PyTree) -> tuple[float, float]:
@@ -185,34 +253,40 @@ def _range_of(samples: PyTree) -> tuple[float, float]:
 
 
 def streaming(examples: Examples, *, value_range: tuple[float, float] = (-1.0, 1.0),
-              dequantize: bool = False, labels: bool = False) -> Source:
-    """Returns a source whose images stay on the host; those of a few steps at a time are sent.
+              dequantize: bool = False, labels: bool = False, numbers: bool = False,
+              weights: np.ndarray | None = None) -> Source:
+    """Returns a source whose samples stay on the host; those of a few steps at a time are sent.
 
     It draws the same as `resident`, bit for bit, from arrays that `jaxgan.data.prefetch` gives.
 
     Args:
-        examples: the images, gone through in a fresh order every epoch.
+        examples: the samples, gone through in a fresh order every epoch.
         value_range: as for `resident`.
         dequantize: as for `resident`.
         labels: as for `resident`.
+        numbers: as for `resident`.
+        weights: as for `resident`.
 
     Raises:
-        TypeError: the images are not uint8 or the labels not int32.
+        TypeError: the samples are not of the scaling's dtype or the labels not int32.
         ValueError: as for `resident`.
     """
-    size = len(examples)
-    order = jax.jit(partial(shuffled_index, size=size))
+    size, scaling = len(examples), _scaling_of(examples)
+    ends = None if weights is None else _shares(weights, size)
+    order = jax.jit(lambda key, epochs, offsets: _index(key, epochs, offsets, size, ends))
+    given = _scaled_numbers(examples)[0] if numbers else None
 
     def window(key: Key, epochs: Array | np.ndarray, offsets: Array | np.ndarray,
                part: Part) -> PyTree:
         rows = part.rows(len(epochs))
-        images, classes = examples[np.asarray(order(stream(key, "order"), epochs[rows], offsets[rows]))]
-        if images.dtype != np.uint8 or classes.dtype != np.int32:
-            raise TypeError("examples must be uint8 images and int32 labels; "
-                            f"got {images.dtype} and {classes.dtype}")
-        arrays = {"images": images, "start": np.array([epochs[0], offsets[0]]),
+        index = np.asarray(order(stream(key, "order"), epochs[rows], offsets[rows]))
+        images, classes = examples[index]
+        if classes.dtype != np.int32:
+            raise TypeError(f"examples must have int32 labels; got {classes.dtype}")
+        arrays = {"images": _compact(images, scaling), "start": np.array([epochs[0], offsets[0]]),
                   "part": np.array(part, np.uint32)}
-        return arrays | {"labels": classes} if labels else arrays
+        arrays |= {"labels": classes} if labels else {}
+        return arrays if given is None else arrays | {"numbers": given[index]}
 
     def locate(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Array:
         first_epoch, first_offset = arrays["start"]
@@ -230,8 +304,14 @@ def _images(examples: Examples, arrays: PyTree, locate: Callable[[PyTree, Key, A
             value_range: tuple[float, float], dequantize: bool) -> Source:
     """A source of the examples that `locate` finds the rows of in its arrays."""
     low, high = _check_range(value_range)
+    scaling = _scaling_of(examples)
     if dequantize and (low, high) != (-1.0, 1.0):
         raise ValueError(f"dequantize needs the value_range (-1, 1); got {value_range}")
+    if scaling != BYTES and (dequantize or (low, high) != (-1.0, 1.0)):
+        raise ValueError(f"samples of {scaling.dtype} are scaled to (-1, 1) without dequantize; got "
+                         f"{value_range} and dequantize {dequantize}")
+    if {"labels", "numbers"} <= arrays.keys():
+        raise ValueError("a condition is labels or numbers, not both: leave one out")
 
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
         index = locate(arrays, key, epochs, offsets)
@@ -240,13 +320,18 @@ def _images(examples: Examples, arrays: PyTree, locate: Callable[[PyTree, Key, A
             noise = uniform(position_keys(stream(key, "dequantize"), epochs, offsets),
                             samples.shape[1:])
             samples = 2 * (samples.astype(jnp.float32) / 256 - 0.5) + noise / 128
-        else:
+        elif scaling == BYTES:
             samples = scale(samples, (low, high))
-        return Batch(samples, arrays["labels"][index] if "labels" in arrays else None)
+        elif jnp.dtype(scaling.dtype).itemsize <= 2:  # else they are scaled already
+            samples = scaling.to_samples(samples)
+        condition = next((arrays[name][index] for name in ("labels", "numbers") if name in arrays), None)
+        return Batch(samples, condition)
 
     return Source(arrays, draw, len(examples), arrays["images"].shape[1:], (low, high),
                   len(examples.class_names), class_names=tuple(examples.class_names),
-                  digest=getattr(examples, "digest", ""))
+                  digest=getattr(examples, "digest", ""),
+                  scaling=None if scaling == BYTES else scaling,
+                  numbers=_scaled_numbers(examples)[1] if "numbers" in arrays else None)
 
 
 def scale(images: Array, value_range: tuple[float, float]) -> Array:

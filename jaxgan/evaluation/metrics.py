@@ -212,8 +212,9 @@ def _mean_discrepancy(seen: Comparison) -> dict[str, float]:
 def _sliced(seen: Comparison) -> dict[str, float]:
     protocol = seen.protocol
     options = {"projections": protocol.projections, "seed": protocol.seed}
-    if seen.fake.samples.ndim == 2:
-        return {"swd": metrics.sliced_wasserstein(seen.real.samples, seen.fake.samples, **options)}
+    if seen.fake.samples.dtype != np.uint8:  # no images
+        real, fake = (of.samples.reshape(of.count, -1) for of in (seen.real, seen.fake))
+        return {"swd": metrics.sliced_wasserstein(real, fake, **options)}
     levels = metrics.sliced_wasserstein_images(
         *(of.samples[:protocol.sliced_images] for of in (seen.real, seen.fake)), **options)
     return {"swd" if level == "mean" else f"swd_{level}": value for level, value in levels.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxgan.labels import check_range, one_hot
@@ -11,7 +12,8 @@ from jaxgan.nn.initializers import dense_init
 from jaxgan.nn.norms import weight_layer
 from jaxgan.types import Array, PyTree
 
-CONDITIONINGS = ("none", "projection", "classes")
+CONDITIONINGS = ("none", "projection", "concatenation", "classes")
+_EMBEDDING = 64  # units of the network between numbers and what they are projected on
 OUTPUTS = {"tanh": jnp.tanh, "sigmoid": nn.sigmoid, "none": lambda x: x}
 
 
@@ -58,23 +60,64 @@ def check_labels(model: str, condition: PyTree, inputs: Array, num_classes: int)
     return condition
 
 
+def check_numbers(model: str, condition: PyTree, inputs: Array, num_numbers: int) -> Array:
+    """Returns a condition that is numbers, float [batch, num_numbers]; else an error."""
+    shape = (*inputs.shape[:1], num_numbers)
+    if getattr(condition, "shape", None) != shape:
+        raise ValueError(f"{model} of {num_numbers} numbers takes them as condition, float "
+                         f"{list(shape)}; got {jax.tree.map(jnp.shape, condition)}")
+    if not jnp.issubdtype(condition.dtype, jnp.floating):
+        raise TypeError(f"{model}: numbers of a condition must be floating point; got {condition.dtype}")
+    return condition
+
+
+def conditioned(model: str, latents: Array, condition: PyTree, num_classes: int, num_numbers: int = 0
+                ) -> tuple[Array, Array | None]:
+    """Returns latents with what a generator is to make beside them, and its labels, if there are
+    classes.
+
+    Args:
+        model: whose they are, for messages.
+        latents: [batch, latent_size].
+        condition: labels, int [batch], or numbers, float [batch, num_numbers].
+        num_classes: 0, or how many classes there are: one more input for each (Mirza and Osindero 2014,
+            arXiv 1411.1784).
+        num_numbers: 0, or how many numbers.
+    """
+    check_latents(model, latents)
+    if num_classes and num_numbers:
+        raise ValueError(f"{model}: a condition is classes or numbers, not both; got {num_classes} "
+                         f"classes and {num_numbers} numbers")
+    if num_classes:
+        labels = check_labels(model, condition, latents, num_classes)
+        return jnp.concatenate([latents, one_hot(labels, num_classes)], axis=1), labels
+    if num_numbers:
+        numbers = check_numbers(model, condition, latents, num_numbers)
+        return jnp.concatenate([latents, numbers.astype(latents.dtype)], axis=1), None
+    return latents, None
+
+
 def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_classes: int,
-          heads: Sequence[tuple[str, int]] = (), train: bool
+          num_numbers: int = 0, heads: Sequence[tuple[str, int]] = (), train: bool
           ) -> Array | tuple[Array, dict[str, Array]]:
     """Maps a critic's last activations, [batch, ...], to what it returns.
 
     - "none": scores, whatever the condition.
     - "projection": scores plus the inner product of the activations and their class's embedding.
-      Miyato and Koyama 2018 (arXiv 1802.05637), equation 4.
+      Miyato and Koyama 2018 (arXiv 1802.05637), equation 4. Numbers are embedded by a small network of
+      one hidden layer.
+    - "concatenation": scores; the critic has seen the condition beside the sample already (`as_planes`).
+      Mirza and Osindero 2014 (arXiv 1411.1784).
     - "classes": scores, and the head "class" of logits, [batch, num_classes], for the task
       `jaxgan.tasks.classification`. Odena et al. 2017 (arXiv 1610.09585).
 
     Args:
         norm: the critic's norm, see `jaxgan.nn.norms`.
         x: activations; all axes but the first are taken together.
-        condition: labels, int [batch], for "projection".
+        condition: for "projection" labels, int [batch], or numbers, float [batch, num_numbers].
         conditioning: one of these.
-        num_classes: how many classes there are.
+        num_classes: how many classes there are; 0 for none.
+        num_numbers: how many numbers there are; 0 for none.
         heads: names and sizes of further predictions, each a dense layer's, [batch, size].
         train: whether the estimate of spectral normalisation is kept.
     """
@@ -85,24 +128,47 @@ def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_clas
     scores = score(norm, x, train=train)
     x = _widened(x.reshape(x.shape[0], -1))
     if conditioning == "projection":
-        embedded = dense("embedding", x.shape[1], one_hot(condition, num_classes), use_bias=False)
-        scores += (embedded * x).sum(axis=1)
+        embedded = (nn.leaky_relu(dense("embedding_0", _EMBEDDING, condition), 0.2) if num_numbers else
+                    one_hot(condition, num_classes))
+        scores += (dense("embedding", x.shape[1], embedded, use_bias=False) * x).sum(axis=1)
     if conditioning == "classes":
         heads = (("class", num_classes), *heads)
     return (scores, {name: dense(name, size, x) for name, size in heads}) if heads else scores
 
 
+def as_planes(condition: PyTree, samples: Array, num_classes: int) -> Array:
+    """Returns samples, [batch, ..., channels], with a condition as further channels.
+
+    Args:
+        condition: labels, int [batch], of which each class has a channel, or numbers, float [batch,
+            numbers].
+        samples: [batch, ..., channels].
+        num_classes: how many classes there are; 0 for numbers.
+    """
+    beside = one_hot(condition, num_classes) if num_classes else condition.astype(samples.dtype)
+    beside = beside.reshape(len(beside), *(1,) * (samples.ndim - 2), -1)
+    return jnp.concatenate([samples, jnp.broadcast_to(
+        beside, (*samples.shape[:-1], beside.shape[-1]))], axis=-1)
+
+
 def check_conditioning(model: str, conditioning: str, num_classes: int, condition: PyTree,
-                       samples: Array) -> None:
-    """Raises an error for an unknown conditioning, or one that lacks classes or labels."""
+                       samples: Array, num_numbers: int = 0) -> None:
+    """Raises an error for an unknown conditioning, or one that lacks classes, numbers or labels."""
     if conditioning not in CONDITIONINGS:
         raise ValueError(f"{model}: conditioning must be one of {', '.join(map(repr, CONDITIONINGS))}; "
                          f"got {conditioning!r}")
-    if (conditioning != "none") != (num_classes > 0):
-        raise ValueError(f"{model}: conditioning {conditioning!r} does not go with {num_classes} "
-                         "classes")
-    if conditioning == "projection":
-        check_labels(model, condition, samples, num_classes)
+    if num_classes and num_numbers:
+        raise ValueError(f"{model}: a condition is classes or numbers, not both; got {num_classes} "
+                         f"classes and {num_numbers} numbers")
+    if (conditioning != "none") != (num_classes > 0 or num_numbers > 0) or (
+            conditioning == "classes" and num_numbers):
+        of = f"{num_numbers} numbers" if num_numbers else f"{num_classes} classes"
+        raise ValueError(f"{model}: conditioning {conditioning!r} does not go with {of}")
+    if conditioning in ("projection", "concatenation"):
+        if num_numbers:
+            check_numbers(model, condition, samples, num_numbers)
+        else:
+            check_labels(model, condition, samples, num_classes)
 
 
 def _widened(x: Array) -> Array:
@@ -115,15 +181,27 @@ def check_latents(model: str, latents: Array) -> None:
         raise ValueError(f"{model} takes latents of shape [batch, latent_size]; got {latents.shape}")
 
 
-def check_image_shape(model: str, image_shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless `image_shape` is three positive numbers."""
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"{model}: image_shape must be (height, width, channels); got "
-                         f"{tuple(image_shape)}")
+_SPACE = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 
-def check_images(model: str, samples: Array) -> None:
-    """Raises ValueError unless `samples` is [batch, height, width, channels]."""
-    if samples.ndim != 4:
-        raise ValueError(f"{model} takes images of shape [batch, height, width, channels]; got "
-                         f"{samples.shape}: give grey images a channel axis of size 1")
+def check_image_shape(model: str, image_shape: tuple[int, ...], axes: int = 2) -> None:
+    """Raises ValueError unless `image_shape` is sizes of so many axes of space, and channels."""
+    if len(image_shape) != len(_space(model, axes)) + 1 or min(image_shape) < 1:
+        raise ValueError(f"{model}: image_shape must be ({', '.join(_space(model, axes))}, channels); "
+                         f"got {tuple(image_shape)}")
+
+
+def check_images(model: str, samples: Array, axes: int = 2) -> None:
+    """Raises ValueError unless `samples` is [batch, height, width, channels], or of other axes."""
+    if samples.ndim != len(_space(model, axes)) + 2:
+        remedy = "give grey images a channel axis of size 1" if axes == 2 else f"its axes is {axes}"
+        raise ValueError(f"{model} takes images of shape [batch, {', '.join(_space(model, axes))}, "
+                         f"channels]; got {samples.shape}: {remedy}")
+
+
+def _space(model: str, axes: int) -> tuple[str, ...]:
+    """What the axes of space are called."""
+    if axes not in _SPACE:
+        raise ValueError(f"{model}: axes must be 1 for series, 2 for images or 3 for volumes; got "
+                         f"{axes}")
+    return _SPACE[axes]

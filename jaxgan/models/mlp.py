@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
-from jaxgan.models.ends import check_latents, score, squash
+from jaxgan.models.ends import as_planes, check_conditioning, conditioned, judge, squash
 from jaxgan.nn import Dense
 from jaxgan.nn.initializers import dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
@@ -19,6 +19,9 @@ class MLPGenerator(nn.Module):
         sample_shape: shape of one sample.
         hidden: widths of the hidden layers.
         output: "none" for unbounded samples, "tanh" for [-1, 1], "sigmoid" for [0, 1].
+        num_classes: 0, or how many classes the condition's labels, int [batch], name: they go in with
+            the latents, as one more input for each class.
+        num_numbers: 0, or how many numbers the condition is, float [batch, numbers], which do likewise.
         dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
             the common dtype of input and parameters.
     """
@@ -26,14 +29,15 @@ class MLPGenerator(nn.Module):
     sample_shape: Sequence[int] = (2,)
     hidden: Sequence[int] = (512, 512, 512)
     output: str = "none"
+    num_classes: int = 0
+    num_numbers: int = 0
     dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
         """Maps latents, [batch, latent_size], to samples, [batch, *sample_shape]."""
-        del condition, train
-        check_latents("MLPGenerator", latents)
-        x = latents
+        del train
+        x, _ = conditioned("MLPGenerator", latents, condition, self.num_classes, self.num_numbers)
         for width in self.hidden:
             x = nn.relu(Dense(width, kernel_init=dense_init(he=True), dtype=self.dtype)(x))
         x = Dense(math.prod(self.sample_shape), kernel_init=dense_init(), dtype=self.dtype)(x)
@@ -47,6 +51,10 @@ class MLPCritic(nn.Module):
         hidden: widths of the hidden layers.
         norm: "none", "batch", "layer" or "spectral"; activations are normalised after every hidden
             layer but the first, spectral normalisation is of every layer's weights.
+        conditioning: "none", "projection", "concatenation" or "classes", see `jaxgan.models.ends.judge`.
+        num_classes: how many classes there are; 0 without conditioning, or by numbers.
+        num_numbers: how many numbers the condition is, float [batch, numbers]; 0 for none.
+        heads: names and sizes of further predictions, see there too.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
@@ -54,19 +62,29 @@ class MLPCritic(nn.Module):
 
     hidden: Sequence[int] = (512, 512, 512)
     norm: str = "none"
+    conditioning: str = "none"
+    num_classes: int = 0
+    num_numbers: int = 0
+    heads: tuple[tuple[str, int], ...] = ()
     axis_name: str | None = None
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
-        """Maps samples, [batch, ...], to scores, [batch]."""
-        del condition
+    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool
+                 ) -> Array | tuple[Array, dict[str, Array]]:
+        """Maps samples, [batch, ...], to scores, [batch], or scores and heads."""
         check_norm(self.norm)
+        check_conditioning("MLPCritic", self.conditioning, self.num_classes, condition, samples,
+                           self.num_numbers)
         x = samples.reshape(samples.shape[0], -1)
+        if self.conditioning == "concatenation":
+            x = as_planes(condition, x, self.num_classes)
         for index, width in enumerate(self.hidden):
             layer = Dense(width, kernel_init=dense_init(he=True), dtype=self.dtype)
             x = weight_layer(self.norm, layer, x, train=train)
             if index > 0:
                 x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
             x = nn.relu(x)
-        return score(self.norm, x, train=train)
+        return judge(self.norm, x, condition, conditioning=self.conditioning,
+                     num_classes=self.num_classes, num_numbers=self.num_numbers, heads=self.heads,
+                     train=train)

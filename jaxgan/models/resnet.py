@@ -17,11 +17,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxgan.models.ends import (
+    as_planes,
     check_conditioning,
     check_image_shape,
     check_images,
     check_labels,
-    check_latents,
+    conditioned,
     judge,
     squash,
 )
@@ -43,6 +44,8 @@ class ResNetGenerator(nn.Module):
         first_bias: whether a block's first convolution has a bias, which a norm after it undoes.
         num_classes: 0, or how many classes the condition's labels, int [batch], name: the blocks' batch
             normalisations have scales and biases of each class then.
+        num_numbers: 0, or how many numbers the condition is, float [batch, numbers], which go in with
+            the latents.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, samples stay float32); None for
             the common dtype of input and parameters.
@@ -56,6 +59,7 @@ class ResNetGenerator(nn.Module):
     output: str = "tanh"
     first_bias: bool = True
     num_classes: int = 0
+    num_numbers: int = 0
     axis_name: str | None = None
     dtype: Dtype | None = None
     remat: bool = False
@@ -63,8 +67,8 @@ class ResNetGenerator(nn.Module):
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
         """Maps latents, [batch, latent_size], to images, [batch, *image_shape]."""
-        labels = None
-        check_latents("ResNetGenerator", latents)
+        latents, labels = conditioned("ResNetGenerator", latents,
+                                      condition if self.num_numbers else None, 0, self.num_numbers)
         check_image_shape("ResNetGenerator", self.image_shape)
         check_norm(self.norm, ("none", "batch"))
         if self.num_classes:
@@ -100,8 +104,9 @@ class ResNetCritic(nn.Module):
         norm: "none", "batch", "layer" or "spectral"; activations are normalised before every ReLU in
             the blocks after the stem, spectral normalisation is of every layer's weights.
         first_bias: whether a block's first convolution has a bias.
-        conditioning: "none", "projection" or "classes", see `jaxgan.models.ends.judge`.
-        num_classes: how many classes there are; 0 without conditioning.
+        conditioning: "none", "projection", "concatenation" or "classes", see `jaxgan.models.ends.judge`.
+        num_classes: how many classes there are; 0 without conditioning, or by numbers.
+        num_numbers: how many numbers the condition is, float [batch, numbers]; 0 for none.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
@@ -116,6 +121,7 @@ class ResNetCritic(nn.Module):
     first_bias: bool = True
     conditioning: str = "none"
     num_classes: int = 0
+    num_numbers: int = 0
     axis_name: str | None = None
     dtype: Dtype | None = None
     remat: bool = False
@@ -126,9 +132,12 @@ class ResNetCritic(nn.Module):
         """Maps images, [batch, height, width, channels], to scores, [batch], or scores and heads."""
         check_images("ResNetCritic", samples)
         check_norm(self.norm)
-        check_conditioning("ResNetCritic", self.conditioning, self.num_classes, condition, samples)
+        check_conditioning("ResNetCritic", self.conditioning, self.num_classes, condition, samples,
+                           self.num_numbers)
         self._check_fields()
         _factor("ResNetCritic", samples.shape[1:3], self.down_blocks + (self.stem == "block"))
+        if self.conditioning == "concatenation":
+            samples = as_planes(condition, samples, self.num_classes)
         first, *rest = self.widths
 
         if self.stem == "block":
@@ -142,7 +151,7 @@ class ResNetCritic(nn.Module):
                                    self.dtype, name=f"ResidualBlock_{index}")(x, train)
         x = nn.relu(x).mean((1, 2)) if self.head == "mean" else x
         return judge(self.norm, x, condition, conditioning=self.conditioning,
-                     num_classes=self.num_classes, train=train)
+                     num_classes=self.num_classes, num_numbers=self.num_numbers, train=train)
 
     def _check_fields(self) -> None:
         for name, choices in (("stem", ("block", "conv")), ("head", ("mean", "flatten"))):
