@@ -16,8 +16,8 @@ class Folder(flags.Data):
     folder: str = may_differ("")
     """The folder with images, in class folders or not, or a zip or tar file of it; a run goes on
     wherever the same images are."""
-    image_size: int | str
-    """The images of a folder are brought to this height and width: 64, or 48x64."""
+    image_size: int | str | None
+    """The images of a folder are brought to this height and width: 64, or 48x64; None: their own."""
     fit: Literal[*FITS] | None = None
     """How: by cropping about the centre (None), padding with black, or stretching."""
     colour: Literal[*COLOURS] | None = None
@@ -87,5 +87,6 @@ def wish(data: Folder) -> dict[str, Any]:
     except ValueError:
         raise ValueError("data_range must be two numbers with a comma between, like 0,4095; got "
                          f"{data.data_range!r}") from None
-    return {"image_size": flags.as_size(data.image_size), "fit": data.fit, "colour": data.colour,
+    size = None if data.image_size is None else flags.as_size(data.image_size)
+    return {"image_size": size, "fit": data.fit, "colour": data.colour,
             "transparency": data.transparency, "data_range": data_range, "table": data.table}

@@ -1,66 +1,123 @@
 """WGAN-GP on a folder of one's own images, with the 64x64 ResNet of the paper or a DCGAN.
 
-Gulrajani et al. 2017 (arXiv 1704.00028), with the networks and settings of its public code for 64x64;
-for other sizes the ResNet has as many blocks as the shorter side can be halved down to 4. The preset
-`laptop` is a small DCGAN for images of 32x32, whose samples are worth a look after minutes on two cores.
+Gulrajani et al. 2017 (arXiv 1704.00028). The preset `paper` has the networks and settings of its public
+code for 64x64; for other sizes the ResNet has as many blocks as the shorter side can be halved down to
+4. The preset `laptop` is a small DCGAN, whose samples are worth a look after minutes on two cores. What
+no flag says is the former's on an accelerator and the latter's on a processor, and the images' size is
+then near to their own.
 """
 
 import dataclasses
+from collections import Counter
 from functools import partial
 from typing import Literal
 
-from experiments import flags, image_sets, launch, measuring
+import jax
+
+from experiments import changing, flags, image_sets, launch, measuring, settings
 from experiments.experiment import Experiment
-from experiments.flags import Optimiser, Run, Schedule
 from experiments.image_sets import Folder
 from experiments.measuring import Reference
+from experiments.settings import may_differ
 from jaxgan.data import Dataset, Source, load, open_folder
+from jaxgan.data.survey import sizes, suited
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
+from jaxgan.nn.norms import NORMS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Networks(flags.Networks):
-    """The networks."""
+    """The networks; None: by the device."""
 
-    model: Literal["dcgan", "resnet"] = "resnet"
+    model: Literal["dcgan", "resnet"] | None = None
     """The networks."""
-    width: int = 64
-    """Channels next to the image; they double with each halving, up to 8 times."""
-    latent_size: int = 128
+    width: int | None = None
+    """Channels next to the image; they double with each halving, of the ResNet up to 8 times."""
+    latent_size: int | None = None
     """Latent variables."""
+    critic_norm: Literal[*NORMS] | None = None
+    """The critic's normalisation; a penalty excludes batch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimiser(flags.Optimiser):
+    """The optimisers, and the average of the generator; None: by the device."""
+
+    learning_rate: float | None = None
+    """The learning rate of both networks."""
+    beta1: float = 0.0
+    """Adam's first decay."""
+    ema_decay: float | None = None
+    """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule(flags.Schedule):
+    """How long and in which batches; None: by the device."""
+
+    n_critic: int | None = None
+    """Critic updates in an iteration."""
+    steps: int | None = may_differ(None)
+    """Iterations in all: n_critic critic updates and one generator update each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(flags.Config):
-    """The public code's settings for 64x64 images."""
+    """What is left open is settled by the device and the images, and recorded."""
 
-    networks: Networks = Networks(critic_norm="layer")
-    optimiser: Optimiser = Optimiser(beta1=0.0)
-    schedule: Schedule = Schedule(steps=200_000)
-    data: Folder = Folder(image_size=64)
+    networks: Networks = Networks()
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    data: Folder = Folder(image_size=None)
 
 
 PRESETS = {
-    "paper": Config(),
-    "laptop": Config(networks=Networks(model="dcgan", width=32, latent_size=64),
-                     optimiser=Optimiser(learning_rate=1e-3, beta1=0.0, decay_steps=2000,
-                                         ema_decay=0.995),
+    "device": Config(),
+    "paper": Config(networks=Networks(model="resnet", width=64, latent_size=128, critic_norm="layer"),
+                    optimiser=Optimiser(learning_rate=1e-4, ema_decay=0.0),
+                    schedule=Schedule(n_critic=5, steps=200_000),
+                    data=Folder(image_size=64)),
+    "laptop": Config(networks=Networks(model="dcgan", width=32, latent_size=64, critic_norm="none"),
+                     optimiser=Optimiser(learning_rate=5e-4, ema_decay=0.995),
                      schedule=Schedule(n_critic=2, steps=2000),
-                     data=Folder(image_size=32),
-                     run=Run(log_every=50, sample_every=200, checkpoint_every=500)),
+                     data=Folder(image_size=32)),
 }
+
+
+def settle(config: Config) -> Config:
+    """Fills in what is left open: as a run that goes on has it, or else by the device and the images."""
+    chosen = settings.flat(PRESETS["laptop" if jax.default_backend() == "cpu" else "paper"])
+    if (begun := changing.recorded(config)) is not None:
+        chosen |= begun
+    elif config.data.image_size is None:
+        _check_folder(config)
+        height, width = suited(Counter(sizes(config.data.folder)), chosen["image_size"])
+        chosen["image_size"] = height if height == width else f"{height}x{width}"
+    return settings.replace(config, **{
+        name: chosen[name] for name, value in settings.flat(config).items()
+        if value is None and name in _open()})
+
+
+def _open() -> list[str]:
+    """The settings that may be left open."""
+    return [name for name, value in settings.flat(PRESETS["paper"]).items()
+            if value is not None and settings.flat(PRESETS["device"])[name] is None]
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
     data = config.data
-    if not data.folder:
-        raise ValueError("folder is missing: give a folder of images with --folder")
+    _check_folder(config)
     if data.on_demand and not data.stream:
         raise ValueError("on_demand is for images that are streamed: give --stream as well")
     return flags.image_source(config, open_folder(data.folder, **image_sets.wish(data))
                               if data.on_demand else open_data(config))
+
+
+def _check_folder(config: Config) -> None:
+    if not config.data.folder:
+        raise ValueError("folder is missing: give a folder of images with --folder")
 
 
 def open_data(config: Config, split: str = "train") -> Dataset:
@@ -74,7 +131,13 @@ def make_reference(config: Config) -> Reference:
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
-    """Specifies the GAN."""
+    """Specifies the GAN.
+
+    Raises:
+        ValueError: a setting is left open, or the size is none for the networks.
+    """
+    if missing := [name for name in _open() if settings.flat(config)[name] is None]:
+        raise ValueError(f"{', '.join(missing)} must be known by now: choose a preset")
     shape, networks = tuple(sample_shape), config.networks
     if networks.model == "dcgan":
         return flags.make_gan(config,
@@ -95,7 +158,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
                           networks.latent_size)
 
 
-experiment = Experiment(Config, make_source, make_gan, make_reference, presets=PRESETS)
+experiment = Experiment(Config, make_source, make_gan, make_reference, settle=settle, presets=PRESETS)
 
 
 if __name__ == "__main__":

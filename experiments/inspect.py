@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import jax
 import numpy as np
 import tyro
 
@@ -15,7 +14,7 @@ from experiments import launch
 from jaxgan import console
 from jaxgan.data.decoding import Header
 from jaxgan.data.folder import Wish, settle
-from jaxgan.data.survey import Survey, some, survey
+from jaxgan.data.survey import Survey, is_cut, some, suited, survey
 from jaxgan.pictures import grid, save_png
 
 _LISTED, _NAMED = 6, 5  # kinds in a line; files that are named
@@ -74,29 +73,12 @@ def suggested(seen: Survey) -> dict[str, Any]:
     headers = [*seen.headers.values()]
     pages = {header.pages for header in headers}
     is_grey = all(header.is_grey for header in headers)
-    size, fit = size_and_fit(Counter(header.size for header in headers))
+    count = Counter(header.size for header in headers)
+    size = suited(count, _LONGEST)
     most = max(1, sum(seen.splits.get("train", {}).values()))
-    return {"image_size": size, "fit": fit, "batch_size": min(64, 2 ** (most.bit_length() - 1)),
+    return {"image_size": size, "fit": "pad" if is_cut(count, size) else "crop",
+            "batch_size": min(64, 2 ** (most.bit_length() - 1)),
             "colour": ("pages" if len(pages) == 1 and min(pages) > 1 else "grey") if is_grey else "rgb"}
-
-
-def size_and_fit(sizes: Mapping[tuple[int, int], int]) -> tuple[tuple[int, int], str]:
-    """Height and width, multiples of 8 unless they are the images' own; and how to come to them.
-
-    Cropping is for images whose shapes are alike: where of one in ten it would take more than a third,
-    they are padded.
-    """
-    if len(sizes) == 1:
-        size, = sizes
-        if 16 <= min(size) <= max(size) <= _LONGEST:
-            return size, "crop"
-    heights, widths = np.repeat(np.array([*sizes]), [*sizes.values()], axis=0).T
-    longest = min(_LONGEST, max(8, int(np.median(np.maximum(heights, widths))) // 8 * 8))
-    shape = float(np.median(heights / widths))
-    size = tuple(max(8, round(longest * part / 8) * 8) for part in (min(1, shape), min(1, 1 / shape)))
-    ratio = heights / widths * size[1] / size[0]
-    is_cut = np.minimum(ratio, 1 / ratio) < 2 / 3
-    return size, "pad" if is_cut.mean() > 0.1 else "crop"
 
 
 def _described(path: str, seen: Survey) -> list[str]:
@@ -129,8 +111,7 @@ def _commands(path: str, table: str | None, seen: Survey, flags: Mapping[str, An
              str(height) if height == width else f"{height}x{width}", "--fit", flags["fit"],
              "--colour", flags["colour"], "--batch-size", str(flags["batch_size"])]
     words += ["--table", shlex.quote(table)] if table else []
-    preset = ["--preset", "laptop"] if jax.default_backend() == "cpu" else []
-    lines = [" ".join(("python -m experiments.images", *preset, *words))]
+    lines = [" ".join(("python -m experiments.images", *words))]
     if (classes := len(seen.splits.get("train", ()))) > 1:
         lines.append(" ".join(("python -m experiments.conditional --dataset folder", *words,
                                "--num-classes", str(classes))))

@@ -1,16 +1,21 @@
 """Runs on a folder of images: it may be moved and spelt in any way, and is known by what is in it."""
 
+import io
 import json
 import shutil
+import zipfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, launch, open_run, opening, reproduce, sample, text
+from experiments import evaluate, launch, open_run, opening, reproduce, sample, settings, text
 from jaxgan.data import load
 from jaxgan.runs import read_config
+from jaxgan.steps import game as game_of
 from jaxgan.training import train
+from jaxgan.types import Batch
 from tests.test_measuring import tool
 from tests.test_training import TINY, run_here
 from tests.tiny import tiny
@@ -75,9 +80,9 @@ def change_settings(place, *without, **changes):
 
 
 def test_the_classes_and_the_digest_of_the_images_are_kept(trained):
-    settings = read_config(trained / "run")["settings"]
-    assert settings["class_names"] == list(CLASSES)
-    assert settings["data_sha256"] == load(f"folder:{trained / 'images'}", image_size=8).digest
+    recorded = read_config(trained / "run")["settings"]
+    assert recorded["class_names"] == list(CLASSES)
+    assert recorded["data_sha256"] == load(f"folder:{trained / 'images'}", image_size=8).digest
 
 
 @pytest.mark.parametrize(("asked", "number"), [("dog", 3), ("10", 1), ("2", 0), ("3", 3)])
@@ -151,6 +156,111 @@ def test_streamed_or_not_the_digest_is_the_same(trained, name):
     assert {source.digest for source in sources} == {
         load(f"folder:{trained / 'images'}", image_size=8).digest}
     assert {source.class_names for source in sources} == {CLASSES}
+
+
+def train_images(*flags):
+    """Two steps of a small network on the device that there seems to be: the exit status."""
+    return run_here("images", *TINY, "--steps", 2, "--sample-every", 0, *flags)
+
+
+def test_what_is_left_open_is_settled_by_device_and_images(tmp_path, monkeypatch, capsys):
+    """And recorded, so that it stays so on another device."""
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures", size=12)
+    experiment, little = opening.load("images"), ("--folder", "pictures", "--run-dir", "run")
+    laptop, paper = (settings.flat(experiment.configure(name)) for name in ("laptop", "paper"))
+    wanted = laptop | {"image_size": 12, "width": 8, "n_critic": 2, "steps": 2}
+    names = ("model", "latent_size", "critic_norm", "learning_rate", "ema_decay")
+    assert train_images(*little) == 0
+    recorded = read_config("run")["settings"]
+    assert {name: recorded[name] for name in (*names, "image_size", "width", "n_critic", "steps")} == {
+        name: wanted[name] for name in (*names, "image_size", "width", "n_critic", "steps")}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    settled = settings.flat(experiment.settle(experiment.configure(folder="pictures")))
+    assert {name: settled[name] for name in names} == {name: paper[name] for name in names}
+    assert (settled["image_size"], settled["steps"], settled["n_critic"]) == (12, 200_000, 5)
+    assert train_images(*little, "--resume", "auto", "--steps", 3) == 0
+    again = read_config("run")["settings"]
+    assert {name: again[name] for name in names} == {name: wanted[name] for name in names}
+    config = launch.parse(experiment, ["--config", "run"])
+    assert settings.flat(experiment.settle(config)) == settings.flat(config)
+    assert {name: settings.flat(config)[name] for name in names} == {
+        name: wanted[name] for name in names}
+    assert tool(reproduce, "run") == 0
+    assert tool(sample, "run", "--out", "a.png") == 0
+    chosen = experiment.settle(experiment.configure("paper", folder="pictures", model="dcgan"))
+    assert chosen == experiment.configure("paper", folder="pictures", model="dcgan")
+    for broken, message in (({"folder": ""}, "folder is missing"), ({"folder": "x"}, "no such folder")):
+        with pytest.raises(ValueError, match=message):
+            experiment.settle(experiment.configure(**broken))
+
+
+def test_a_run_without_its_settings_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures", size=12)
+    assert train_images("--folder", "pictures", "--run-dir", "run") == 0
+    change_settings(tmp_path, "width", "model")
+    with pytest.raises(ValueError, match="model, width must be known by now: choose a preset"):
+        open_run("run")
+
+
+@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("shape", [(48, 64, 1), (32, 64, 4), (24, 40, 6), (64, 16, 3), (28, 28, 2)])
+def test_networks_for_images_of_any_shape(model, shape):
+    experiment = opening.load("images")
+    config = experiment.configure("paper", model=model, width=4, image_size=f"{shape[0]}x{shape[1]}")
+    game = game_of(experiment.make_game(config, shape))
+    batch = Batch(jax.ShapeDtypeStruct((2, *shape), np.float32))
+    state = jax.eval_shape(game.init, jax.random.key(0), batch)
+    drawn = jax.eval_shape(lambda state: game.sample(state, jax.random.key(0), 3, None), state)
+    assert drawn.shape == (3, *shape)
+
+
+def test_a_size_that_the_resnet_does_not_take(tmp_path):
+    experiment = opening.load("images")
+    config = experiment.configure("paper", image_size="50x70")
+    with pytest.raises(ValueError, match="image_size 50x70 can't be halved down to between 4 and 8"):
+        experiment.make_game(config, (50, 70, 3))
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--image-size", "48by64"), "image_size must be a number like 64, or height and width like 48x64"),
+    (("--image-size", "0x8"), "from 1 to 16384; got 0x8"), (("--image-size", "8x99999"), "got 8x99999"),
+    (("--image-size", "-3"), "image_size must be from 0 to 16384; got -3"),
+    (("--data-range", "3"), "data_range must be two numbers with a comma between, like 0,4095; got '3'"),
+    (("--colour", "rgb", "--transparency", "keep"), "which colour rgb has not"),
+    (("--table", "none.csv"), "none.csv: the table can't be read"),
+    (("--batch-size", "999"), "batch"),
+])
+def test_flags_that_do_not_fit_the_images(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures", size=8)
+    assert train_images("--folder", "pictures", "--run-dir", "run", *flags) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_grey_images_of_sixteen_bits_in_an_archive_are_trained_on_and_drawn(tmp_path, monkeypatch):
+    """Oblong ones; a sample's range is that of the data."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile("deep.zip", "w") as archive:
+        for i in range(24):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(1000, 5000, (8, 12)).astype(np.uint16)).save(file, "PNG")
+            archive.writestr(f"{'test' if i > 15 else 'train'}/{i}.png", file.getvalue())
+    for run, flags in (("held", ()), ("lazy", ("--stream", "--on-demand"))):
+        assert train_images("--folder", "deep.zip", "--run-dir", run, *flags) == 0
+    held, lazy = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("held", "lazy"))
+    assert held["params_sha256"] == lazy["params_sha256"]
+    recorded = read_config("held")["settings"]
+    assert (recorded["sample_shape"], recorded["image_size"]) == ([8, 12, 1], "8x12")
+    assert recorded["scaling"]["dtype"] == "uint16"
+    assert 1000 <= recorded["scaling"]["low"][0] < 1100
+    assert tool(sample, "held", "--out", "a.npy", "--num", 3) == 0
+    assert tool(sample, "held", "--out", "a.png", "--num", 3) == 0
 
 
 def test_arrays_are_known_by_what_is_in_them(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import inspect, launch, opening
-from jaxgan.data.survey import survey
+from jaxgan.data.survey import is_cut, suited, survey
 from tests.test_experiments import tool
 
 RNG = np.random.default_rng(0)
@@ -129,7 +129,8 @@ def test_only_broken_images_have_no_picture(tmp_path, monkeypatch, capsys):
     ({(64, 64): 5, (64, 20): 4}, ((64, 64), "pad")), ({(10, 10): 3}, ((8, 8), "crop")),
     ({(3, 3): 3}, ((8, 8), "crop")), ({(64, 64): 50, (64, 20): 2}, ((64, 64), "crop"))])
 def test_the_size_that_is_suggested(sizes, expected):
-    assert inspect.size_and_fit(sizes) == expected
+    size = suited(sizes, 64)
+    assert (size, "pad" if is_cut(sizes, size) else "crop") == expected
 
 
 def test_deep_images_and_pages_are_shown_and_suggested(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.decoding import Form, Header, content, decode, look, quiet
-from jaxgan.data.folder import arranged, open_root, open_table
+from jaxgan.data.folder import arranged, headers, open_root, open_table
 from jaxgan.data.tables import Table, open_given
 from jaxgan.data.tree import Opener, Tree
 
@@ -52,7 +52,7 @@ def survey(path: str | os.PathLike, table: str | os.PathLike | None = None) -> S
     if table is not None:
         open_given(table)  # a mistake of whoever asks, not of the images
     tree, files = open_root(path)
-    headers, broken, alike = {}, {}, {}
+    readable, broken, alike = {}, {}, {}
 
     def see(number: int, opener: Opener) -> None:
         file = files[number]
@@ -63,7 +63,7 @@ def survey(path: str | os.PathLike, table: str | os.PathLike | None = None) -> S
         except Exception as error:  # a damaged file makes Pillow raise almost anything
             broken[file] = " ".join(str(error).split()) or type(error).__name__
         else:
-            headers[file] = header
+            readable[file] = header
             alike.setdefault(digest, []).append(file)
 
     with quiet(), ThreadPoolExecutor() as pool:
@@ -78,12 +78,54 @@ def survey(path: str | os.PathLike, table: str | os.PathLike | None = None) -> S
                 class_of, names = arranged(f"folder:{path}", files, split, found)
             except DataNotFoundError:  # a small folder may hold none out
                 continue
-            count = Counter(class_of[file] for file in class_of if file in headers)
+            count = Counter(class_of[file] for file in class_of if file in readable)
             splits[split] = {name: count[name] for name in names}
     except ValueError as error:
         problem = str(error)
-    return Survey(tree, dict(sorted(headers.items())), dict(sorted(broken.items())), copies, found,
+    return Survey(tree, dict(sorted(readable.items())), dict(sorted(broken.items())), copies, found,
                   splits, problem)
+
+
+def sizes(path: str | os.PathLike) -> list[tuple[int, int]]:
+    """Returns height and width of each image of a folder or an archive; errors as of `survey`."""
+    tree, files = open_root(path)
+    with quiet():
+        return [header.size for header in headers(tree, files) if isinstance(header, Header)]
+
+
+def suited(sizes: Mapping[tuple[int, int], int], longest: int) -> tuple[int, int]:
+    """Returns the size that images of so many sizes are best brought to.
+
+    Their own, if they are of one that networks take; else multiples of 8, near to their shape.
+
+    Args:
+        sizes: how many images there are of each height and width.
+        longest: of both sides.
+    """
+    if len(sizes) == 1:
+        size, = sizes
+        if 8 <= min(size) <= max(size) <= longest and not any(
+                side % (4 if side <= 32 else 8) for side in size):  # halved down to at most 8
+            return size
+    heights, widths = _sides(sizes)
+    if not len(heights):
+        return longest, longest
+    longest = max(8, min(longest, int(np.median(np.maximum(heights, widths)))) // 8 * 8)
+    shape = float(np.median(heights / widths))
+    height, width = (max(8, round(longest * min(1, part) / 8) * 8) for part in (shape, 1 / shape))
+    return height, width
+
+
+def is_cut(sizes: Mapping[tuple[int, int], int], size: tuple[int, int]) -> bool:
+    """Whether cropping to a size takes more than a third of the area of more than a tenth of images."""
+    heights, widths = _sides(sizes)
+    ratio = heights / widths * size[1] / size[0]
+    return bool((np.minimum(ratio, 1 / ratio) < 2 / 3).mean() > 0.1)
+
+
+def _sides(sizes: Mapping[tuple[int, int], int]) -> np.ndarray:
+    """Heights and widths of all images, [2, images]."""
+    return np.repeat(np.array([*sizes], int).reshape(-1, 2), [*sizes.values()], axis=0).T
 
 
 def some(survey: Survey, form: Form, count: int) -> np.ndarray:
