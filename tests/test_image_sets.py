@@ -242,8 +242,8 @@ def test_flags_that_do_not_fit_the_images(flags, message, tmp_path, monkeypatch,
     assert not (tmp_path / "run").exists()
 
 
-def test_grey_images_of_sixteen_bits_in_an_archive_are_trained_on_and_drawn(tmp_path, monkeypatch):
-    """Oblong ones; a sample's range is that of the data."""
+def test_oblong_grey_images_of_sixteen_bits_from_an_archive(tmp_path, monkeypatch, capsys):
+    """They are trained on, drawn and measured, in the range of the data."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     with zipfile.ZipFile("deep.zip", "w") as archive:
@@ -261,6 +261,17 @@ def test_grey_images_of_sixteen_bits_in_an_archive_are_trained_on_and_drawn(tmp_
     assert 1000 <= recorded["scaling"]["low"][0] < 1100
     assert tool(sample, "held", "--out", "a.npy", "--num", 3) == 0
     assert tool(sample, "held", "--out", "a.png", "--num", 3) == 0
+    measured = ("--metrics", "swd", "--num", 8, "--features", "raw")
+    assert tool(evaluate, "held", *measured) == 0
+    assert tool(evaluate, "held", "--images", "deep.zip", *measured, "--out", "a.json") == 0
+    reals = json.loads((tmp_path / "a.json").read_text())["metrics"]["swd"]
+    assert reals["value"] == reals["floor"]  # the first eight of the archive are the held-out ones
+    Image.new("RGB", (9, 8)).save(tmp_path / "colour.png")
+    (tmp_path / "other" / "a").mkdir(parents=True)
+    (tmp_path / "colour.png").rename(tmp_path / "other" / "a" / "x.png")
+    assert tool(evaluate, "held", "--images", "other", *measured) == 2
+    assert "are uint8 of shape (8, 12, 1), but they are to be compared with uint16 of (8, 12, 1)" in (
+        capsys.readouterr().err)
 
 
 def test_arrays_are_known_by_what_is_in_them(tmp_path):
@@ -299,5 +310,8 @@ def test_two_folders_are_compared(tmp_path, monkeypatch, capsys):
     assert tool(*command) == 2
     assert "folder:theirs needs an image_size" in capsys.readouterr().err
     assert tool(*command, "--image-size", 8) == 0
+    assert tool(*command, "--image-size", "4x6") == 0
+    found = json.loads((tmp_path / "numbers.json").read_text())["protocol"]
+    assert found["dataset_digest"] == load("folder:theirs", image_size=(4, 6)).digest
     assert tool(evaluate, "run", "--image-size", 8) == 2
     assert "image_size goes with --dataset: leave it out" in capsys.readouterr().err
