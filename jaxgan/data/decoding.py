@@ -161,11 +161,7 @@ _pixels = _Room(2**26)  # of images that are being decoded: each takes some twen
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Pillow's warnings, about damaged metadata; and without blocks of memory that it keeps."""
-    from PIL import Image
-
-    # Blocks of 32 MiB and more go back to the system when freed; threads would keep Pillow's of 16.
-    Image.core.set_block_size(2**26)
+    """Without Pillow's warnings, about damaged metadata."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -179,6 +175,8 @@ def _opened(file: BinaryIO):
     """
     from PIL import Image
 
+    # Blocks of 32 MiB and more go back to the system when freed; threads would keep Pillow's of 16.
+    Image.core.set_block_size(2**26)
     try:
         return Image.open(file, formats=_FORMATS)
     except Image.UnidentifiedImageError as error:

@@ -65,10 +65,9 @@ class Files:
     def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         wanted = [self.files[i] for i in index]
         images, broken = np.empty((len(wanted), *self.form.shape), self.form.dtype), {}
-        with quiet():
-            for rows, block, wrong in _blocks(self.tree, wanted, self.form):
-                images[rows] = block
-                broken |= wrong
+        for rows, block, wrong in _blocks(self.tree, wanted, self.form):
+            images[rows] = block
+            broken |= wrong
         if broken:
             raise ValueError(f"{self.name}: {_sentence(broken, wanted, _NAMED_AS_REFUSED)}; they could "
                              "be when the folder was opened: bring them back")

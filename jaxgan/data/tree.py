@@ -149,17 +149,24 @@ class _Folder(Tree):
         super().__init__(path, found)
 
     def size(self, name: str) -> int:
-        path = self._entries[name]
-        return path.stat().st_size if path.is_file() else 0
+        try:
+            return self._entries[name].stat().st_size
+        except OSError:
+            return 0
 
     def open(self, name: str) -> BinaryIO:
-        if not self._entries[name].is_file():
-            raise OSError("not a file")
-        file = open_regular(self._entries[name])
-        size = os.fstat(file.fileno()).st_size
-        if size > MOST_BYTES:
+        path = self._entries[name]
+        try:
+            file = open_regular(path)
+        except OSError:
+            if path.is_file():
+                raise
+            raise OSError("not a file") from None
+        try:
+            _check_size(os.fstat(file.fileno()).st_size)
+        except ValueError:
             file.close()
-            raise ValueError(f"{size} bytes are too many")
+            raise
         return file
 
 
