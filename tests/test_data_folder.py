@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgan.data import DataNotFoundError, decoding, folder, load, open_folder, tree
+from jaxgan.data import DataNotFoundError, decoding, load, open_folder, splits, tree
 from jaxgan.data.tree import open_tree
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpeg.tar.xz"
@@ -107,7 +107,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(DataNotFoundError, match="there is no such folder"):
         load(f"folder:{tmp_path / 'elsewhere'}", image_size=4)
     save(tmp_path / "a.png", colour("red"))
-    split = "train" if folder._held_out("a.png") else "test"
+    split = "train" if splits._held_out("a.png") else "test"
     with pytest.raises(DataNotFoundError, match=f"none of its 1 images falls into the split '{split}'"):
         load(f"folder:{tmp_path}", split, image_size=4)
     save(tmp_path / "cat" / "b.png", colour("red"))

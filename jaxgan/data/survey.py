@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.decoding import Form, Header, content, decode, look, quiet
-from jaxgan.data.folder import arranged, headers, open_root, open_table
+from jaxgan.data.folder import headers, open_root, open_table
+from jaxgan.data.splits import arranged
 from jaxgan.data.tables import Table, open_given
 from jaxgan.data.tree import Opener, Tree
 
