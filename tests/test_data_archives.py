@@ -288,6 +288,36 @@ def test_a_name_without_end_is_not_read(tmp_path):
             load(f"folder:{tmp_path / 'a.tar'}")
 
 
+def test_a_header_of_many_records_is_read_at_once(tmp_path):
+    text = b"5 a=\n" * 200_000
+    data = tarred(tmp_path / "b.tar", [("x", text), ("train/a.png", png()), ("test/b.png", png())])
+    (tmp_path / "a.tar").write_bytes(changed_header(data.read_bytes(), 156, b"x"))
+    start = time.monotonic()
+    assert len(load(f"folder:{tmp_path / 'a.tar'}")) == 1
+    assert time.monotonic() - start < 5
+
+
+def outcome(path):
+    """The size of the images, or the sentence."""
+    try:
+        return load(f"folder:{path}", "all", image_size=4).images.shape[1:3]
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_changed_archive_is_read_or_refused_by_a_sentence(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    whole = np.frombuffer(packed(kind, tmp_path, pictures(1)).read_bytes(), np.uint8)
+    where = np.flatnonzero(whole) if kind == "tar" else np.arange(len(whole))  # which is mostly zeros
+    for _ in range(30):
+        data = whole.copy()
+        data[rng.choice(where, 3)] = rng.integers(0, 256, 3)
+        (tmp_path / "a").write_bytes(data.tobytes()[:rng.choice([len(data), rng.integers(len(data))])])
+        found = outcome(tmp_path / "a")
+        assert found == (4, 4) or "\n" not in found
+
+
 def test_so_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tree, "_MOST_FILES", 10)
     with pytest.raises(ValueError, match="it holds more than 10 files"):

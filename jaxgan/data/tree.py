@@ -34,6 +34,7 @@ _BATCH, _BATCH_BYTES = 1024, 2**26  # files that are opened before the next ones
 _BLOCK = 512  # bytes, of which everything in a tar file is a multiple
 _DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, struct.error, zlib.error, lzma.LZMAError,
            zipfile.BadZipFile)
+_RECORD = re.compile(rb"(\d{1,9}) ([^=]{1,100})=")  # of a pax header; it begins with its length
 _EMPTY = b"123456"  # links, devices and folders: they have no contents, whatever they say
 _UNPACKERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 
@@ -357,13 +358,13 @@ def _ustar_name(header: bytes) -> str:
 
 def _records(text: bytes) -> dict[str, str]:
     """A pax header's records, "LENGTH KEY=VALUE" and a line end each."""
-    found = {}
-    while match := re.match(rb"(\d{1,9}) ([^=]+)=", text):
-        length = int(match[1])
-        if not match.end() < length <= len(text):
+    found, at = {}, 0
+    while match := _RECORD.match(text, at):
+        end = at + int(match[1])
+        if not match.end() < end <= len(text):
             raise ValueError("a pax header is cut off")
-        found[_decoded(match[2])] = _decoded(text[match.end():length - 1])
-        text = text[length:]
+        found[_decoded(match[2])] = _decoded(text[match.end():end - 1])
+        at = end
     return found
 
 
