@@ -2,12 +2,13 @@
 
 Gulrajani et al. 2017 (arXiv 1704.00028). The networks follow from the shape of a sample: dense layers
 for vectors, and DCGANs with kernels of one, two or three axes. Samples are scaled to [-1, 1] and back,
-so that `experiments.sample RUN_DIR --out new.npy` gives the file's units and type. With --condition,
+so that `experiments.sample RUN_DIR --out new.npy` gives the file's units and type. With --conditions,
 samples are drawn for classes or for numbers.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -41,12 +42,12 @@ class Networks(flags.Networks):
     latent_size: int = 64
     """Latent variables."""
     conditioning: Literal["projection", "concatenation", "classes"] = "projection"
-    """With --condition: how the critic meets it: its score has a part by projection, it sees the
+    """With --conditions: how the critic meets it: its score has a part by projection, it sees the
     condition beside the sample, or it classifies (AC-GAN, for classes)."""
     num_classes: int | None = None
-    """With --condition: how many classes there are; None: as many as in the file."""
+    """With --conditions: how many classes there are; None: as many as in the file."""
     num_numbers: int | None = None
-    """With --condition: how many numbers it has; None: as many as in the file."""
+    """With --conditions: how many numbers it has; None: as many as in the file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Data(flags.Data):
     """The file: .npy, .npz or HDF5 (.h5). A run goes on wherever the same data are."""
     samples: str = ""
     """Which array in the file the samples are; by default the only one, or the one of that name."""
-    condition: str = ""
+    conditions: str = ""
     """What samples are drawn for, an array in the file or a .npy file: classes (integers, words) or
     numbers (floating point, one or more for each sample)."""
     weights: str = ""
@@ -69,7 +70,7 @@ class Data(flags.Data):
     channels: Literal["", "first", "last", "none"] = ""
     """Where a sample's axis of channels is, or that there is none; by default what its shape
     suggests."""
-    value_range: str = ""
+    data_range: str = ""
     """The values LOW,HIGH that become -1 and 1; by default those that occur, of uint8 images 0,255."""
     scale: Literal["", "all", "channel"] = ""
     """One range for all values, or one for each channel, or variable of a vector; by default the latter
@@ -114,18 +115,18 @@ def open_data(config: Config) -> Split:
 def _open(data: Data) -> Split:
     if not data.file:
         raise ValueError("file is missing: give a .npy, .npz or HDF5 file with --file")
-    return open_arrays(data.file, samples=data.samples, condition=data.condition, weights=data.weights,
-                       kind=data.kind, channels=data.channels, value_range=_range(data.value_range),
+    return open_arrays(data.file, samples=data.samples, condition=data.conditions, weights=data.weights,
+                       kind=data.kind, channels=data.channels, value_range=_data_range(data.data_range),
                        by_channel={"": None, "all": False, "channel": True}[data.scale])
 
 
-def _range(text: str) -> tuple[float, float] | None:
+def _data_range(text: str) -> tuple[float, float] | None:
     if not text:
         return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise ValueError(f"value_range must be two numbers like 0,4095; got {text!r}") from None
+        raise ValueError(f"data_range must be two numbers like 0,4095; got {text!r}") from None
     return low, high
 
 
@@ -137,7 +138,7 @@ def make_source(config: Config) -> Source:
     """
     train = open_data(config).train
     if config.data.balance == "classes" and (train.weights is not None or not train.class_names):
-        raise ValueError("--balance classes is for a --condition that is classes, without --weights")
+        raise ValueError("--balance classes is for a --conditions that is classes, without --weights")
     weights = class_weights(train.labels) if config.data.balance == "classes" else train.weights
     return flags.image_source(config, train, labels=bool(train.class_names),
                               numbers=train.numbers is not None, weights=weights)
@@ -179,12 +180,16 @@ def as_measured(arrays: Arrays) -> Samples:
                    lambda rows: {} if condition(rows) is None else {"condition": condition(rows)})
 
 
-def _endless(reals: Any) -> Any:
-    """The conditions of the reals, again and again."""
+def _endless(reals: Callable[[str], Samples]) -> Callable[[str], Samples]:
+    """The reals and their conditions, again and again."""
     def requests(split: str) -> Samples:
         found = reals(split)
-        return found._replace(count=None, condition=lambda rows: found.condition(rows % found.count),
-                              targets=lambda rows: found.targets(rows % found.count))
+
+        def again(of: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+            return lambda rows: of(rows % found.count)
+
+        return found._replace(count=None, take=again(found.take), condition=again(found.condition),
+                              targets=again(found.targets))
 
     return requests
 
@@ -230,7 +235,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     networks, shape = config.networks, tuple(sample_shape)
     classes, numbers = networks.num_classes or 0, networks.num_numbers or 0
     if networks.conditioning == "classes" and not classes:
-        raise ValueError("--conditioning classes is for a --condition that is classes: choose "
+        raise ValueError("--conditioning classes is for a --conditions that is classes: choose "
                          "projection or concatenation")
     drawn_for = {"num_classes": classes, "num_numbers": numbers}
     judging = {"norm": networks.critic_norm, **drawn_for,

@@ -331,7 +331,7 @@ def _data(source: Source) -> dict[str, Any]:
 def _units(source: Source) -> dict[str, Any]:
     """What the numbers of samples and conditions stand for, where they are scaled."""
     found = {"scaling": source.scaling, "numbers": source.numbers}
-    return {name: dataclasses.asdict(scaling) for name, scaling in found.items() if scaling is not None}
+    return {name: scaling.as_json() for name, scaling in found.items() if scaling is not None}
 
 
 def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, Any],

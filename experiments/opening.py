@@ -23,6 +23,7 @@ from experiments.experiment import PACKAGE, Experiment
 from experiments.flags import Config, check_sizes
 from experiments.measuring import Reference, is_better_higher
 from jaxgan.checkpoints import Checkpoints
+from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
@@ -92,8 +93,10 @@ def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment,
             ("sample_shape", _is_shape, "a list of sizes"),
             ("value_range", _is_range, "the lowest and the highest value"),
             ("num_classes", lambda count: count in (None, 0) or _is_size(count), "a number of classes"),
-            ("condition", _is_condition, "shapes and dtypes by name")):
-        if name not in settings or not is_valid(settings[name]):
+            ("condition", _is_condition, "shapes and dtypes by name"),
+            ("scaling", _is_scaling, "low, high and dtype"), ("numbers", _is_scaling, "the same")):
+        if not is_valid(settings.get(name)) or (
+                name not in settings and name not in ("scaling", "numbers")):
             raise ValueError(f"{name} in {path}/config.json must be {wanted}; got "
                              f"{settings.get(name)!r:.200}")
     default = made.Config()
@@ -116,6 +119,14 @@ def _is_range(value: Any) -> bool:
     return (isinstance(value, list) and len(value) == 2
             and all(type(end) in (int, float) and abs(end) < 2**63 for end in value)
             and value[0] < value[1])
+
+
+def _is_scaling(value: Any) -> bool:
+    try:
+        from_json(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_condition(value: Any) -> bool:

@@ -8,6 +8,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from jaxgan.evaluation import nearest
 
 ConfigT = TypeVar("ConfigT")
+# What a run's folder holds besides its settings.
+_RECORDED = {"experiment", "sample_shape", "value_range", "condition", "scaling", "numbers",
+             "class_names", "data_sha256", "made_by"}
 _SIMPLE = (bool, int, float, str, types.NoneType)
 
 
@@ -102,6 +105,9 @@ def check(config: Any) -> None:
                             f"{group!r}")
     seen = set()
     for group, field in _fields(config):
+        if field.name in _RECORDED:
+            raise ValueError(f"a run's folder says by {field.name!r} what its data are: give the "
+                             "setting another name")
         if field.name in seen:
             raise ValueError(f"two groups of {type(config).__name__} have a setting {field.name!r}: "
                              "rename one")

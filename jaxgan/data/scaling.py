@@ -73,6 +73,10 @@ class Scaling:
                             .astype(dtype)).astype(dtype)
         return values.astype(dtype)
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as `from_json` reads it."""
+        return {"low": [*self.low], "high": [*self.high], "dtype": self.dtype}
+
     def _ends(self) -> tuple[Any, Any]:
         return (self.low[0], self.high[0]) if len(self.low) == 1 else (self.low, self.high)
 
@@ -81,7 +85,7 @@ BYTES = Scaling()
 
 
 def from_json(value: Any) -> Scaling | None:
-    """Returns the scaling that a file says, as `dataclasses.asdict` gives it; None for None.
+    """Returns the scaling that a file says, as `Scaling.as_json` gives it; None for None.
 
     Raises:
         ValueError: it says none.

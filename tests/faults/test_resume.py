@@ -19,7 +19,9 @@ SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32,
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
          "detection": (8, 8, 1)}
 SLOW = {"cifar10", "detection", "inpainting", "multitask"}  # they compile for long
-FLAGS = {"conditional": ("--eval-every", "0", "--generator-labels", "uniform",
+FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
+                    "--eval-metrics", "swd"),
+         "conditional": ("--eval-every", "0", "--generator-labels", "uniform",
                          "--weighting", "gradnorm", "--critic-fake-weight", "0.5"),
          "detection": ("--eval-every", "0", "--labelled", "5"),
          "digits": ("--eval-every", "2", "--eval-metrics", "swd"),
@@ -33,10 +35,15 @@ FLAGS = {"conditional": ("--eval-every", "0", "--generator-labels", "uniform",
 
 
 @pytest.fixture
-def trained(monkeypatch, capsys):
+def trained(monkeypatch, capsys, tmp_path):
     """Runs an experiment in this process, on a few made-up images in place of the downloads."""
     def train(name, folder, *flags):
         module = importlib.import_module(f"experiments.{name}")
+        if name == "arrays":
+            rng = np.random.default_rng(0)
+            np.savez(tmp_path / "a.npz", x=rng.normal(size=(20, 16, 2)), angle=rng.normal(size=20),
+                     weight=rng.uniform(size=20))
+            flags = ("--file", tmp_path / "a.npz", *flags)
         if name in SIZES:
             made_up = Dataset(name, np.random.default_rng(0).integers(
                 0, 256, (11, *SIZES[name]), dtype=np.uint8), np.arange(11, dtype=np.int32) % 10,

@@ -1,0 +1,116 @@
+"""`experiments.arrays`: files of each kind are trained on, and drawn in their own units."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, measuring, open_run, sample
+from tests.test_experiments import tool
+from tests.test_training import run_here
+
+pytestmark = pytest.mark.usefixtures("kept_programs", "quick_compilation", "own_cache")
+RANDOM = np.random.default_rng(0)
+LITTLE = ("--steps", 1, "--batch-size", 4, "--n-critic", 1, "--devices", 1, "--eval-every", 0,
+          "--width", 4, "--units", 8, "--latent-size", 4)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of each kind; the vectors' is for classes, the series' for numbers."""
+    folder = tmp_path_factory.mktemp("arrays")
+    np.savez(folder / "vectors.npz", samples=RANDOM.normal([1000, 0.01], [50, 0.001], (40, 2)),
+             kind=np.array(["low", "high"] * 20))
+    np.savez(folder / "series.npz", x=RANDOM.normal(20, 3, (40, 9, 2)).astype(np.float32),
+             both=RANDOM.uniform(0, 10, (40, 2)).astype(np.float32))
+    np.save(folder / "images.npy", RANDOM.integers(100, 4000, (40, 9, 18)).astype(np.uint16))
+    np.save(folder / "volumes.npy", RANDOM.integers(-1000, 1000, (40, 5, 8, 8, 1)).astype(np.int16))
+    for file, *flags in (
+            ("vectors.npz", "--conditions", "kind", "--conditioning", "classes", "--balance", "classes"),
+            ("series.npz", "--conditions", "both"), ("images.npy",),
+            ("volumes.npy", "--data-range", "-2000,2000")):
+        assert run_here("arrays", "--file", folder / file, "--run-dir", folder / file.partition(".")[0],
+                        *LITTLE, *flags) == 0
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "shape", "dtype", "low", "high"), [
+    ("vectors", (2,), "float64", -np.inf, np.inf), ("series", (9, 2), "float32", -np.inf, np.inf),
+    ("images", (9, 18, 1), "uint16", 100, 4000), ("volumes", (5, 8, 8, 1), "int16", -2000, 2000)])
+def test_samples_are_in_the_units_of_the_file(runs, tmp_path, kind, shape, dtype, low, high):
+    assert tool(sample, runs / kind, "--num", 7, "--out", tmp_path / "s.npy") == 0
+    samples = np.load(tmp_path / "s.npy")
+    assert samples.shape == (7, *shape)
+    assert samples.dtype == dtype
+    assert (samples >= low).all()
+    assert (samples <= high).all()
+    scaling = open_run(runs / kind, None).settings["scaling"]
+    least, most = np.array(scaling["low"]), np.array(scaling["high"])
+    # What an untrained network draws is about 0, where the middle of the file's range is.
+    mean = samples.mean(tuple(range(samples.ndim - 1)))
+    assert (np.abs(mean - (least + most) / 2) < (most - least) / 2).all()
+
+
+def test_pictures_are_shown_in_training_and_afterwards(runs):
+    for kind in ("vectors", "series", "images", "volumes"):
+        assert tool(sample, runs / kind, "--num", 5) == 0
+        drawn, = (runs / kind / "drawn").iterdir()
+        for picture in (drawn, *(runs / kind / "samples").glob("*.png")):
+            pixels = np.asarray(Image.open(picture))
+            assert pixels.ndim == 3
+            assert pixels.std() > 5  # there is something on it
+        assert tool(sample, runs / kind, "--num", 5) == 0  # beside the one before, not over it
+        assert len(list((runs / kind / "drawn").iterdir())) == 2
+
+
+def test_words_are_classes_and_numbers_in_their_own_units(runs, tmp_path, capsys):
+    out = ("--out", tmp_path / "s.npy", "--num", 3)
+    for label in ("low", "1"):
+        assert tool(sample, runs / "vectors", "--label", label, *out) == 0
+    assert tool(sample, runs / "vectors", "--label", "middle", *out) == 2
+    assert tool(sample, runs / "vectors", "--condition", "1", *out) == 2
+    assert "is no run for numbers" in capsys.readouterr().err
+    drawn = []
+    for words in ("1,9", "9,1"):
+        assert tool(sample, runs / "series", "--condition", words, *out) == 0
+        drawn.append(np.load(tmp_path / "s.npy"))
+    assert (drawn[0] != drawn[1]).any()
+    for words, message in (("1", "must be 2 finite numbers for this run; got '1'"),
+                           ("1,x", "numbers like 0.3,1.2; got '1,x'"), ("1,nan", "2 finite numbers")):
+        assert tool(sample, runs / "series", "--condition", words, *out) == 2
+        assert message in capsys.readouterr().err
+    assert tool(sample, runs / "series", "--condition", "1,50", *out) == 0
+    assert "50 is not in " in capsys.readouterr().err
+
+
+def test_conditions_are_evaluated(runs, monkeypatch, capsys):
+    train = measuring.features.train_reader
+    monkeypatch.setattr(measuring.features, "train_reader",
+                        lambda *arguments, **options: train(*arguments, **options, updates=100))
+    for kind, number in (("vectors", "samples read as another class"),
+                         ("series", "error of the numbers read")):
+        assert tool(evaluate, runs / kind, "--metrics", "condition,swd", "--num", 20) == 0
+        assert number in capsys.readouterr().out
+        found = json.loads((runs / kind / "evaluation.json").read_text())
+        entry, = found.get("evaluations", [found])
+        assert 0 <= entry["metrics"]["condition"]["value"] <= 1
+        assert 0 <= entry["metrics"]["condition"]["floor"] <= 1
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ((), "file is missing: give a .npy, .npz or HDF5 file with --file"),
+    (("--file", "vectors.npz", "--conditions", "sort"), "no array 'sort' in "),
+    (("--file", "vectors.npz", "--conditions", "kind", "--num-classes", "3"),
+     "num_classes is 3, but the condition in "),
+    (("--file", "vectors.npz", "--balance", "classes"), "--balance classes is for"),
+    (("--file", "series.npz", "--conditions", "both", "--conditioning", "classes"),
+     "--conditioning classes is for"),
+    (("--file", "vectors.npz", "--data-range", "0"), "data_range must be two numbers like 0,4095; got '0'"),
+    (("--file", "images.npy", "--kind", "volumes"), "are no volumes"),
+])
+def test_flags_that_do_not_fit(runs, monkeypatch, tmp_path, capsys, flags, message):
+    monkeypatch.chdir(runs)
+    assert run_here("arrays", *LITTLE, "--run-dir", tmp_path / "run", *flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
