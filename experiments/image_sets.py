@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from experiments import flags
-from experiments.settings import may_differ, reports
+from experiments.settings import may_differ, reports, since
 from jaxgan.data import NAMES, Dataset, Source, load, open_folder
 from jaxgan.data.decoding import COLOURS, FITS, TRANSPARENCIES
 
@@ -20,7 +20,7 @@ class Folder(flags.Data):
     """The images of a folder are brought to this height and width: 64, or 48x64; None: their own."""
     fit: Literal[*FITS] | None = None
     """How: by cropping about the centre (None), padding with black, or stretching."""
-    colour: Literal[*COLOURS] | None = None
+    colour: Literal[*COLOURS] | None = since(None, before="rgb")
     """What they are: grey, RGB, RGBA, or each image in a file (a TIFF's pages) a channel; None: grey if
     all are, else RGB."""
     transparency: Literal[*TRANSPARENCIES] | None = None

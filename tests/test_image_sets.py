@@ -195,6 +195,24 @@ def test_what_is_left_open_is_settled_by_device_and_images(tmp_path, monkeypatch
             experiment.settle(experiment.configure(**broken))
 
 
+def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for i in range(8):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / split / f"{i}.png")
+    flags = ("--folder", "pictures", "--run-dir", "run")
+    assert train_images(*flags, "--colour", "rgb") == 0
+    change_settings(tmp_path, "colour", "fit", "transparency", "data_range", "table")
+    assert tool(evaluate, "run", *MEASURED) == 0
+    assert tool(reproduce, "run") == 0
+    assert "identical" in capsys.readouterr().out
+    assert train_images(*flags, "--resume", "auto", "--steps", 3) == 2
+    assert "sample_shape is [8, 8, 3] there and [8, 8, 1] here" in capsys.readouterr().err
+    assert train_images(*flags, "--resume", "auto", "--steps", 3, "--change", "colour=rgb") == 0
+
+
 def test_a_run_without_its_settings_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "pictures", size=12)
