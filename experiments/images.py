@@ -2,9 +2,8 @@
 
 Gulrajani et al. 2017 (arXiv 1704.00028). The preset `paper` has the networks and settings of its public
 code for 64x64; for other sizes the ResNet has as many blocks as the shorter side can be halved down to
-4. The preset `laptop` is a small DCGAN, whose samples are worth a look after minutes on two cores. What
-no flag says is the former's on an accelerator and the latter's on a processor, and the images' size is
-then near to their own.
+4. The preset `laptop` is a small DCGAN, for two processor cores. What no flag says is the former's on an
+accelerator and the latter's on a processor, and the images' size is then near to their own.
 """
 
 import dataclasses
