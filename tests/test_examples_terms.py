@@ -84,10 +84,9 @@ def test_path_lengths_become_alike():
 
 def test_a_critic_becomes_consistent():
     before, after = (run(CONSISTENT)["found"][name] for name in ("without", "with"))
-    for name in ("D(x)", "D(G(z))"):
-        assert after[name] < 0.5 * before[name]
-    assert after["D(G(z'))"] < 0.8 * before["D(G(z'))"]
-    assert after["G(z')"] > 1.1 * before["G(z')"]
+    for name in ("D(x)", "D(G(z))", "D(G(z'))"):
+        assert after[name] < 0.6 * before[name]
+    assert after["G(z')"] > 1.2 * before["G(z')"]
 
 
 def test_what_flows_back_is_the_same_however_steep_the_critic():
