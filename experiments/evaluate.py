@@ -105,7 +105,7 @@ def _images(options: Options):
                                image_size=size))
         training = reference.labelled("train")
         settings = {"sample_shape": training.images.shape[1:],
-                    "scaling": dataclasses.asdict(training.scaling)}
+                    "scaling": training.scaling.as_json()}
     samples = measuring.of_folder(options.images, tuple(settings["sample_shape"]),
                                   from_json(settings.get("scaling")))
     return {"step": 0}, reference, settings, lambda protocol: samples, dict

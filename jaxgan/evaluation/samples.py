@@ -60,7 +60,7 @@ def of_dataset(dataset: Dataset, split: str) -> Samples:
         return images if scaling == BYTES else pixels(jnp.asarray(scaling.to_float(images)))
 
     if scaling != BYTES:  # which pixels they are depends on it
-        digest = json_digest({"images": digest, "scaling": dataclasses.asdict(scaling)})
+        digest = json_digest({"images": digest, "scaling": scaling.as_json()})
     return Samples(f"{dataset.name} {split}", len(dataset), take, digest,
                    lambda rows: dataset.labels[rows],
                    lambda rows: {"label": dataset.labels[rows]})
