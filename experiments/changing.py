@@ -108,10 +108,12 @@ def values_at(history: History, step: int) -> dict[str, Any]:
 
 
 def recorded(config: Config) -> dict[str, Any] | None:
-    """The settings of the run that a configuration goes on with; None if it begins one."""
-    if _resumed_step(config) is None:
+    """The settings of the run that a configuration goes on with, as of there; None if it begins one."""
+    step = _resumed_step(config)
+    if step is None:
         return None
-    return read_config(config.run.run_dir)["settings"]
+    history = read_history(config.run.run_dir)
+    return read_config(config.run.run_dir)["settings"] | values_at(history, step)
 
 
 def _resumed_step(config: Config) -> int | None:

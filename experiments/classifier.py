@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from experiments import launch, measuring
+from experiments.flags import as_size
 from jaxgan import console
 from jaxgan.features import save_classifier
 
@@ -18,8 +19,9 @@ class Options:
     """The data set: digits, mnist, fashion_mnist, cifar10, another of TFDS, or folder:PATH."""
     data_dir: str = ""
     """Where data sets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    image_size: int = 0
-    """The size that images are cropped and resized to; 0: their own, if they are of one size."""
+    image_size: int | str = 0
+    """The size that images are cropped and resized to, 64 or 48x64; 0: their own, if they are of one
+    size."""
     epochs: int = 0
     """How often to go through the set; 0: about 3000 batches of 128 images, and 40 times at most."""
     seed: int = 0
@@ -34,7 +36,8 @@ def main(options: Options) -> None:
         raise ValueError(f"out must end in .npz; got {options.out!r}")
     out = launch.file_to_write(options.out) if options.out else None
     launch.keep_programs()
-    training, test = measuring.open_splits(options.dataset, options.data_dir, options.image_size or None)
+    size = as_size(options.image_size) if options.image_size else None
+    training, test = measuring.open_splits(options.dataset, options.data_dir, size)
     path = out or measuring.classifier_path(training)
     if path is None:
         raise ValueError("there is no folder to keep the classifier in: give a file with --out")

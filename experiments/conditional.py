@@ -43,7 +43,7 @@ class Data(Images):
     """The data."""
 
     num_classes: int = 10
-    """How many classes the images are of; those of a folder are its sub-folders."""
+    """How many classes the images are of; those of a folder are its sub-folders, or its table's."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

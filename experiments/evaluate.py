@@ -7,8 +7,10 @@ from typing import Annotated
 import tyro
 
 from experiments import launch, measuring, open_run
+from experiments.flags import as_size
 from jaxgan import console, evaluation, files
 from jaxgan.data import load
+from jaxgan.data.scaling import from_json
 from jaxgan.digests import params_digest
 from jaxgan.evaluation import Samples
 from jaxgan.runs import write_evaluation
@@ -37,9 +39,9 @@ class Options(measuring.Flags):
     """A folder of images to measure instead of a run's samples, another program's say."""
     dataset: str = ""
     """With --images and no run: the data set to measure them against, by its name or folder:PATH."""
-    image_size: int = 0
-    """With --dataset: the size that all images are cropped and resized to; 0: the data set's own, which
-    a folder has if its images are squares of one size."""
+    image_size: int | str = 0
+    """With --dataset: the size that all images are cropped and resized to, 64 or 48x64; 0: the data
+    set's own, which a folder has if its images are of one size."""
     out: str = ""
     """With --images: a JSON file for the numbers."""
     data_dir: str = ""
@@ -100,11 +102,15 @@ def _images(options: Options):
         run = open_run(options.run_dir, None, experiment=options.experiment, data_dir=options.data_dir)
         reference, settings = run.reference, run.settings
     else:
+        size = as_size(options.image_size) if options.image_size else None
         reference = measuring.of_images(
             lambda split: load(options.dataset, split, data_dir=options.data_dir or None,
-                               image_size=options.image_size or None))
-        settings = {"sample_shape": reference.reals("train").take([0]).shape[1:]}
-    samples = measuring.of_folder(options.images, tuple(settings["sample_shape"]))
+                               image_size=size))
+        training = reference.labelled("train")
+        settings = {"sample_shape": training.images.shape[1:],
+                    "scaling": training.scaling.as_json()}
+    samples = measuring.of_folder(options.images, tuple(settings["sample_shape"]),
+                                  from_json(settings.get("scaling")))
     return {"step": 0}, reference, settings, lambda protocol: samples, dict
 
 

@@ -1,6 +1,7 @@
 """The groups of settings that all experiments share, and the parts of a GAN that they choose."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -234,6 +235,21 @@ class Config:
     cluster: Cluster = Cluster()
 
 
+def as_size(size: int | str) -> tuple[int, int]:
+    """Height and width by --image-size: of 64 a square's, of 48x64 48 and 64.
+
+    Raises:
+        ValueError: it is neither, or out of its range.
+    """
+    least, most = 1, _SIZES["image_size"][1]
+    found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", str(size))
+    sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not least <= min(sides) <= max(sides) <= most:
+        raise ValueError("image_size must be a number like 64, or height and width like 48x64, from "
+                         f"{least} to {most}; got {size}")
+    return sides
+
+
 def check_sizes(config: Config) -> None:
     """Checks what arrays are made of, before there are any.
 
@@ -241,6 +257,8 @@ def check_sizes(config: Config) -> None:
         ValueError: a setting is out of its range.
     """
     for name, value in settings.flat(config).items():
+        if name == "image_size" and isinstance(value, str):
+            as_size(value)
         if type(value) is int:
             least, most = _SIZES.get(name, (-2**63, 2**63 - 1))
             if not least <= value <= most:

@@ -1,25 +1,46 @@
-"""Which images: the flags of experiments that train on any set of them, or on a folder of one's own."""
+"""Which images: the flags of experiments that train on a folder of one's own, or on any set of them."""
 
 import dataclasses
 from typing import Any, Literal
 
 from experiments import flags
-from experiments.settings import may_differ, reports
+from experiments.settings import may_differ, reports, since
 from jaxgan.data import NAMES, Dataset, Source, load, open_folder
+from jaxgan.data.decoding import COLOURS, FITS, TRANSPARENCIES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Images(flags.Data):
+class Folder(flags.Data):
+    """The data."""
+
+    folder: str = may_differ("")
+    """The folder with images, in class folders or not, or a zip or tar file of it; a run goes on
+    wherever the same images are."""
+    image_size: int | str | None
+    """The images of a folder are brought to this height and width: 64, or 48x64; None: their own."""
+    fit: Literal[*FITS] | None = None
+    """How: by cropping about the centre (None), padding with black, or stretching."""
+    colour: Literal[*COLOURS] | None = since(None, before="rgb")
+    """What they are: grey, RGB, RGBA, or each image in a file (a TIFF's pages) a channel; None: grey if
+    all are, else RGB."""
+    transparency: Literal[*TRANSPARENCIES] | None = None
+    """What becomes of it: on white (None), on black, kept as a fourth channel, or dropped."""
+    data_range: str | None = None
+    """The values that become -1 and 1, LOW,HIGH; None: 0 and 255, of numbers of more bits the lowest and
+    the highest of all images."""
+    table: str | None = may_differ(None)
+    """A CSV or JSON file with the images' classes and numbers; None: dataset.json or labels.csv beside
+    them, if there is one."""
+    on_demand: bool = reports(False)
+    """With --stream: read a folder's images whenever they are needed, for sets larger than memory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images(Folder):
     """The data."""
 
     dataset: Literal[*NAMES, "folder"]
     """Which images; a folder of one's own is given by --folder."""
-    folder: str = may_differ("")
-    """The folder with images, in class folders or not; a run goes on wherever the same images are."""
-    image_size: int
-    """The images of a folder are resized and cropped to this height and width."""
-    on_demand: bool = reports(False)
-    """With --stream: read a folder's images whenever they are needed."""
 
 
 def make_source(config: Any, **options: Any) -> Source:
@@ -36,8 +57,7 @@ def make_source(config: Any, **options: Any) -> Source:
     if data.on_demand and not (data.stream and data.dataset == "folder"):
         raise ValueError("on_demand is for a folder's images that are streamed: give --stream and "
                          "--dataset folder as well")
-    examples = (open_folder(data.folder, image_size=data.image_size) if data.on_demand
-                else open_data(data))
+    examples = open_folder(data.folder, **wish(data)) if data.on_demand else open_data(data)
     return flags.image_source(config, examples, **options)
 
 
@@ -51,5 +71,22 @@ def open_data(data: Images, split: str = "train") -> Dataset:
         raise ValueError("--dataset folder and --folder PATH go together; got the data set "
                          f"{data.dataset} and the folder {data.folder!r}")
     if data.folder:
-        return load(f"folder:{data.folder}", split, image_size=data.image_size)
+        return load(f"folder:{data.folder}", split, **wish(data))
     return load(data.dataset, split, data_dir=data.data_dir or None)
+
+
+def wish(data: Folder) -> dict[str, Any]:
+    """What a folder's images are to be, as `jaxgan.data.load` takes it.
+
+    Raises:
+        ValueError: the size or the range of values is none.
+    """
+    low, _, high = (data.data_range or "").partition(",")
+    try:
+        data_range = (float(low), float(high)) if data.data_range else None
+    except ValueError:
+        raise ValueError("data_range must be two numbers with a comma between, like 0,4095; got "
+                         f"{data.data_range!r}") from None
+    size = None if data.image_size is None else flags.as_size(data.image_size)
+    return {"image_size": size, "fit": data.fit, "colour": data.colour,
+            "transparency": data.transparency, "data_range": data_range, "table": data.table}

@@ -1,71 +1,127 @@
 """WGAN-GP on a folder of one's own images, with the 64x64 ResNet of the paper or a DCGAN.
 
-Gulrajani et al. 2017 (arXiv 1704.00028), with the networks and settings of its public code for 64x64;
-for other sizes the ResNet has as many blocks as the size can be halved down to 4.
+Gulrajani et al. 2017 (arXiv 1704.00028). The preset `paper` has the networks and settings of its public
+code for 64x64; for other sizes the ResNet has as many blocks as the shorter side can be halved down to
+4. The preset `laptop` is a small DCGAN, for two processor cores. What no flag says is the former's on an
+accelerator and the latter's on a processor, and the images' size is then near to their own.
 """
 
 import dataclasses
+from collections import Counter
 from functools import partial
 from typing import Literal
 
-from experiments import flags, launch, measuring
+import jax
+
+from experiments import changing, flags, image_sets, launch, measuring, settings
 from experiments.experiment import Experiment
-from experiments.flags import Optimiser, Schedule
+from experiments.image_sets import Folder
 from experiments.measuring import Reference
-from experiments.settings import may_differ, reports
+from experiments.settings import may_differ
 from jaxgan.data import Dataset, Source, load, open_folder
+from jaxgan.data.survey import sizes, suited
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
+from jaxgan.nn.norms import NORMS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Networks(flags.Networks):
-    """The networks."""
+    """The networks; None: by the device."""
 
-    model: Literal["dcgan", "resnet"] = "resnet"
+    model: Literal["dcgan", "resnet"] | None = None
     """The networks."""
-    width: int = 64
-    """Channels next to the image; they double with each halving, up to 8 times."""
-    latent_size: int = 128
+    width: int | None = None
+    """Channels next to the image; they double with each halving, of the ResNet up to 8 times."""
+    latent_size: int | None = None
     """Latent variables."""
+    critic_norm: Literal[*NORMS] | None = None
+    """The critic's normalisation; a penalty excludes batch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Data(flags.Data):
-    """The data."""
+class Optimiser(flags.Optimiser):
+    """The optimisers, and the average of the generator; None: by the device."""
 
-    folder: str = may_differ("")
-    """The folder with images, in class folders or not; a run goes on wherever the same images are."""
-    image_size: int = 64
-    """Images are resized and cropped to this height and width."""
-    on_demand: bool = reports(False)
-    """With --stream: read each image whenever it is needed, for sets larger than the host's memory."""
+    learning_rate: float | None = None
+    """The learning rate of both networks."""
+    beta1: float = 0.0
+    """Adam's first decay."""
+    ema_decay: float | None = None
+    """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule(flags.Schedule):
+    """How long and in which batches; None: by the device."""
+
+    n_critic: int | None = None
+    """Critic updates in an iteration."""
+    steps: int | None = may_differ(None)
+    """Iterations in all: n_critic critic updates and one generator update each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(flags.Config):
-    """The public code's settings for 64x64 images."""
+    """What is left open is settled by the device and the images, and recorded."""
 
-    networks: Networks = Networks(critic_norm="layer")
-    optimiser: Optimiser = Optimiser(beta1=0.0)
-    schedule: Schedule = Schedule(steps=200_000)
-    data: Data = Data()
+    networks: Networks = Networks()
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    data: Folder = Folder(image_size=None)
+
+
+PRESETS = {
+    "device": Config(),
+    "paper": Config(networks=Networks(model="resnet", width=64, latent_size=128, critic_norm="layer"),
+                    optimiser=Optimiser(learning_rate=1e-4, ema_decay=0.0),
+                    schedule=Schedule(n_critic=5, steps=200_000),
+                    data=Folder(image_size=64)),
+    "laptop": Config(networks=Networks(model="dcgan", width=32, latent_size=64, critic_norm="none"),
+                     optimiser=Optimiser(learning_rate=5e-4, ema_decay=0.995),
+                     schedule=Schedule(n_critic=2, steps=2000),
+                     data=Folder(image_size=32)),
+}
+
+
+def settle(config: Config) -> Config:
+    """Fills in what is left open: as a run that goes on has it, or else by the device and the images."""
+    chosen = settings.flat(PRESETS["laptop" if jax.default_backend() == "cpu" else "paper"])
+    if (begun := changing.recorded(config)) is not None:
+        chosen |= begun
+    elif config.data.image_size is None:
+        _check_folder(config)
+        height, width = suited(Counter(sizes(config.data.folder)), chosen["image_size"])
+        chosen["image_size"] = height if height == width else f"{height}x{width}"
+    return settings.replace(config, **{
+        name: chosen[name] for name, value in settings.flat(config).items()
+        if value is None and name in _open()})
+
+
+def _open() -> list[str]:
+    """The settings that may be left open."""
+    return [name for name, value in settings.flat(PRESETS["paper"]).items()
+            if value is not None and settings.flat(PRESETS["device"])[name] is None]
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
     data = config.data
-    if not data.folder:
-        raise ValueError("folder is missing: give a folder of images with --folder")
+    _check_folder(config)
     if data.on_demand and not data.stream:
         raise ValueError("on_demand is for images that are streamed: give --stream as well")
-    return flags.image_source(config, open_folder(data.folder, image_size=data.image_size)
+    return flags.image_source(config, open_folder(data.folder, **image_sets.wish(data))
                               if data.on_demand else open_data(config))
+
+
+def _check_folder(config: Config) -> None:
+    if not config.data.folder:
+        raise ValueError("folder is missing: give a folder of images with --folder")
 
 
 def open_data(config: Config, split: str = "train") -> Dataset:
     """Opens a split."""
-    return load(f"folder:{config.data.folder}", split, image_size=config.data.image_size)
+    return load(f"folder:{config.data.folder}", split, **image_sets.wish(config.data))
 
 
 def make_reference(config: Config) -> Reference:
@@ -74,19 +130,26 @@ def make_reference(config: Config) -> Reference:
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
-    """Specifies the GAN."""
+    """Specifies the GAN.
+
+    Raises:
+        ValueError: a setting is left open, or the size is none for the networks.
+    """
+    if missing := [name for name in _open() if settings.flat(config)[name] is None]:
+        raise ValueError(f"{', '.join(missing)} must be known by now: choose a preset")
     shape, networks = tuple(sample_shape), config.networks
     if networks.model == "dcgan":
         return flags.make_gan(config,
                               DCGANGenerator(shape, networks.width, norm="batch", output="tanh"),
                               DCGANCritic(networks.width, norm=networks.critic_norm),
                               networks.latent_size)
-    blocks, size = 0, config.data.image_size
-    while size % 2 == 0 and size > 4:
-        blocks, size = blocks + 1, size // 2
-    if not blocks or size > 8:
+    blocks, (height, width, _) = 0, shape
+    while height % 2 == width % 2 == 0 and min(height, width) > 4:
+        blocks, height, width = blocks + 1, height // 2, width // 2
+    if not blocks or min(height, width) > 8:
         raise ValueError(f"image_size {config.data.image_size} can't be halved down to between 4 and 8, "
-                         "as the resnet needs: choose 32, 48, 64 or 128 for example, or --model dcgan")
+                         "as the resnet needs: choose 32, 64, 128 or 48x64 for example, or --model "
+                         "dcgan")
     widths = tuple(networks.width * min(8, 2**block) for block in range(blocks + 1))
     return flags.make_gan(config, ResNetGenerator(shape, widths[::-1], first_bias=False),
                           ResNetCritic(widths, down_blocks=blocks, stem="conv", head="flatten",
@@ -94,7 +157,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
                           networks.latent_size)
 
 
-experiment = Experiment(Config, make_source, make_gan, make_reference)
+experiment = Experiment(Config, make_source, make_gan, make_reference, settle=settle, presets=PRESETS)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ import numpy as np
 
 from experiments.settings import reports
 from jaxgan import console, evaluation, features, files, keys
-from jaxgan.data import DataNotFoundError, Dataset, Source, load, scale
+from jaxgan.data import DataNotFoundError, Dataset, Source, load, pixels, scale
+from jaxgan.data.dataset import Size
+from jaxgan.data.scaling import BYTES, Scaling
 from jaxgan.evaluation import (
     METRICS,
     Evaluator,
@@ -110,15 +112,32 @@ def of_source(open_source: Callable[[], Source], name: str, features: str, quick
         features, quick, metrics, **options)
 
 
-def of_folder(folder: str, sample_shape: tuple[int, ...]) -> Samples:
-    """The images of a folder, all of them, cropped and resized if they are not of this shape.
+def of_folder(folder: str, sample_shape: tuple[int, ...], scaling: Scaling | None = None) -> Samples:
+    """The images of a folder or an archive, all of them, brought to this shape.
+
+    Args:
+        folder: where they are.
+        sample_shape: of the samples that they are to be compared with.
+        scaling: what the values of those stand for; None for bytes.
 
     Raises:
-        ValueError: they are in colour, but the shape is of grey ones.
+        ValueError: they are in colour, but the shape is of grey ones; or of another kind.
     """
-    if len(sample_shape) != 3 or sample_shape[0] != sample_shape[1] or sample_shape[2] not in (1, 3):
+    if len(sample_shape) != 3:
         raise ValueError(f"images can't be compared with samples of shape {sample_shape}")
-    images = load(f"folder:{folder}", "all", image_size=sample_shape[0]).images
+    how = {"image_size": sample_shape[:2]}
+    if scaling not in (None, BYTES) or sample_shape[2] not in (1, 3, 4):
+        found = load(f"folder:{folder}", "all", **how,
+                     colour="grey" if sample_shape[2] == 1 else "pages")
+        scaling = scaling or BYTES
+        if (found.scaling.dtype, found.images.shape[1:]) != (scaling.dtype, tuple(sample_shape)):
+            raise ValueError(f"the images in {folder} are {found.scaling.dtype} of shape "
+                             f"{found.images.shape[1:]}, but they are to be compared with "
+                             f"{scaling.dtype} of {tuple(sample_shape)}")
+        images = pixels(scaling.to_float(found.images))
+        return Samples(folder, len(images), lambda rows: images[rows])
+    images = load(f"folder:{folder}", "all", **how,
+                  colour="rgba" if sample_shape[2] == 4 else "rgb").images
     if sample_shape[2] == 1:
         if (images != images[..., :1]).any():
             raise ValueError(f"the images in {folder} are in colour, but they are to be compared with "
@@ -146,7 +165,7 @@ def _without_cache(why: str) -> None:
                   UserWarning, stacklevel=3)
 
 
-def open_splits(dataset: str, data_dir: str = "", image_size: int | None = None
+def open_splits(dataset: str, data_dir: str = "", image_size: Size | None = None
                 ) -> tuple[Dataset, Dataset]:
     """Opens a data set's training and test images."""
     return tuple(load(dataset, split, data_dir=data_dir or None, image_size=image_size)
@@ -240,10 +259,17 @@ def make_network(name: str, reference: Reference, inception: str,
         if reference.labelled is None:
             raise ValueError("there is no classifier for this data, which has no classes: choose the "
                              "features raw or random_projection")
-        return obtain_classifier(*(reference.labelled(split) for split in ("train", "test"))).network
+        return obtain_classifier(*(_in_bytes(reference.labelled(split)) for split in ("train", "test"))
+                                 ).network
     if name == "inception":
         return features.inception(inception or None)
     return features.raw() if name == "raw" else features.random_projection(tuple(sample_shape))
+
+
+def _in_bytes(dataset: Dataset) -> Dataset:
+    """A data set's images as pixels, as which they are measured."""
+    return dataset if dataset.scaling == BYTES else dataclasses.replace(
+        dataset, images=pixels(dataset.scaling.to_float(dataset.images)), scaling=BYTES)
 
 
 def make_protocol(name: str, reference: Reference, *, features: str = "", **changes: Any) -> Protocol:

@@ -24,6 +24,11 @@ def may_differ(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"kind": "may differ"})
 
 
+def since(default: Any, before: Any) -> Any:
+    """A field that came later: runs whose settings lack it did what another value stands for."""
+    return dataclasses.field(default=default, metadata={"before": before})
+
+
 def groups(config: Any) -> dict[str, Any]:
     """The groups of a configuration by name."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
@@ -70,7 +75,7 @@ def read(default: ConfigT, values: Mapping[str, Any], path: str) -> ConfigT:
     """Returns the configuration that a dictionary of settings holds.
 
     What only reports may be missing, and so may a setting whose default is None: that is what runs did
-    before there was such a setting.
+    before there was such a setting, or what `since` says.
 
     Args:
         default: where missing settings are taken from.
@@ -84,7 +89,8 @@ def read(default: ConfigT, values: Mapping[str, Any], path: str) -> ConfigT:
                      and field.metadata.get("kind") != "reports" and field.default is not None)
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
-    known = {}
+    known = {field.name: field.metadata["before"] for _, field in _fields(default)
+             if "before" in field.metadata}
     for group, field in _fields(default):
         if field.name in values:
             _check(f"{field.name} in {path}", values[field.name], _hints(type(group))[field.name])

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgan.data import DataNotFoundError, folder, load, open_folder
+from jaxgan.data import DataNotFoundError, decoding, load, open_folder, splits, tree
+from jaxgan.data.tree import open_tree
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpeg.tar.xz"
 
@@ -106,7 +107,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(DataNotFoundError, match="there is no such folder"):
         load(f"folder:{tmp_path / 'elsewhere'}", image_size=4)
     save(tmp_path / "a.png", colour("red"))
-    split = "train" if folder._held_out("a.png") else "test"
+    split = "train" if splits._held_out("a.png") else "test"
     with pytest.raises(DataNotFoundError, match=f"none of its 1 images falls into the split '{split}'"):
         load(f"folder:{tmp_path}", split, image_size=4)
     save(tmp_path / "cat" / "b.png", colour("red"))
@@ -197,7 +198,7 @@ def test_images_of_one_size_need_no_other(tmp_path):
     classes_in(tmp_path, "train", "test")
     assert load(f"folder:{tmp_path}").images.shape == (4, 8, 8, 3)
     save(tmp_path / "test" / "cat" / "x.png", colour("red", size=(8, 9)))
-    with pytest.raises(ValueError, match=rf"{tmp_path} needs an image_size.* but 8x8, 8x9"):
+    with pytest.raises(ValueError, match=rf"{tmp_path} needs an image_size.* but 8x8, 9x8"):
         load(f"folder:{tmp_path}")
 
 
@@ -350,21 +351,21 @@ def test_few_pixels_are_decoded_at_once(tmp_path, monkeypatch):
     """Many large images at a time would take all memory; one that is larger than allowed goes alone."""
     for i in range(20):
         save(tmp_path / f"{i}.png", colour((i, 0, 0), size=(10 + i, 10)))
-    fitted, lock, held, most = folder._fitted, threading.Lock(), [], []
+    formed, lock, held, most = decoding._formed, threading.Lock(), [], []
 
-    def watched(image, size):
+    def watched(image, form):
         with lock:
             held.append(image.width * image.height)
             most.append((sum(held), len(held)))
         time.sleep(0.001)
-        pixels = fitted(image, size)
+        pixels = formed(image, form)
         with lock:
             held.remove(image.width * image.height)
         return pixels
 
-    monkeypatch.setattr(folder, "_fitted", watched)
+    monkeypatch.setattr(decoding, "_formed", watched)
     for room, at_once, alone in ((500, 500, False), (100, 290, True)):
-        monkeypatch.setattr(folder, "_pixels", folder._Room(room))
+        monkeypatch.setattr(decoding, "_pixels", decoding._Room(room))
         most.clear()
         found = load(f"folder:{tmp_path}", "all", image_size=2).images[:, 0, 0, 0]
         assert sorted(found) == [*range(20)]
@@ -375,9 +376,9 @@ def test_few_pixels_are_decoded_at_once(tmp_path, monkeypatch):
 def test_large_files_are_read_like_small_ones(tmp_path, monkeypatch):
     classes_in(tmp_path, "train", "test")
     before = load(f"folder:{tmp_path}", image_size=4)
-    monkeypatch.setattr(folder, "_SMALL", 1)
+    monkeypatch.setattr(decoding, "_SMALL", 1)
     assert load(f"folder:{tmp_path}", image_size=4).digest == before.digest
-    monkeypatch.setattr(folder, "_MOST_BYTES", 10)
+    monkeypatch.setattr(tree, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match="bytes are too many"):
         load(f"folder:{tmp_path}", image_size=4)
 
@@ -401,7 +402,7 @@ def test_links_are_followed_but_never_in_circles(tmp_path):
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "outside", target_is_directory=True)
     (tmp_path / "root" / "own" / "loop").symlink_to(tmp_path / "root", target_is_directory=True)
     (tmp_path / "outside" / "self").symlink_to(tmp_path / "outside", target_is_directory=True)
-    found = folder._find(tmp_path / "root")
+    found = open_tree(tmp_path / "root", lambda name: name.endswith(".png")).names
     assert found == [*(f"linked/{i:03}.png" for i in range(20)), "own/a.png"]
     assert load(f"folder:{tmp_path / 'root'}", image_size=2).class_names == ("linked", "own")
 

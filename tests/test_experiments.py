@@ -94,10 +94,12 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
     """By the same name, and still deciding, or not, what a run computes."""
     experiment, first = opening.load(name), COMMON | FIRST[name]
     values = {flag: default for flag, (default, _) in first.items()}
-    default = experiment.Config()
+    preset = ["--preset", "paper"] if name == "images" else []  # whose defaults are the device's by now
+    default = launch.parse(experiment, preset)
     assert values.items() <= settings.flat(default).items()
-    assert launch.parse(experiment, []) == default
-    assert launch.parse(experiment, [part for item in values.items() for part in flag(*item)]) == default
+    assert launch.parse(experiment, []) == experiment.Config()
+    assert launch.parse(experiment, [*preset, *(part for item in values.items()
+                                                for part in flag(*item))]) == default
     new = settings.flat(default).keys() - first.keys()
     assert {settings.flat(default)[flag] for flag in new} == {None, 0}  # as if there were none
     deciding = {flag for flag, (_, aside) in first.items() if not aside}

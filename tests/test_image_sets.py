@@ -1,16 +1,21 @@
 """Runs on a folder of images: it may be moved and spelt in any way, and is known by what is in it."""
 
+import io
 import json
 import shutil
+import zipfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, launch, open_run, opening, reproduce, sample, text
+from experiments import evaluate, launch, open_run, opening, reproduce, sample, settings, text
 from jaxgan.data import load
 from jaxgan.runs import read_config
+from jaxgan.steps import game as game_of
 from jaxgan.training import train
+from jaxgan.types import Batch
 from tests.test_measuring import tool
 from tests.test_training import TINY, run_here
 from tests.tiny import tiny
@@ -75,9 +80,9 @@ def change_settings(place, *without, **changes):
 
 
 def test_the_classes_and_the_digest_of_the_images_are_kept(trained):
-    settings = read_config(trained / "run")["settings"]
-    assert settings["class_names"] == list(CLASSES)
-    assert settings["data_sha256"] == load(f"folder:{trained / 'images'}", image_size=8).digest
+    recorded = read_config(trained / "run")["settings"]
+    assert recorded["class_names"] == list(CLASSES)
+    assert recorded["data_sha256"] == load(f"folder:{trained / 'images'}", image_size=8).digest
 
 
 @pytest.mark.parametrize(("asked", "number"), [("dog", 3), ("10", 1), ("2", 0), ("3", 3)])
@@ -153,6 +158,140 @@ def test_streamed_or_not_the_digest_is_the_same(trained, name):
     assert {source.class_names for source in sources} == {CLASSES}
 
 
+def train_images(*flags):
+    """Two steps of a small network on the device that there seems to be: the exit status."""
+    return run_here("images", *TINY, "--steps", 2, "--sample-every", 0, *flags)
+
+
+def test_what_is_left_open_is_settled_by_device_and_images(tmp_path, monkeypatch, capsys):
+    """And recorded, so that it stays so on another device."""
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures", size=12)
+    experiment, little = opening.load("images"), ("--folder", "pictures", "--run-dir", "run")
+    laptop, paper = (settings.flat(experiment.configure(name)) for name in ("laptop", "paper"))
+    wanted = laptop | {"image_size": 12, "width": 8, "n_critic": 2, "steps": 2}
+    names = ("model", "latent_size", "critic_norm", "learning_rate", "ema_decay")
+    assert train_images(*little) == 0
+    recorded = read_config("run")["settings"]
+    assert {name: recorded[name] for name in (*names, "image_size", "width", "n_critic", "steps")} == {
+        name: wanted[name] for name in (*names, "image_size", "width", "n_critic", "steps")}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    settled = settings.flat(experiment.settle(experiment.configure(folder="pictures")))
+    assert {name: settled[name] for name in names} == {name: paper[name] for name in names}
+    assert (settled["image_size"], settled["steps"], settled["n_critic"]) == (12, 200_000, 5)
+    assert train_images(*little, "--resume", "auto", "--steps", 3) == 0
+    again = read_config("run")["settings"]
+    assert {name: again[name] for name in names} == {name: wanted[name] for name in names}
+    config = launch.parse(experiment, ["--config", "run"])
+    assert settings.flat(experiment.settle(config)) == settings.flat(config)
+    assert {name: settings.flat(config)[name] for name in names} == {
+        name: wanted[name] for name in names}
+    assert tool(reproduce, "run") == 0
+    assert tool(sample, "run", "--out", "a.png") == 0
+    chosen = experiment.settle(experiment.configure("paper", folder="pictures", model="dcgan"))
+    assert chosen == experiment.configure("paper", folder="pictures", model="dcgan")
+    for broken, message in (({"folder": ""}, "folder is missing"), ({"folder": "x"}, "no such folder")):
+        with pytest.raises(ValueError, match=message):
+            experiment.settle(experiment.configure(**broken))
+
+
+def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for i in range(8):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / split / f"{i}.png")
+    flags = ("--folder", "pictures", "--run-dir", "run")
+    assert train_images(*flags, "--colour", "rgb") == 0
+    change_settings(tmp_path, "colour", "fit", "transparency", "data_range", "table")
+    assert tool(evaluate, "run", *MEASURED) == 0
+    assert tool(reproduce, "run") == 0
+    assert "identical" in capsys.readouterr().out
+    assert train_images(*flags, "--resume", "auto", "--steps", 3) == 2
+    assert "sample_shape is [8, 8, 3] there and [8, 8, 1] here" in capsys.readouterr().err
+    assert train_images(*flags, "--resume", "auto", "--steps", 3, "--change", "colour=rgb") == 0
+
+
+def test_a_run_without_its_settings_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures", size=12)
+    assert train_images("--folder", "pictures", "--run-dir", "run") == 0
+    change_settings(tmp_path, "width", "model")
+    with pytest.raises(ValueError, match="model, width must be known by now: choose a preset"):
+        open_run("run")
+
+
+@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("shape", [(48, 64, 1), (32, 64, 4), (24, 40, 6), (64, 16, 3), (28, 28, 2)])
+def test_networks_for_images_of_any_shape(model, shape):
+    experiment = opening.load("images")
+    config = experiment.configure("paper", model=model, width=4, image_size=f"{shape[0]}x{shape[1]}")
+    game = game_of(experiment.make_game(config, shape))
+    batch = Batch(jax.ShapeDtypeStruct((2, *shape), np.float32))
+    state = jax.eval_shape(game.init, jax.random.key(0), batch)
+    drawn = jax.eval_shape(lambda state: game.sample(state, jax.random.key(0), 3, None), state)
+    assert drawn.shape == (3, *shape)
+
+
+def test_a_size_that_the_resnet_does_not_take(tmp_path):
+    experiment = opening.load("images")
+    config = experiment.configure("paper", image_size="50x70")
+    with pytest.raises(ValueError, match="image_size 50x70 can't be halved down to between 4 and 8"):
+        experiment.make_game(config, (50, 70, 3))
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--image-size", "48by64"), "image_size must be a number like 64, or height and width like 48x64"),
+    (("--image-size", "0x8"), "from 1 to 16384; got 0x8"), (("--image-size", "8x99999"), "got 8x99999"),
+    (("--image-size", "-3"), "image_size must be from 0 to 16384; got -3"),
+    (("--data-range", "3"), "data_range must be two numbers with a comma between, like 0,4095; got '3'"),
+    (("--colour", "rgb", "--transparency", "keep"), "which colour rgb has not"),
+    (("--table", "none.csv"), "none.csv: the table can't be read"),
+    (("--batch-size", "999"), "batch"),
+])
+def test_flags_that_do_not_fit_the_images(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures", size=8)
+    assert train_images("--folder", "pictures", "--run-dir", "run", *flags) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_oblong_grey_images_of_sixteen_bits_from_an_archive(tmp_path, monkeypatch, capsys):
+    """They are trained on, drawn and measured, in the range of the data."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile("deep.zip", "w") as archive:
+        for i in range(24):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(1000, 5000, (8, 12)).astype(np.uint16)).save(file, "PNG")
+            archive.writestr(f"{'test' if i > 15 else 'train'}/{i}.png", file.getvalue())
+    for run, flags in (("held", ()), ("lazy", ("--stream", "--on-demand"))):
+        assert train_images("--folder", "deep.zip", "--run-dir", run, *flags) == 0
+    held, lazy = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("held", "lazy"))
+    assert held["params_sha256"] == lazy["params_sha256"]
+    recorded = read_config("held")["settings"]
+    assert (recorded["sample_shape"], recorded["image_size"]) == ([8, 12, 1], "8x12")
+    assert recorded["scaling"]["dtype"] == "uint16"
+    assert 1000 <= recorded["scaling"]["low"][0] < 1100
+    assert tool(sample, "held", "--out", "a.npy", "--num", 3) == 0
+    assert tool(sample, "held", "--out", "a.png", "--num", 3) == 0
+    measured = ("--metrics", "swd", "--num", 8, "--features", "raw")
+    assert tool(evaluate, "held", *measured) == 0
+    assert tool(evaluate, "held", "--images", "deep.zip", *measured, "--out", "a.json") == 0
+    reals = json.loads((tmp_path / "a.json").read_text())["metrics"]["swd"]
+    assert reals["value"] == reals["floor"]  # the first eight of the archive are the held-out ones
+    Image.new("RGB", (9, 8)).save(tmp_path / "colour.png")
+    (tmp_path / "other" / "a").mkdir(parents=True)
+    (tmp_path / "colour.png").rename(tmp_path / "other" / "a" / "x.png")
+    assert tool(evaluate, "held", "--images", "other", *measured) == 2
+    assert "are uint8 of shape (8, 12, 1), but they are to be compared with uint16 of (8, 12, 1)" in (
+        capsys.readouterr().err)
+
+
 def test_arrays_are_known_by_what_is_in_them(tmp_path):
     images = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
     plan = {"steps": 1, "batch_size": 4, "devices": 1}
@@ -189,5 +328,8 @@ def test_two_folders_are_compared(tmp_path, monkeypatch, capsys):
     assert tool(*command) == 2
     assert "folder:theirs needs an image_size" in capsys.readouterr().err
     assert tool(*command, "--image-size", 8) == 0
+    assert tool(*command, "--image-size", "4x6") == 0
+    found = json.loads((tmp_path / "numbers.json").read_text())["protocol"]
+    assert found["dataset_digest"] == load("folder:theirs", image_size=(4, 6)).digest
     assert tool(evaluate, "run", "--image-size", 8) == 2
     assert "image_size goes with --dataset: leave it out" in capsys.readouterr().err

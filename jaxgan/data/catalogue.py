@@ -3,16 +3,17 @@
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
 from jaxgan.data import folder, originals, prepared
-from jaxgan.data.dataset import DataNotFoundError, Dataset, canonical
+from jaxgan.data.dataset import DataNotFoundError, Dataset, Size, canonical, sides
 from jaxgan.data.toy import MIXTURES
 
 NAMES = ("digits", *originals.FILES)
 
 
 def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None = None,
-         image_size: int | None = None) -> Dataset:
+         image_size: Size | None = None, **wish: Any) -> Dataset:
     """Returns a data set's images and labels, always the same and in the same order.
 
     - "digits": 1,797 digits of 8x8 pixels that scikit-learn brings along; needs no files.
@@ -20,16 +21,18 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
       `data_dir`, else from the original files in `data_dir`/downloads/manual, else downloaded.
     - any other set of TensorFlow Datasets with an image and a label: prepared in `data_dir` in the
       array_record format, or prepared there now where TensorFlow is installed.
-    - "folder:PATH": images of one's own, see `jaxgan.data.folder.load`.
+    - "folder:PATH": images of one's own, a folder or an archive of them, see `jaxgan.data.folder.load`.
 
     Args:
         name: the name of the set, or "folder:PATH".
         split: "train" or "test", or of a folder "all".
         data_dir: where TensorFlow Datasets keeps its sets; by default $TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
-        image_size: None for the images' own size, or the side to crop and resize them to, about
-            the centre and antialiased; "folder:PATH" must have one if its images are no squares of
-            one size.
+        image_size: None for the images' own size, or the side of squares, or height and width, to crop
+            and resize them to, about the centre and antialiased; "folder:PATH" must have one if its
+            images are not of one size.
+        **wish: of "folder:PATH" alone: what else its images are to be, fields of
+            `jaxgan.data.folder.Wish`.
 
     Raises:
         DataNotFoundError: the set is known, but its data are not to be had.
@@ -37,7 +40,11 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
     """
     _check(split, image_size, "all" if name.startswith("folder:") else "train")
     if name.startswith("folder:"):
-        return folder.load(name.removeprefix("folder:"), split, image_size=image_size)
+        return folder.load(name.removeprefix("folder:"), split,
+                           folder.Wish(image_size=image_size, **wish))
+    if wish:
+        raise ValueError(f"{', '.join(wish)} is for images of one's own, folder:PATH, and not for "
+                         f"{name}: leave it out")
     if name == "digits":
         return _digits(split, image_size)
     if name in MIXTURES or name == "swissroll":
@@ -69,29 +76,31 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
         "or use 'digits', which needs no files")
 
 
-def open_folder(path: str | os.PathLike, split: str = "train", *, image_size: int) -> folder.Files:
+def open_folder(path: str | os.PathLike, split: str = "train", *, image_size: Size | None = None,
+                **wish: Any) -> folder.Files:
     """Returns the examples of `load("folder:PATH")`, read when asked for: they need no memory.
 
     Args:
-        path: the folder.
+        path: the folder, or an archive.
         split: "train" or "test".
-        image_size: the side to crop and resize the images to.
+        image_size: as for `load`.
+        **wish: as for `load`.
 
     Raises:
-        DataNotFoundError, ValueError: as for `jaxgan.data.folder.load`.
+        DataNotFoundError, ValueError: as for `jaxgan.data.folder.on_demand`.
     """
     _check(split, image_size)
-    return folder.on_demand(path, split, image_size=image_size)
+    return folder.on_demand(path, split, folder.Wish(image_size=image_size, **wish))
 
 
-def _check(split: str, image_size: int | None, whole: str = "train") -> None:
+def _check(split: str, image_size: Size | None, whole: str = "train") -> None:
     if split not in ("train", "test", whole):
         raise ValueError(f"split must be 'train' or 'test'; got {split!r}")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1; got {image_size}")
+    if image_size is not None:
+        sides(image_size)
 
 
-def _digits(split: str, image_size: int | None) -> Dataset:
+def _digits(split: str, image_size: Size | None) -> Dataset:
     """Returns scikit-learn's digits; of every five in its order, the last is a test example.
 
     Their values are 0 to 16; 255/16 times that, rounded half up, is 0 to 255, every step distinct.

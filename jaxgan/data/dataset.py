@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxgan.data.scaling import BYTES, Scaling
 
+Size = int | tuple[int, int]  # the side of a square, or height and width
+
 
 class DataNotFoundError(FileNotFoundError, ValueError):
     """The data of a known set is not where it was looked for, and could not be fetched."""
@@ -67,9 +69,7 @@ class Dataset:
         """SHA-256 of the images, the labels and the numbers."""
         digest = ImagesDigest(self.images.shape)
         digest.update(self.images)
-        if self.numbers is not None:
-            digest.update(self.numbers)
-        return digest.of(self.labels)
+        return digest.of(self.labels, self.numbers)
 
     def __len__(self):
         return len(self.images)
@@ -92,14 +92,16 @@ class ImagesDigest:
         """Takes the next images."""
         self._digest.update(np.ascontiguousarray(images).data)
 
-    def of(self, labels: np.ndarray) -> str:
+    def of(self, labels: np.ndarray, numbers: np.ndarray | None = None) -> str:
         """Returns the digest, after all images."""
+        if numbers is not None:
+            self.update(numbers)
         self.update(labels)
         return self._digest.hexdigest()
 
 
 def canonical(name: str, images: Iterable[np.ndarray], labels: Iterable[int],
-              class_names: Iterable[str], image_size: int | None = None) -> Dataset:
+              class_names: Iterable[str], image_size: Size | None = None) -> Dataset:
     """Returns the data set in the order of a digest of each image and label.
 
     The order does not depend on the one in which the examples come, nor on `image_size`: the
@@ -110,7 +112,7 @@ def canonical(name: str, images: Iterable[np.ndarray], labels: Iterable[int],
         images: uint8 images, each [height, width, channels], in any order.
         labels: one integer per image.
         class_names: the name of every class.
-        image_size: None, or the side to crop and resize every image to.
+        image_size: None, or the size to crop and resize every image to.
 
     Raises:
         ValueError: the images differ in shape.
@@ -127,18 +129,27 @@ def canonical(name: str, images: Iterable[np.ndarray], labels: Iterable[int],
     return Dataset(name, np.stack([rows[i] for i in order]), labels[order], tuple(class_names))
 
 
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Returns the image cropped about its centre to a square and resized, [size, size, channels].
+def fit(image: np.ndarray, size: Size) -> np.ndarray:
+    """Returns the image cropped about its centre and resized, [height, width, channels].
 
     Resizing is antialiased (Lanczos); an image of that size already comes back as it is.
     """
-    if image.shape[:2] == (size, size):
+    height, width = sides(size)
+    if image.shape[:2] == (height, width):
         return image
     from PIL import Image, ImageOps
 
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    resized = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(resized).reshape(size, size, image.shape[2])
+    resized = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized).reshape(height, width, image.shape[2])
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Returns height and width; ValueError if one is below 1."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"image_size must be at least 1; got {size}")
+    return height, width
 
 
 def check_pixels(width: int, height: int) -> None:

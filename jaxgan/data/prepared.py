@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from jaxgan import files
-from jaxgan.data.dataset import DataNotFoundError, Dataset, canonical, check_pixels
+from jaxgan.data.dataset import DataNotFoundError, Dataset, Size, canonical, check_pixels
 from jaxgan.files import open_regular
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -62,7 +62,7 @@ def find(name: str, data_dir: Path) -> Path | None:
     return versions(configurations[0])[-1] if configurations else None
 
 
-def read(directory: Path, name: str, split: str, image_size: int | None = None) -> Dataset:
+def read(directory: Path, name: str, split: str, image_size: Size | None = None) -> Dataset:
     """Returns a split of a prepared data set in its canonical order.
 
     The array_record format needs no TensorFlow; tfrecord does, and others aren't read.
@@ -87,7 +87,7 @@ def read(directory: Path, name: str, split: str, image_size: int | None = None) 
         raise ValueError(f"{directory} is damaged ({error}): prepare it again") from error
 
 
-def prepare(name: str, split: str, data_dir: Path, image_size: int | None = None) -> Dataset:
+def prepare(name: str, split: str, data_dir: Path, image_size: Size | None = None) -> Dataset:
     """Has TensorFlow Datasets download and prepare a set of its catalogue, and returns a split.
 
     Raises:

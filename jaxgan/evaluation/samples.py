@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxgan.data import Dataset, Source, quantize
+from jaxgan.data import Dataset, Source, pixels, quantize
+from jaxgan.data.scaling import BYTES
 from jaxgan.digests import json_digest, params_digest
 from jaxgan.features import FeatureNetwork, Features, load_weights, save_weights
 from jaxgan.gan import GAN, draw_latents, samples_and_heads
@@ -51,9 +52,17 @@ class Samples(NamedTuple):
 
 
 def of_dataset(dataset: Dataset, split: str) -> Samples:
-    """Returns a data set's images in its order; their labels are condition and target."""
-    return Samples(f"{dataset.name} {split}", len(dataset), lambda rows: dataset.images[rows],
-                   dataset.digest, lambda rows: dataset.labels[rows],
+    """Returns a data set's images in its order, as pixels; their labels are condition and target."""
+    scaling, digest = dataset.scaling, dataset.digest
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        images = dataset.images[rows]
+        return images if scaling == BYTES else pixels(jnp.asarray(scaling.to_float(images)))
+
+    if scaling != BYTES:  # which pixels they are depends on it
+        digest = json_digest({"images": digest, "scaling": scaling.as_json()})
+    return Samples(f"{dataset.name} {split}", len(dataset), take, digest,
+                   lambda rows: dataset.labels[rows],
                    lambda rows: {"label": dataset.labels[rows]})
 
 
