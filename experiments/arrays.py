@@ -8,22 +8,19 @@ samples are drawn for classes or for numbers.
 
 import dataclasses
 import math
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
 import numpy as np
 
-from experiments import flags, launch, measuring, settings
+from experiments import conditions, flags, launch
 from experiments.experiment import Experiment
 from experiments.flags import Evaluation, Optimiser, Run, Schedule
 from experiments.measuring import Reference
 from experiments.settings import may_differ
-from jaxgan import features, tasks
-from jaxgan.data import Arrays, Dataset, Source, Split, class_weights, open_arrays, pixels
+from jaxgan.data import Arrays, Source, Split, class_weights, open_arrays, pixels
 from jaxgan.data.arrays import KINDS
-from jaxgan.data.scaling import BYTES
-from jaxgan.evaluation import Comparison, Metric, Number, Samples
+from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 
@@ -41,13 +38,15 @@ class Networks(flags.Networks):
     """For all else: channels next to the data; they double with each halving."""
     latent_size: int = 64
     """Latent variables."""
-    conditioning: Literal["projection", "concatenation", "classes"] = "projection"
-    """With --conditions: how the critic meets it: its score has a part by projection, it sees the
-    condition beside the sample, or it classifies (AC-GAN, for classes)."""
-    num_classes: int | None = None
-    """With --conditions: how many classes there are; None: as many as in the file."""
-    num_numbers: int | None = None
-    """With --conditions: how many numbers it has; None: as many as in the file."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conditions(conditions.Conditions):
+    """What samples are drawn for."""
+
+    conditions: str | None = None
+    """An array in the file or a .npy file: classes (integers, words) or numbers (floating point, one or
+    more for each sample); None for nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,13 +57,10 @@ class Data(flags.Data):
     """The file: .npy, .npz or HDF5 (.h5). A run goes on wherever the same data are."""
     samples: str = ""
     """Which array in the file the samples are; by default the only one, or the one of that name."""
-    conditions: str = ""
-    """What samples are drawn for, an array in the file or a .npy file: classes (integers, words) or
-    numbers (floating point, one or more for each sample)."""
     weights: str = ""
-    """How often each sample is drawn, an array named likewise."""
-    balance: Literal["none", "classes"] = "none"
-    """With classes: draw each of them equally often, however many samples it has."""
+    """How often each sample is drawn, an array in the file or a .npy file."""
+    balance: Literal["classes"] | None = None
+    """Draw all classes equally often, however many samples each has."""
     kind: Literal["", *KINDS] = ""
     """What a sample is; by default what its shape suggests."""
     channels: Literal["", "first", "last", "none"] = ""
@@ -82,6 +78,7 @@ class Config(flags.Config):
     """What trains in minutes on two cores."""
 
     networks: Networks = Networks()
+    conditions: Conditions = Conditions()
     optimiser: Optimiser = Optimiser(learning_rate=5e-4, beta1=0.0, decay_steps=5000, ema_decay=0.999)
     schedule: Schedule = Schedule(n_critic=3, steps=5000)
     data: Data = Data()
@@ -90,32 +87,22 @@ class Config(flags.Config):
 
 
 def settle(config: Config) -> Config:
-    """Fills in what the file says of its condition.
-
-    Raises:
-        ValueError: settings that say something else.
-    """
-    train = _open(config.data).train
-    found = {"num_classes": len(train.class_names),
-             "num_numbers": 0 if train.numbers is None else train.numbers.shape[1]}
-    for name, value in found.items():
-        asked = getattr(config.networks, name)
-        if asked not in (None, value):
-            raise ValueError(f"{name} is {asked}, but the condition in {config.data.file} has {value}: "
-                             f"leave --{name.replace('_', '-')} out")
-    return settings.replace(config, **found)
+    """Fills in what the file says of its condition."""
+    train = open_data(config).train
+    return conditions.settled(config, len(train.class_names),
+                              0 if train.numbers is None else train.numbers.shape[1], config.data.file)
 
 
 def open_data(config: Config) -> Split:
     """Opens the file."""
-    return _open(config.data)
+    return _open(config.data, config.conditions.conditions or "")
 
 
 @cache
-def _open(data: Data) -> Split:
+def _open(data: Data, condition: str) -> Split:
     if not data.file:
         raise ValueError("file is missing: give a .npy, .npz or HDF5 file with --file")
-    return open_arrays(data.file, samples=data.samples, condition=data.conditions, weights=data.weights,
+    return open_arrays(data.file, samples=data.samples, condition=condition, weights=data.weights,
                        kind=data.kind, channels=data.channels, value_range=_data_range(data.data_range),
                        by_channel={"": None, "all": False, "channel": True}[data.scale])
 
@@ -138,31 +125,27 @@ def make_source(config: Config) -> Source:
     """
     train = open_data(config).train
     if config.data.balance == "classes" and (train.weights is not None or not train.class_names):
-        raise ValueError("--balance classes is for a --conditions that is classes, without --weights")
+        raise ValueError("--balance classes is for --conditions that are classes, without --weights")
     weights = class_weights(train.labels) if config.data.balance == "classes" else train.weights
     return flags.image_source(config, train, labels=bool(train.class_names),
                               numbers=train.numbers is not None, weights=weights)
 
 
 def make_reference(config: Config) -> Reference:
-    """What samples are measured against: the file's held-out samples."""
-    networks = config.networks
-
+    """What samples are measured against: the file's held-out samples. It is opened when it is needed."""
     @cache
     def reals(split: str) -> Samples:
         return as_measured(getattr(open_data(config), split))
 
-    shape = open_data(config).train.sample_shape
-    is_raw = math.prod(shape) <= _MOST_RAW
-    metrics, own = "fd,kid,pr,dc,copying,swd", ()
-    if networks.num_classes or networks.num_numbers:
-        metrics, own = f"condition,{metrics}", (make_condition(config),)
-    images = partial(_as_dataset, config)
-    is_classified = networks.num_classes and images("train") is not None
-    network = "classifier" if is_classified else "raw" if is_raw else "random_projection"
-    return Reference(reals, network, "condition,fd" if own else "fd,swd", metrics,
-                     images if is_classified else None, own, num_fake=2000,
-                     requests=_endless(reals) if own else None)
+    def features() -> str:
+        return ("raw" if math.prod(open_data(config).train.sample_shape) <= _MOST_RAW else
+                "random_projection")
+
+    own = conditions.metrics(config, reals)
+    metrics = ",".join([*(metric.name for metric in own), "fd,kid,pr,dc,copying,swd"])
+    return Reference(reals, features, "condition,fd" if own else "fd,swd", metrics, own=own,
+                     num_fake=2000, requests=conditions.requests(config, reals),
+                     about=lambda: {"data_sha256": open_data(config).train.digest})
 
 
 def as_measured(arrays: Arrays) -> Samples:
@@ -171,75 +154,20 @@ def as_measured(arrays: Arrays) -> Samples:
         samples = arrays.scaling.to_float(arrays[rows][0])
         return pixels(samples) if arrays.kind == "images" else samples
 
-    def condition(rows: np.ndarray) -> np.ndarray | None:
-        if arrays.numbers is not None:
-            return arrays.number_scaling.to_float(arrays.numbers[rows])
-        return arrays.labels[rows] if arrays.class_names else None
-
-    return Samples(arrays.name, len(arrays), take, f"{arrays.digest} {arrays.scaling}", condition,
-                   lambda rows: {} if condition(rows) is None else {"condition": condition(rows)})
-
-
-def _endless(reals: Callable[[str], Samples]) -> Callable[[str], Samples]:
-    """The reals and their conditions, again and again."""
-    def requests(split: str) -> Samples:
-        found = reals(split)
-
-        def again(of: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-            return lambda rows: of(rows % found.count)
-
-        return found._replace(count=None, take=again(found.take), condition=again(found.condition),
-                              targets=again(found.targets))
-
-    return requests
-
-
-def make_condition(config: Config) -> Metric:
-    """The metric that compares what a network reads in samples with what they were drawn for."""
-    @cache
-    def reader() -> features.Reader:
-        train = as_measured(open_data(config).train)
-        rows = np.arange(min(train.count, 50_000))
-        return measuring.train_reader(_as_floats(train.take(rows)), train.condition(rows),
-                                      config.networks.num_classes)
-
-    def measure(seen: Comparison) -> dict[str, float]:
-        return {"condition": reader().error(_as_floats(seen.fake.samples),
-                                            seen.fake.targets["condition"])}
-
-    what = ("samples read as another class" if config.networks.num_classes else
-            "error of the numbers read (of their range)")
-    return Metric("condition", measure, (Number("condition", what, False, has_floor=True),),
-                  samples=True, targets=("condition",), ready=reader)
-
-
-def _as_floats(samples: np.ndarray) -> np.ndarray:
-    return BYTES.to_float(samples) if samples.dtype == np.uint8 else samples
-
-
-def _as_dataset(config: Config, split: str) -> Dataset | None:
-    """The images of a split, if they are bytes in classes, from which a classifier can learn."""
-    arrays = getattr(open_data(config), split)
-    if arrays.kind != "images" or arrays.scaling != BYTES or len(arrays) < 128:
-        return None
-    images, labels = arrays[:]
-    return Dataset(arrays.name, images, labels, arrays.class_names)
+    samples = Samples(arrays.name, len(arrays), take, f"{arrays.digest} {arrays.scaling}")
+    if arrays.numbers is not None:
+        return conditions.with_numbers(samples, arrays.numbers, arrays.number_scaling)
+    if not arrays.class_names:
+        return samples
+    return samples._replace(condition=lambda rows: arrays.labels[rows],
+                            targets=lambda rows: {"label": arrays.labels[rows]})
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
-    """Specifies the GAN, with networks for a sample's shape.
-
-    Raises:
-        ValueError: flags that don't go together.
-    """
+    """Specifies the GAN, with networks for a sample's shape."""
     networks, shape = config.networks, tuple(sample_shape)
-    classes, numbers = networks.num_classes or 0, networks.num_numbers or 0
-    if networks.conditioning == "classes" and not classes:
-        raise ValueError("--conditioning classes is for a --conditions that is classes: choose "
-                         "projection or concatenation")
-    drawn_for = {"num_classes": classes, "num_numbers": numbers}
-    judging = {"norm": networks.critic_norm, **drawn_for,
-               "conditioning": networks.conditioning if classes or numbers else "none"}
+    drawn_for, judging, terms = conditions.of_networks(config)
+    judging |= {"norm": networks.critic_norm}
     if len(shape) == 1:
         hidden = (networks.units,) * 3
         generator = MLPGenerator(shape, hidden, **drawn_for)
@@ -252,7 +180,6 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
         generator = DCGANGenerator(shape, networks.width, norm="batch",
                                    output="none" if len(shape) == 2 else "tanh", **how, **drawn_for)
         critic = DCGANCritic(networks.width, **how, **judging)
-    terms = (tasks.classification(generator_weight=0.1),) if networks.conditioning == "classes" else ()
     return flags.make_gan(config, generator, critic, networks.latent_size, tasks=terms)
 
 

@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Any, Literal
 
+import numpy as np
+
 from experiments import flags
 from experiments.settings import may_differ, reports, since
-from jaxgan.data import NAMES, Dataset, Source, load, open_folder
+from jaxgan.data import NAMES, Dataset, Source, class_weights, load, open_folder
 from jaxgan.data.decoding import COLOURS, FITS, TRANSPARENCIES
 
 
@@ -31,6 +33,8 @@ class Folder(flags.Data):
     table: str | None = may_differ(None)
     """A CSV or JSON file with the images' classes and numbers; None: dataset.json or labels.csv beside
     them, if there is one."""
+    balance: Literal["classes"] | None = None
+    """Draw all classes equally often, however many images each has."""
     on_demand: bool = reports(False)
     """With --stream: read a folder's images whenever they are needed, for sets larger than memory."""
 
@@ -58,7 +62,20 @@ def make_source(config: Any, **options: Any) -> Source:
         raise ValueError("on_demand is for a folder's images that are streamed: give --stream and "
                          "--dataset folder as well")
     examples = open_folder(data.folder, **wish(data)) if data.on_demand else open_data(data)
-    return flags.image_source(config, examples, **options)
+    return flags.image_source(config, examples, weights=weights_of(data, examples), **options)
+
+
+def weights_of(data: Folder, examples: Any) -> np.ndarray | None:
+    """How often images are drawn; None for all alike.
+
+    Raises:
+        ValueError: classes are to be balanced, but there is only one.
+    """
+    if not data.balance:
+        return None
+    if len(examples.class_names) < 2:
+        raise ValueError("--balance classes is for images in classes: leave it out")
+    return class_weights(examples.labels)
 
 
 def open_data(data: Images, split: str = "train") -> Dataset:

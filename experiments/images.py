@@ -8,18 +8,20 @@ accelerator and the latter's on a processor, and the images' size is then near t
 
 import dataclasses
 from collections import Counter
-from functools import partial
-from typing import Literal
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import jax
 
-from experiments import changing, flags, image_sets, launch, measuring, settings
+from experiments import changing, conditions, flags, image_sets, launch, measuring, settings
 from experiments.experiment import Experiment
 from experiments.image_sets import Folder
 from experiments.measuring import Reference
 from experiments.settings import may_differ
-from jaxgan.data import Dataset, Source, load, open_folder
+from jaxgan.data import Dataset, Source, load, open_folder, scaling
+from jaxgan.data.folder import Files
 from jaxgan.data.survey import sizes, suited
+from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 from jaxgan.nn.norms import NORMS
@@ -62,10 +64,19 @@ class Schedule(flags.Schedule):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Conditions(conditions.Conditions):
+    """What samples are drawn for."""
+
+    conditions: Literal["classes", "numbers"] | None = None
+    """The images' classes, or their numbers in the table; None for nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(flags.Config):
     """What is left open is settled by the device and the images, and recorded."""
 
     networks: Networks = Networks()
+    conditions: Conditions = Conditions()
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     data: Folder = Folder(image_size=None)
@@ -85,7 +96,12 @@ PRESETS = {
 
 
 def settle(config: Config) -> Config:
-    """Fills in what is left open: as a run that goes on has it, or else by the device and the images."""
+    """Fills in what is left open: as a run that goes on has it, or else by the device and the images.
+
+    Raises:
+        ValueError: the images aren't in classes or have no numbers, but samples are to be drawn for
+            them.
+    """
     chosen = settings.flat(PRESETS["laptop" if jax.default_backend() == "cpu" else "paper"])
     if (begun := changing.recorded(config)) is not None:
         chosen |= begun
@@ -93,9 +109,19 @@ def settle(config: Config) -> Config:
         _check_folder(config)
         height, width = suited(Counter(sizes(config.data.folder)), chosen["image_size"])
         chosen["image_size"] = height if height == width else f"{height}x{width}"
-    return settings.replace(config, **{
+    config = settings.replace(config, **{
         name: chosen[name] for name, value in settings.flat(config).items()
         if value is None and name in _open()})
+    asked, classes, numbers = config.conditions.conditions, 0, 0
+    if asked:
+        examples = open_examples(config)
+        classes = len(examples.class_names) if asked == "classes" else 0
+        if asked == "numbers":
+            numbers = 0 if examples.numbers is None else examples.numbers.shape[1]
+        if classes < 2 and not numbers:
+            raise ValueError(f"--conditions {asked} is for images in class folders or in a table that "
+                             f"has them, and {config.data.folder} has no {asked}")
+    return conditions.settled(config, classes, numbers, config.data.folder)
 
 
 def _open() -> list[str]:
@@ -106,12 +132,24 @@ def _open() -> list[str]:
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
+    examples, asked = open_examples(config), config.conditions.conditions
+    return flags.image_source(config, examples, labels=asked == "classes", numbers=asked == "numbers",
+                              weights=image_sets.weights_of(config.data, examples))
+
+
+def open_examples(config: Config) -> Dataset | Files:
+    """Opens the images to train on.
+
+    Raises:
+        ValueError: there is no folder, or flags don't go together.
+    """
     data = config.data
     _check_folder(config)
     if data.on_demand and not data.stream:
         raise ValueError("on_demand is for images that are streamed: give --stream as well")
-    return flags.image_source(config, open_folder(data.folder, **image_sets.wish(data))
-                              if data.on_demand else open_data(config))
+    if data.on_demand:
+        return open_folder(data.folder, **image_sets.wish(data))
+    return open_data(config)
 
 
 def _check_folder(config: Config) -> None:
@@ -120,13 +158,34 @@ def _check_folder(config: Config) -> None:
 
 
 def open_data(config: Config, split: str = "train") -> Dataset:
-    """Opens a split."""
-    return load(f"folder:{config.data.folder}", split, **image_sets.wish(config.data))
+    """Opens a split; the images are read once."""
+    return _load(config.data.folder, split, *image_sets.wish(config.data).items())
+
+
+@lru_cache(2)
+def _load(folder: str, split: str, *wish: tuple[str, Any]) -> Dataset:
+    return load(f"folder:{folder}", split, **dict(wish))
 
 
 def make_reference(config: Config) -> Reference:
-    """What samples are measured against; `--features classifier` is for images in class folders."""
-    return measuring.of_images(partial(open_data, config), "raw")
+    """What samples are measured against; `--features classifier` is for images in classes."""
+    opens = partial(open_data, config)
+    asked = config.conditions.conditions
+    if asked == "classes":
+        return measuring.of_images(opens, quick="accuracy,fd",
+                                   metrics="accuracy,fd,kid,is,pr,dc,copying,swd")
+    reference = measuring.of_images(opens, "raw")
+    if not asked:
+        return reference
+
+    def reals(split: str) -> Samples:
+        train, found = opens("train"), opens(split)
+        return conditions.with_numbers(reference.reals(split), found.numbers,
+                                       scaling.found(train.numbers, by_channel=True))
+
+    return reference._replace(reals=reals, requests=conditions.requests(config, reals), num_fake=2000,
+                              own=conditions.metrics(config, reals), quick="condition,fd",
+                              metrics=f"condition,{reference.metrics}")
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
@@ -138,11 +197,12 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     if missing := [name for name in _open() if settings.flat(config)[name] is None]:
         raise ValueError(f"{', '.join(missing)} must be known by now: choose a preset")
     shape, networks = tuple(sample_shape), config.networks
+    drawn_for, judging, tasks = conditions.of_networks(config)
     if networks.model == "dcgan":
-        return flags.make_gan(config,
-                              DCGANGenerator(shape, networks.width, norm="batch", output="tanh"),
-                              DCGANCritic(networks.width, norm=networks.critic_norm),
-                              networks.latent_size)
+        return flags.make_gan(
+            config, DCGANGenerator(shape, networks.width, norm="batch", output="tanh", **drawn_for),
+            DCGANCritic(networks.width, norm=networks.critic_norm, **judging), networks.latent_size,
+            tasks=tasks)
     blocks, (height, width, _) = 0, shape
     while height % 2 == width % 2 == 0 and min(height, width) > 4:
         blocks, height, width = blocks + 1, height // 2, width // 2
@@ -151,10 +211,10 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
                          "as the resnet needs: choose 32, 64, 128 or 48x64 for example, or --model "
                          "dcgan")
     widths = tuple(networks.width * min(8, 2**block) for block in range(blocks + 1))
-    return flags.make_gan(config, ResNetGenerator(shape, widths[::-1], first_bias=False),
-                          ResNetCritic(widths, down_blocks=blocks, stem="conv", head="flatten",
-                                       norm=networks.critic_norm, first_bias=False),
-                          networks.latent_size)
+    return flags.make_gan(
+        config, ResNetGenerator(shape, widths[::-1], first_bias=False, **drawn_for),
+        ResNetCritic(widths, down_blocks=blocks, stem="conv", head="flatten", norm=networks.critic_norm,
+                     first_bias=False, **judging), networks.latent_size, tasks=tasks)
 
 
 experiment = Experiment(Config, make_source, make_gan, make_reference, settle=settle, presets=PRESETS)

@@ -1,9 +1,11 @@
-"""Says what a folder of images holds, or a zip or tar file, and how to train on it, and draws some."""
+"""Says what a folder, an archive or a file of arrays holds and how to train on it, and draws some."""
 
 import dataclasses
+import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -11,7 +13,10 @@ import numpy as np
 import tyro
 
 from experiments import launch
+from experiments.showing import drawn
 from jaxgan import console
+from jaxgan.data import Split, open_arrays
+from jaxgan.data.arrays import SUFFIXES, read_condition, stored_in, the_samples
 from jaxgan.data.decoding import Header
 from jaxgan.data.folder import Wish, settle
 from jaxgan.data.survey import Survey, is_cut, some, suited, survey
@@ -20,6 +25,7 @@ from jaxgan.pictures import grid, save_png
 _LISTED, _NAMED = 6, 5  # kinds in a line; files that are named
 _DRAWN = 64  # images in the picture
 _LONGEST = 64  # of the sides of a size that is suggested
+_ARRAYS, _AT_ONCE = 20, 1000  # that are listed; samples that are read together
 _KINDS = {"uint8": "", "uint16": " of 16 bits", "float32": " in floating-point numbers"}
 
 
@@ -28,11 +34,13 @@ class Options:
     """What to look at."""
 
     path: Annotated[str, tyro.conf.Positional]
-    """A folder of images, or a zip or tar file of one."""
+    """A folder of images, a zip or tar file of one, or a .npy, .npz or HDF5 file of arrays."""
+    samples: str = ""
+    """Of a file of several arrays: which of them the samples are."""
     table: str | None = None
     """A CSV or JSON file with the images' classes and numbers, if it doesn't lie beside them."""
     out: str = "inspect.png"
-    """The picture of some of the images, a .png file."""
+    """The picture of some of them, a .png file in a folder that is there."""
 
 
 class Found(NamedTuple):
@@ -44,13 +52,16 @@ class Found(NamedTuple):
 
 def main(options: Options) -> None:
     """Looks, prints and draws; nothing is written of what isn't there."""
-    out = Path(options.out)
+    out = launch.file_to_write(options.out)
     if out.suffix != ".png":
         raise ValueError(f"out must end in .png; got {options.out!r}")
-    found = of_images(options.path, options.table)
+    is_of_arrays = Path(options.path).suffix.lower() in SUFFIXES
+    if options.samples and not is_of_arrays:
+        raise ValueError(f"samples is for files of arrays, {', '.join(SUFFIXES)}: leave it out")
+    found = (of_arrays(options.path, options.samples) if is_of_arrays else
+             of_images(options.path, options.table))
     console.say(*found.lines)
     if found.picture is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         save_png(out, found.picture)
         console.say(f"{out}: some of them")
 
@@ -66,6 +77,57 @@ def of_images(path: str, table: str | None = None) -> Found:
     commands = [] if seen.problem else ["train with:", *(f"  {line}" for line in
                                                          _commands(path, table, seen, flags))]
     return Found([*_described(path, seen), *commands], grid(images) if len(images) else None)
+
+
+def of_arrays(path: str, samples: str = "") -> Found:
+    """What a file of arrays holds."""
+    place = Path(path).expanduser()
+    stored = stored_in(place)
+    heads = [f"{path}: {len(stored)} array{'s' if len(stored) > 1 else ''}", *console.aligned([
+        (f"  {name or 'samples'}", f"{list(array.shape)} of {array.dtype}")
+        for name, array in [*stored.items()][:_ARRAYS]])]
+    try:
+        name = samples or the_samples(place, stored)
+        split = open_arrays(path, samples=name)
+    except ValueError as error:
+        return Found([*heads, f"  to be mended: {error}"], None)
+    train, scaling, command = split.train, split.train.scaling, ["python -m experiments.arrays --file",
+                                                                 shlex.quote(path)]
+    command += ["--samples", shlex.quote(name)] if len(stored) > 1 else []
+    count = len(train) + len(split.test)
+    rows = [("samples", f"{count} {train.kind} of shape {'x'.join(map(str, train.sample_shape))}"
+             f"{f', from {name}' if name else ''}; {len(split.test)} are held out"),
+            ("values", f"{train.scaling.dtype}, from {min(scaling.low):g} to {max(scaling.high):g}"
+             + (", each channel with a range of its own" if len(scaling.low) > 1 else "")),
+            ("copies", _same_samples(split))]
+    commands = [" ".join(command)]
+    for other in (other for other in stored if other != name):
+        with suppress(ValueError):  # it may belong to something else
+            labels, classes, numbers = read_condition(place, stored, other, count)
+            rows.append((other, _as_condition(labels, classes, numbers)))
+            commands.append(" ".join([*command, "--conditions", shlex.quote(other)]))
+    shown = scaling.to_float(train[:min(_DRAWN, len(train))][0])
+    picture = drawn(shown, {"value_range": (-1, 1), "scaling": scaling.as_json(),
+                            "sample_shape": train.sample_shape})
+    return Found([*heads, *console.aligned([(f"  {name}", text) for name, text in rows]), "train with:",
+                  *(f"  {line}" for line in commands)], picture)
+
+
+def _same_samples(split: Split) -> str:
+    """How many samples are copies of others."""
+    seen = {hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
+            for part in split for first in range(0, len(part), _AT_ONCE)
+            for sample in part[first:first + _AT_ONCE][0]}
+    count = sum(map(len, split)) - len(seen)
+    return f"{count} of another sample" if count else "none"
+
+
+def _as_condition(labels: np.ndarray, classes: tuple[str, ...], numbers: np.ndarray | None) -> str:
+    if numbers is not None:
+        return (f"{numbers.shape[1]} number{'s' if numbers.shape[1] > 1 else ''} for each sample, from "
+                f"{numbers.min():g} to {numbers.max():g}")
+    counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)), strict=True))
+    return f"{len(classes)} classes: {_counted_as(counts)}"
 
 
 def suggested(seen: Survey) -> dict[str, Any]:
@@ -111,11 +173,10 @@ def _commands(path: str, table: str | None, seen: Survey, flags: Mapping[str, An
              str(height) if height == width else f"{height}x{width}", "--fit", flags["fit"],
              "--colour", flags["colour"], "--batch-size", str(flags["batch_size"])]
     words += ["--table", shlex.quote(table)] if table else []
-    lines = [" ".join(("python -m experiments.images", *words))]
-    if (classes := len(seen.splits.get("train", ()))) > 1:
-        lines.append(" ".join(("python -m experiments.conditional --dataset folder", *words,
-                               "--num-classes", str(classes))))
-    return lines
+    known = [("classes", len(seen.splits.get("train", ())) > 1),
+             ("numbers", seen.table is not None and bool(seen.table.numbers))]
+    return [" ".join(("python -m experiments.images", *words, *given)) for given in (
+        (), *(("--conditions", name) for name, is_known in known if is_known))]
 
 
 def _kind(header: Header) -> str:

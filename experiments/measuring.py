@@ -68,7 +68,7 @@ class Reference(NamedTuple):
 
     Attributes:
         reals: the real samples of a split, "train" or "test"; DataNotFoundError if there are none.
-        features: the feature network, if none is asked for.
+        features: the feature network, if none is asked for; or what says so when it is needed.
         quick: the metrics for evaluations in training, if none are asked for.
         metrics: those for afterwards.
         labelled: None, or the labelled images of a split that the classifier learns from.
@@ -83,7 +83,7 @@ class Reference(NamedTuple):
     """
 
     reals: Callable[[str], Samples]
-    features: str
+    features: str | Callable[[], str]
     quick: str
     metrics: str
     labelled: Callable[[str], Dataset] | None = None
@@ -275,7 +275,9 @@ def _in_bytes(dataset: Dataset) -> Dataset:
 def make_protocol(name: str, reference: Reference, *, features: str = "", **changes: Any) -> Protocol:
     """Returns a preset with changes, and the feature network that fits the data if none is asked for."""
     protocol = evaluation.preset(name)
-    features = features or (protocol.features if name != "default" else reference.features)
+    features = features or (protocol.features if name != "default" else
+                            reference.features() if callable(reference.features) else
+                            reference.features)
     num_fake = protocol.num_fake or reference.num_fake
     return dataclasses.replace(protocol, **{"features": features, "num_fake": num_fake, **changes})
 

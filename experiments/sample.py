@@ -183,8 +183,8 @@ def _checked(options: Options, shape: tuple[int, ...], is_text: bool, step: int)
     if path.suffix == ".png" and not 1 <= len(shape) <= 4:
         raise ValueError(f"there are no pictures of samples of shape {shape}: save them with --out "
                          "samples.npy")
-    if options.out and not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent} to save {path.name} in: make it first")
+    if options.out:
+        return launch.file_to_write(options.out)
     path.parent.mkdir(exist_ok=True)
     return path
 

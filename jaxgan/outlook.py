@@ -99,7 +99,7 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else (
                 f"{seconds / length:.0f} {unit}")
-    return f"{seconds:.0f} seconds"
+    return f"{seconds:.2g} seconds" if seconds < 1.5 else f"{seconds:.0f} seconds"
 
 
 def _shape(shape: Any) -> str:

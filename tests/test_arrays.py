@@ -101,8 +101,8 @@ def test_conditions_are_evaluated(runs, monkeypatch, capsys):
 @pytest.mark.parametrize(("flags", "message"), [
     ((), "file is missing: give a .npy, .npz or HDF5 file with --file"),
     (("--file", "vectors.npz", "--conditions", "sort"), "no array 'sort' in "),
-    (("--file", "vectors.npz", "--conditions", "kind", "--num-classes", "3"),
-     "num_classes is 3, but the condition in "),
+    (("--file", "vectors.npz", "--conditions", "kind", "--condition-classes", "3"),
+     "condition_classes is 3, but the condition in "),
     (("--file", "vectors.npz", "--balance", "classes"), "--balance classes is for"),
     (("--file", "series.npz", "--conditions", "both", "--conditioning", "classes"),
      "--conditioning classes is for"),

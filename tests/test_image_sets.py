@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import zipfile
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from experiments import evaluate, launch, open_run, opening, reproduce, sample, settings, text
+from jaxgan import features
 from jaxgan.data import load
 from jaxgan.runs import read_config
 from jaxgan.steps import game as game_of
@@ -333,3 +335,54 @@ def test_two_folders_are_compared(tmp_path, monkeypatch, capsys):
     assert found["dataset_digest"] == load("folder:theirs", image_size=(4, 6)).digest
     assert tool(evaluate, "run", "--image-size", 8) == 2
     assert "image_size goes with --dataset: leave it out" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory, own_cache):
+    """A zip file of images with a table of classes and numbers, and a run for each."""
+    place = tmp_path_factory.mktemp("described")
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(place / "a.zip", "w") as archive:
+        rows = ["file,label,angle,light"]
+        for i in range(40):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (8, 12), np.uint8)).save(file, "png")
+            archive.writestr(f"{i}.png", file.getvalue())
+            rows.append(f"{i}.png,{'cat' if i % 4 else 'dog'},{i * 9},{0.01 * i}")
+        archive.writestr("labels.csv", "\n".join(rows))
+    for conditions, *more in (("classes", "--balance", "classes"), ("numbers", "--model", "resnet")):
+        assert run_here("images", *TINY, "--steps", 2, "--latent-size", 4, "--n-critic", 1, "--folder",
+                        place / "a.zip", "--image-size", "8x12", "--conditions", conditions, *more,
+                        "--run-dir", place / conditions) == 0
+    return place
+
+
+def test_images_are_drawn_for_classes_and_for_numbers(described, tmp_path):
+    out = tmp_path / "s.npy"
+    for run, *words in (("classes", "--label", "dog"), ("numbers", "--condition", "90,0.3")):
+        assert tool(sample, described / run, *words, "--num", 3, "--out", out) == 0
+        samples = np.load(out)
+        assert (samples.shape, samples.dtype) == ((3, 8, 12, 1), np.uint8)
+    opened = open_run(described / "numbers", None)
+    assert opened.settings["numbers"]["low"][1] == pytest.approx(0.0, abs=0.02)
+    assert opened.config.conditions.condition_numbers == 2
+    assert opened.game.critic.num_numbers == 2
+    assert open_run(described / "classes", None).game.generator.num_classes == 2
+
+
+def test_images_drawn_for_numbers_are_evaluated(described, monkeypatch):
+    monkeypatch.setattr(features, "train_reader", partial(features.train_reader, updates=100))
+    assert tool(evaluate, described / "numbers", "--metrics", "condition,swd", "--num", 20) == 0
+    found, = json.loads((described / "numbers" / "evaluation.json").read_text())["evaluations"]
+    assert 0 < found["metrics"]["condition"]["floor"] < 1
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--conditions", "numbers"), "--conditions numbers is for images in class folders or in a table"),
+    (("--conditions", "classes", "--condition-classes", "7"), "condition_classes is 7, but"),
+    (("--conditioning", "projection"), "give --conditions, or leave it out"),
+])
+def test_conditions_that_images_do_not_have(trained, tmp_path, capsys, flags, message):
+    assert run_here("images", *TINY, "--folder", trained / "images", "--image-size", 8, "--run-dir",
+                    tmp_path / "run", *flags) == 2
+    assert message in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_it_is_printed_with_commands_and_a_picture(kind, pictures, capsys):
         assert (config.data.folder, config.data.image_size, config.data.colour) == (path, "16x24", "rgb")
         assert config.schedule.batch_size == 8
         assert opening.load(name).make_source(config).sample_shape == (16, 24, 3)
-    assert conditional[-2:] == ["--num-classes", "2"]
+    assert conditional[-2:] == ["--conditions", "classes"]
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -110,7 +110,7 @@ def test_a_table_is_described(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "t.csv: classes and 2 numbers (age, size)" in said
     assert "--image-size 16 --fit crop --colour grey" in said
-    assert "--table t.csv --num-classes 3" in said
+    assert "--table t.csv --conditions classes" in said
 
 
 def test_only_broken_images_have_no_picture(tmp_path, monkeypatch, capsys):
@@ -139,7 +139,7 @@ def test_deep_images_and_pages_are_shown_and_suggested(tmp_path, monkeypatch, ca
     for i in range(4):
         layers = [Image.fromarray(RNG.integers(0, 60_000, (16, 24)).astype(np.uint16)) for _ in range(3)]
         layers[0].save(tmp_path / "a" / f"{i}.tif", save_all=True, append_images=layers[1:])
-    assert tool(inspect, "a", "--out", "new/a.png") == 0
+    assert tool(inspect, "a", "--out", "a.png") == 0
     said = capsys.readouterr().out
     assert "grey of 16 bits 4" in said
     assert "images in a file  3 4" in said
@@ -148,3 +148,43 @@ def test_deep_images_and_pages_are_shown_and_suggested(tmp_path, monkeypatch, ca
         shown = np.asarray(picture)
     assert shown.min() == 0
     assert shown.max() == 255
+
+
+def test_files_of_arrays(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = RNG.normal(5, 2, (40, 30, 20)).astype(np.float32)
+    x[7] = x[3]
+    np.savez("scans.npz", x=x, age=RNG.uniform(0, 90, 40), sex=np.array(["f", "m", "m", "m"] * 10),
+             other=np.arange(7))
+    assert tool(inspect, "scans.npz") == 0
+    printed = capsys.readouterr().out
+    for line in ("scans.npz: 4 arrays", "40 images of shape 30x20x1, from x; 4 are held out",
+                 f"float32, from {np.delete(x, range(9, 40, 10), 0).min():g} to ",
+                 "1 of another sample", "1 number for each sample, from ", "2 classes: f 10, m 30"):
+        assert line in printed
+    assert "other" not in printed.split("train with:")[1]
+    commands = re.findall(r"python -m experiments\.(\w+) (.*)", printed)
+    assert [words.rpartition(" ")[2] for _, words in commands] == ["x", "age", "sex"]
+    for name, words in commands:
+        config = launch.parse(opening.load(name), shlex.split(words))
+        config = opening.load(name).settle(config)
+        assert config.conditions.condition_classes == (2 if words.endswith("sex") else None)
+        assert config.conditions.condition_numbers == (1 if words.endswith("age") else None)
+    assert np.asarray(Image.open("inspect.png")).std() > 5
+
+
+def test_arrays_that_can_not_be_trained_on_are_described(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", a=np.ones((9, 2)), b=np.ones((9, 2, 3)))
+    np.save("b.npy", np.full((9, 2), np.nan))
+    for words, message in ((("a.npz",), "say which are the samples, --samples b for example"),
+                           (("a.npz", "--samples", "a"), "all values of channel 0 are 1"),
+                           (("b.npy",), "18 of 18 values are NaN or infinite")):
+        assert tool(inspect, *words) == 0
+        printed = capsys.readouterr().out
+        assert "to be mended: " in printed
+        assert message in printed
+    assert not (tmp_path / "inspect.png").exists()
+    assert tool(inspect, "c.npy") == 2
+    assert tool(inspect, "pictures", "--samples", "x") == 2
+    assert "samples is for files of arrays" in capsys.readouterr().err

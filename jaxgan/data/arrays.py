@@ -137,7 +137,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     """
     path = Path(path).expanduser()
     stored = stored_in(path)
-    name = samples or _the_samples(path, stored)
+    name = samples or the_samples(path, stored)
     array = _named(path, stored, name)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{path}: {name or 'its array'} is of {array.dtype}: samples must be numbers")
@@ -146,7 +146,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
         raise ValueError(f"{path}: {name or 'its array'} has the shape {list(array.shape)}: at least "
                          "two samples are needed, one after the other along the first axis")
     kind, shape, shaped = _arranged(str(path), array.shape[1:], kind, channels)
-    labels, class_names, numbers = _condition(path, stored, condition, count)
+    labels, class_names, numbers = read_condition(path, stored, condition, count)
     drawn = _weights(path, stored, weights, count)
     source, held_out = array.open(), np.arange(count) % _HOLDS_OUT == _HOLDS_OUT - 1
     held_out[-1] = True  # there is one
@@ -325,7 +325,7 @@ class _Hdf5:
         return np.asarray(self._array[()], dtype)
 
 
-def _the_samples(path: Path, stored: Mapping[str, Stored]) -> str:
+def the_samples(path: Path, stored: Mapping[str, Stored]) -> str:
     """Which array the samples are, if that isn't said.
 
     Raises:
@@ -334,8 +334,9 @@ def _the_samples(path: Path, stored: Mapping[str, Stored]) -> str:
     named = [name for name in _SAMPLES if name in stored]
     if len(stored) == 1 or named:
         return named[0] if named else next(iter(stored))
+    largest = max(stored, key=lambda name: math.prod(stored[name].shape))
     raise ValueError(f"{path} has the arrays {_listed(stored)}: say which are the samples, "
-                     f"--samples {min(stored)} for example")
+                     f"--samples {largest} for example")
 
 
 def _named(path: Path, stored: Mapping[str, Stored], name: str) -> Stored:
@@ -358,9 +359,19 @@ def _beside(path: Path, stored: Mapping[str, Stored], name: str) -> np.ndarray:
     return np.asarray(_named(path, stored, name).open())
 
 
-def _condition(path: Path, stored: Mapping[str, Stored], name: str, count: int
-               ) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
-    """Returns labels, the names of classes and numbers, as `Arrays` has them."""
+def read_condition(path: Path, stored: Mapping[str, Stored], name: str, count: int
+                   ) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    """Returns labels, the names of classes and numbers, as `Arrays` has them.
+
+    Args:
+        path: the file.
+        stored: what is in it.
+        name: of an array in it, or a .npy file; "" for none.
+        count: how many samples there are.
+
+    Raises:
+        ValueError: there is none of this name, it is of another number, or neither classes nor numbers.
+    """
     none = np.zeros(count, np.int32)
     if not name:
         return none, (), None
