@@ -144,7 +144,7 @@ def test_deep_images_and_pages_are_shown_and_suggested(tmp_path, monkeypatch, ca
     assert "grey of 16 bits 4" in said
     assert "images in a file  3 4" in said
     assert "--image-size 16x24 --fit crop --colour pages" in said
-    with Image.open(tmp_path / "new" / "a.png") as picture:
+    with Image.open(tmp_path / "a.png") as picture:
         shown = np.asarray(picture)
     assert shown.min() == 0
     assert shown.max() == 255
