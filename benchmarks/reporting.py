@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +46,10 @@ class TimedRun(Run):
                 self.interlude()
             self.started = time.perf_counter()
 
-    def finish(self, result: dict) -> None:
+    def finish(self, *arguments: Any) -> None:
         """Finishes, and takes the time."""
         started = time.perf_counter()
-        super().finish(result)
+        super().finish(*arguments)
         self.finishing = time.perf_counter() - started
 
 
@@ -87,10 +88,12 @@ class Reporting:
                                    best_metric=None, devices=1)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             run = TimedRun(Path(folder) / "run", period, interlude)
-            training.train(self.gan, self.source, run, plan,
-                           real=showing.real_grid(self.source, config.schedule.seed),
-                           picture=showing.image_grid(self.gan, config.schedule.seed, {
-                               "value_range": self.source.value_range, "condition": None}))
+            shown = {"value_range": self.source.value_range, "condition": None,
+                     "sample_shape": self.source.sample_shape}
+            training.train(
+                self.gan, self.source, run, plan,
+                real=showing.real_picture(self.source, config.schedule.seed, shown),
+                picture=showing.sample_picture(self.gan, config.schedule.seed, shown, self.source))
         return {"train": run.segments, "bare": seconds, "finish": run.finishing, "period": period,
                 "steps": config.schedule.steps}
 

@@ -29,6 +29,7 @@ LOSSES = {
     "relativistic": lambda smoothing: losses.relativistic(),
     "relativistic_average": lambda smoothing: losses.relativistic_average(),
 }
+_MOST = 1e30  # of weights and sizes of noise: float32 holds them with room to multiply
 _SMOOTHED = ("minimax", "non_saturating")
 PENALTIES = {
     "none": lambda weight: None,
@@ -338,6 +339,8 @@ def _check(config: Config, has_tasks: bool) -> None:
     for name in ("penalty_weight", "clip", "input_noise", "input_noise_steps", "decay_steps"):
         if not values[name] >= 0:
             raise ValueError(f"{name} must not be negative; got {values[name]}")
+        if values[name] > _MOST:
+            raise ValueError(f"{name} must be at most {_MOST:g}; got {values[name]}")
     for name in ("learning_rate", "generator_learning_rate", "critic_learning_rate"):
         if values[name] is not None and not values[name] > 0:
             raise ValueError(f"{name} must be above 0; got {values[name]}")

@@ -377,6 +377,7 @@ def run(tmp_path, monkeypatch, quick_compilation):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_run_compares_what_is_seen_with_what_was_requested(run):
     """Requests are those of the held-out canvases, whose own numbers stand beside."""
     (found,) = json.loads((run / "evaluation.json").read_text())["evaluations"]

@@ -95,7 +95,8 @@ def test_what_flows_back_is_the_same_however_steep_the_critic():
     assert found["apart"]["as it is"] > 0.1
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(64, 2), (256, 1)])
+@pytest.mark.parametrize(("batch_size", "devices"), [
+    (64, 2), pytest.param(256, 1, marks=pytest.mark.slow)])
 def test_the_mean_of_what_flows_back(batch_size, devices, tmp_path):
     """d E[(sigmoid(D(x) - D(G(z))) D'(G(z)))^2], d being 1, of networks that stay as they are."""
     found = run(FLOW)
@@ -155,7 +156,7 @@ def stop(moment):
         raise Stop
 
 
-@pytest.mark.parametrize("title", [ADA, DEPTHS])
+@pytest.mark.parametrize("title", [ADA, pytest.param(DEPTHS, marks=pytest.mark.slow)])
 def test_interrupted_on_two_devices_sampled_and_evaluated(title, tmp_path):
     found = run(title)
     gan = dataclasses.replace(found["gan"], generator_optimizer=optax.sgd(0.002, momentum=0.5),

@@ -115,7 +115,8 @@ def test_only_the_first_process_speaks(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("name", "words", "data", "preset"), [
     ("mnist", (), "mnist", "--preset laptop, "), ("digits", (), "digits", ""),
-    ("images", ("--folder", "pictures"), "pictures", ""), ("arrays", ("--file", "a.npy"), "a.npy", "")])
+    ("images", ("--folder", "pictures"), "pictures", "--preset laptop, "),
+    ("arrays", ("--file", "a.npy"), "a.npy", "")])
 def test_what_experiments_say_of_themselves(name, words, data, preset):
     experiment = opening.load(name)
     assert launch.about(experiment, launch.parse(experiment, words)) == (

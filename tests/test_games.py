@@ -360,7 +360,8 @@ def test_another_first_state_is_refused(change, tmp_path):
 
 @pytest.mark.parametrize(("data", "error", "message"), [
     (np.zeros((0, 3), np.float32), ValueError, "arrays of one length, at least 1; got the shapes"),
-    (np.zeros((20, 3), np.int32), TypeError, "samples must be floating point or uint8; got int32"),
+    (np.zeros((20, 3), complex), TypeError, "samples must be numbers; got complex128"),
+    (np.zeros((20, 3), np.int32), ValueError, "all values are 0: there is nothing to learn from them"),
     (DATA[:4], ValueError, "batch_size 8 is larger than the data set, which has 4 examples"),
 ])
 def test_arrays_that_cannot_be_trained_on(data, error, message, tmp_path):

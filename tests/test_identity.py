@@ -260,6 +260,7 @@ def test_a_history_that_is_none(changes, changed, tmp_path):
         changing.read_history(tmp_path)
 
 
+@pytest.mark.slow
 def test_runs_that_changed_or_of_other_lengths_are_no_seeds_of_one(changed, tmp_path, capsys):
     flags = (*TINY, "--eval-every", 2, "--eval-metrics", "swd", "--loss", "hinge")
     folders = [tmp_path / str(i) for i in range(4)]

@@ -197,6 +197,7 @@ def test_what_is_left_open_is_settled_by_device_and_images(tmp_path, monkeypatch
             experiment.settle(experiment.configure(**broken))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for split in ("train", "test"):
@@ -262,6 +263,7 @@ def test_flags_that_do_not_fit_the_images(flags, message, tmp_path, monkeypatch,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_oblong_grey_images_of_sixteen_bits_from_an_archive(tmp_path, monkeypatch, capsys):
     """They are trained on, drawn and measured, in the range of the data."""
     monkeypatch.chdir(tmp_path)

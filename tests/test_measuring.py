@@ -157,6 +157,7 @@ def test_images_of_another_program(run, tmp_path, capsys):
     assert "are in colour, but they are to be compared with grey ones" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys):
     folders = [run]
     for seed, loss in ((1, "wasserstein"), (0, "hinge")):

@@ -161,7 +161,7 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
     ({"game": Generator()}, "what is trained must be a GAN or a Game"),
     ({"source": "images"}, "got the path 'images': open it by a function of jaxgan.data"),
     ({"source": Batch(POINTS, np.array(["a"] * 40))}, "a condition must be numbers; got <U1: number"),
-    ({"source": np.array(["a"] * 40)}, "samples must be floating point or uint8; got <U1"),
+    ({"source": np.array(["a"] * 40)}, "samples must be numbers; got <U1"),
     ({"run": None}, "run must be a folder, or a Run"),
     ({"run": Plan(steps=1, batch_size=8)}, "run must be a folder, or a Run; a plan is plan="),
     ({"plan": {"steps": 1}}, r"plan must be a Plan, Plan\(steps=500\) for example; got \{'steps': 1\}"),

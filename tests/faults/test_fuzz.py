@@ -63,7 +63,7 @@ def test_flags(flags):
     assert launch.guarded(specify, config) in (0, 2)
 
 
-@MANY
+@hypothesis_settings(MANY, max_examples=50)
 @given(name=st.sampled_from([*sorted(settings.flat(digits.Config())),
                              "experiment", "sample_shape", "value_range", "num_classes", "condition"]),
        value=JSON)

@@ -43,6 +43,7 @@ def test_two_processes_of_two_devices_are_as_one_of_four(two, tmp_path):
     assert processes.rows(two)[0] == pytest.approx(one[0], rel=1e-5, abs=1e-6)  # before Adam drifts
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other_soon_and_both_resume_exactly(two, tmp_path):
     run = tmp_path / "run"
     first, second = start_two(run, "--steps", 10**9, "--decay-steps", 6000)

@@ -18,7 +18,7 @@ STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
          "detection": (8, 8, 1)}
-SLOW = {"cifar10", "detection", "inpainting", "multitask"}  # they compile for long
+QUICK = {"conditional", "gaussians"}  # the others take half a minute each
 FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
                     "--eval-metrics", "swd"),
          "conditional": ("--eval-every", "0", "--generator-labels", "uniform",
@@ -37,7 +37,7 @@ FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-ever
 @pytest.fixture
 def trained(monkeypatch, capsys, tmp_path):
     """Runs an experiment in this process, on a few made-up images in place of the downloads."""
-    def train(name, folder, *flags):
+    def train(name, folder, *flags, devices=1):
         module = importlib.import_module(f"experiments.{name}")
         if name == "arrays":
             rng = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def trained(monkeypatch, capsys, tmp_path):
             for opens in (module, image_sets):
                 monkeypatch.setattr(opens, "load", lambda *_, **__: made_up, raising=False)
         config = launch.parse(module.experiment, [*map(str, (
-            "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", 2,
+            "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", devices,
             "--sample-every", 0, "--no-keep-programs", "--run-dir", folder, *FLAGS.get(name, ()),
             *flags))])
         with warnings.catch_warnings():
@@ -62,13 +62,13 @@ def trained(monkeypatch, capsys, tmp_path):
     jax.clear_caches()  # many programs for two devices: a process may only map so much memory
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
                                   for name in opening.names()])
 def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
     """On two devices."""
-    trained(name, tmp_path / "whole", "--steps", STEPS)
+    trained(name, tmp_path / "whole", "--steps", STEPS, devices=2)
     for stop in (1, 4, STEPS):  # one run, stopped at all of them
-        trained(name, tmp_path / "parts", "--steps", stop, "--resume", "auto")
+        trained(name, tmp_path / "parts", "--steps", stop, "--resume", "auto", devices=2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert processes.result(parts)["leaves_sha256"] == processes.result(whole)["leaves_sha256"]
     for ours, theirs in zip(processes.rows(parts), processes.rows(whole), strict=True):
