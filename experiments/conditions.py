@@ -72,9 +72,7 @@ def with_numbers(samples: Samples, numbers: np.ndarray, scaling: Scaling) -> Sam
 
 
 def requests(config: Any, reals: Callable[[str], Samples]) -> Callable[[str], Samples] | None:
-    """What samples are drawn for, by split: the numbers of reals, over and over; None for all classes in
-    turn, or for nothing.
-    """
+    """What samples are drawn for, by split: the numbers of reals, over and over; None without them."""
     def of_split(split: str) -> Samples:
         found = reals(split)
 
@@ -88,9 +86,7 @@ def requests(config: Any, reals: Callable[[str], Samples]) -> Callable[[str], Sa
 
 
 def metrics(config: Any, reals: Callable[[str], Samples]) -> tuple[Metric, ...]:
-    """The metric that compares what a network reads in samples with what they were drawn for, if that is
-    something.
-    """
+    """The metric that compares what a network reads in samples with what they were drawn for, if any."""
     num_classes = config.conditions.condition_classes
     if not (num_classes or config.conditions.condition_numbers):
         return ()

@@ -66,7 +66,7 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
         checkpoint: "latest", "best" or a step; None for no state.
         experiment: the file of the user's own experiment that was run, which is then imported.
         data_dir: where the data are, if not where they were: the folder of data sets, or of a run on a
-            folder of images or a text file, that.
+            folder of images, a file of arrays or a text file, that.
 
     Raises:
         ValueError: it is of an unknown experiment, a setting is amiss, or there is no such checkpoint.
@@ -76,7 +76,7 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
     made, config, settings = read_run(path, experiment)
     if data_dir:
         values = setting.flat(config)
-        named = next((name for name in ("folder", "text_file") if values.get(name)), "data_dir")
+        named = next((name for name in ("folder", "file", "text_file") if values.get(name)), "data_dir")
         config = setting.replace(config, **{named: data_dir})
     game = made.make_game(config, tuple(settings["sample_shape"]))
     reference = made.make_reference(config)

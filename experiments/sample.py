@@ -137,8 +137,7 @@ def _condition(options: Options, classes: int, label: int | None, num: int, requ
 
 
 def _numbers(options: Options, settings: dict[str, Any]) -> np.ndarray | None:
-    """The numbers to draw for, scaled as the run has them, float32 [1, numbers]; None if none are asked
-    for.
+    """The numbers to draw for, scaled as the run has them, float32 [1, numbers]; None if none are given.
 
     Raises:
         ValueError: the run isn't for numbers, or for so many.

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from jaxgan import memory
 from jaxgan.data import (
     DataNotFoundError,
     Dataset,
     Part,
     draw_step,
     in_memory,
+    load,
     open_arrays,
     resident,
     streaming,
@@ -324,3 +327,32 @@ def test_scalings_from_files_are_checked(value):
     with pytest.raises(ValueError, match=r".+"):
         from_json(value)
     assert from_json({"low": [0], "high": [2.5], "dtype": "uint16"}) == Scaling((0.0,), (2.5,), "uint16")
+
+
+def test_the_order_of_bytes_does_not_matter(tmp_path):
+    """As astronomers' files have them."""
+    data = RANDOM.integers(0, 4000, (20, 6))
+    found = []
+    for order in "<>":
+        np.save(tmp_path / "x.npy", data.astype(f"{order}i2"))
+        train, _ = open_arrays(tmp_path / "x.npy")
+        found.append((train.scaling, train.digest, drawn(resident(train)).tolist()))
+    assert found[0] == found[1]
+    assert found[0][0].dtype == "int16"
+
+
+def test_more_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", RANDOM.normal(size=(20, 6)))
+    train, _ = open_arrays(tmp_path / "x.npy")
+    monkeypatch.setattr(memory, "_available", lambda: 800)
+    with pytest.raises(ValueError, match=r"18 samples take 8.64e-07 GB, and there are .*stream them"):
+        resident(train)
+    assert streaming(train).size == 18
+
+
+def test_a_folder_of_more_than_the_memory_is_refused(tmp_path, monkeypatch):
+    for i in range(3):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    monkeypatch.setattr(memory, "_available", lambda: 300)
+    with pytest.raises(ValueError, match=r"its 3 images take 5.76e-07 GB, .* or read them on demand"):
+        load(f"folder:{tmp_path}", "all", image_size=8)

@@ -83,9 +83,9 @@ class Arrays:
 
     def __getitem__(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
         wanted, back = np.unique(self.rows[index], return_inverse=True)
-        samples = self.shaped(np.asarray(self.source[wanted]))
-        return (samples if len(wanted) == len(back) and (back[:-1] < back[1:]).all() else samples[back],
-                self.labels[index])
+        samples = self.shaped(np.asarray(self.source[wanted], self.scaling.dtype))
+        is_ascending = len(wanted) == len(back) and (back[:-1] < back[1:]).all()
+        return samples if is_ascending else samples[back], self.labels[index]
 
     @cached_property
     def digest(self) -> str:
@@ -111,8 +111,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     """Opens the samples in a .npy, .npz or HDF5 file, and what else is known of them.
 
     Of every ten examples, the last is held out for tests. What is stored without an axis of channels
-    gets
-    one: a last axis of more than 16 is taken for one of space or time.
+    gets one: a last axis of more than 16 is taken for one of space or time.
 
     Args:
         path: the file. Of a .npy file, and of HDF5, what is on disk stays there until it is needed.
@@ -157,7 +156,8 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
                       labels[chosen], class_names, None if numbers is None else numbers[chosen],
                       None if drawn is None else drawn[chosen], **scalings)
 
-    unscaled = {"scaling": Scaling(dtype=str(array.dtype)), "number_scaling": None}
+    dtype = str(array.dtype.newbyteorder("="))  # however they are stored
+    unscaled = {"scaling": Scaling(dtype=dtype), "number_scaling": None}
     train = part("train", ~held_out, unscaled)
     try:
         check_finite(_InBlocks(part("", np.ones(count, bool), unscaled)))
@@ -165,7 +165,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
             scaling = found(_InBlocks(train), by_channel=by_channel)
         else:
             low, high = map(float, value_range)
-            scaling = Scaling((low,), (high,), str(array.dtype))
+            scaling = Scaling((low,), (high,), dtype)
         number_scaling = None if numbers is None else found(numbers[~held_out], by_channel=True)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

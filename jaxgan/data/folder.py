@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from jaxgan.data import tables
@@ -27,6 +28,7 @@ from jaxgan.data.scaling import BYTES, Scaling, found
 from jaxgan.data.splits import arranged, split_of
 from jaxgan.data.tables import Table
 from jaxgan.data.tree import Opener, Tree, open_tree
+from jaxgan.memory import check_fits
 
 _NAMED_AS_SKIPPED, _NAMED_AS_REFUSED = 5, 20
 
@@ -250,7 +252,10 @@ def _read(name: str, tree: Tree, files: list[str], chosen: list[str], form: Form
     ends, place = [], {file: row for row, file in enumerate(chosen)}
     is_open = form.dtype != "uint8" and wish.data_range is None
     wanted = files if is_open else chosen
-    images = np.empty((len(chosen) if keep else 0, *form.shape), form.dtype)
+    shape = (len(chosen) if keep else 0, *form.shape)
+    check_fits(f"{name}: its {len(chosen)} images take", jax.ShapeDtypeStruct(shape, form.dtype),
+               "their size, or read them on demand")
+    images = np.empty(shape, form.dtype)
     digest, broken = ImagesDigest((len(chosen), *form.shape)), {}
     for rows, block, wrong in _blocks(tree, wanted, form):
         names = [wanted[row] for row in rows]

@@ -46,7 +46,8 @@ class Scaling:
 
     def to_samples(self, data: Array) -> Array:
         """Returns data of up to 16 bits, [..., channels], as samples, float32, exact at both ends."""
-        low, high = (jnp.asarray(end, jnp.float32) for end in self._ends())
+        axes = () if len(self.low) == 1 else (1,) * (data.ndim - 1) + (-1,)
+        low, high = (jnp.asarray(end, jnp.float32).reshape(axes) for end in self._ends())
         return (data.astype(jnp.float32) - low) / (high - low) * 2 - 1
 
     def to_float(self, data: np.ndarray) -> np.ndarray:

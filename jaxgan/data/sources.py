@@ -19,6 +19,7 @@ from jaxgan.data.order import (
 from jaxgan.data.scaling import BYTES, Scaling, found
 from jaxgan.digests import json_digest, leaf_digests
 from jaxgan.keys import stream, uniform
+from jaxgan.memory import check_fits
 from jaxgan.types import Array, Batch, Key, PyTree
 
 _ENDLESS = 2**31 - 1  # examples in an "epoch" of a set that has none
@@ -133,6 +134,9 @@ def resident(examples: Dataset | Arrays, *, value_range: tuple[float, float] = (
             no bytes; labels and numbers are both asked for; there are no numbers, or other weights.
     """
     size, scaling = len(examples), _scaling_of(examples)
+    if isinstance(examples, Arrays):
+        check_fits(f"the {size} samples take", jax.ShapeDtypeStruct(
+            (size, *examples.sample_shape), scaling.dtype), "their number, or stream them")
     samples, classes = examples[:]
     arrays = {"images": jnp.asarray(_compact(samples, scaling))}
     if labels:
@@ -322,7 +326,7 @@ def _images(examples: Examples, arrays: PyTree, locate: Callable[[PyTree, Key, A
             samples = 2 * (samples.astype(jnp.float32) / 256 - 0.5) + noise / 128
         elif scaling == BYTES:
             samples = scale(samples, (low, high))
-        elif jnp.dtype(scaling.dtype).itemsize <= 2:  # else they are scaled already
+        elif samples.dtype != jnp.float32:  # else they are scaled already
             samples = scaling.to_samples(samples)
         condition = next((arrays[name][index] for name in ("labels", "numbers") if name in arrays), None)
         return Batch(samples, condition)

@@ -73,8 +73,7 @@ def check_numbers(model: str, condition: PyTree, inputs: Array, num_numbers: int
 
 def conditioned(model: str, latents: Array, condition: PyTree, num_classes: int, num_numbers: int = 0
                 ) -> tuple[Array, Array | None]:
-    """Returns latents with what a generator is to make beside them, and its labels, if there are
-    classes.
+    """Returns latents with what a generator is to make beside them, and labels, if there are classes.
 
     Args:
         model: whose they are, for messages.
