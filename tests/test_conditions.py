@@ -104,7 +104,8 @@ def test_whole_numbers_are_no_numbers():
                        jnp.ones((3, 2), jnp.int32))
 
 
-@pytest.mark.parametrize("shape", [(6,), (8, 1), (8, 8, 1), (8, 8, 8, 1)])
+@pytest.mark.parametrize("shape", [
+    (6,), (8, 1), (8, 8, 1), pytest.param((8, 8, 8, 1), marks=pytest.mark.slow)])
 def test_numbers_and_classes_are_read_from_samples(shape):
     """The sign of a sample's mean is its class, the mean itself a number."""
     rng = np.random.default_rng(0)

@@ -95,8 +95,8 @@ def test_what_flows_back_is_the_same_however_steep_the_critic():
     assert found["apart"]["as it is"] > 0.1
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [
-    (64, 2), pytest.param(256, 1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "devices"), [(64, 2), (256, 1)])
 def test_the_mean_of_what_flows_back(batch_size, devices, tmp_path):
     """d E[(sigmoid(D(x) - D(G(z))) D'(G(z)))^2], d being 1, of networks that stay as they are."""
     found = run(FLOW)

@@ -17,6 +17,7 @@ import pytest
 import tyro
 
 from experiments import (
+    conditions,
     evaluate,
     flags,
     image_sets,
@@ -224,7 +225,7 @@ def test_the_settings_of_cifar10_come_with_the_model():
 
 def test_one_experiments_defaults_are_no_others():
     """No class of settings has defaults from another script."""
-    shared = {flags.__name__, measuring.__name__, image_sets.__name__}
+    shared = {module.__name__ for module in (conditions, flags, measuring, image_sets)}
     for name in opening.names():
         experiment = opening.load(name)
         assert experiment.Config.__mro__[1:] == (flags.Config, object)
@@ -234,7 +235,7 @@ def test_one_experiments_defaults_are_no_others():
                     continue
                 inherited = {attribute: getattr(cls, attribute) for attribute in cls.__annotations__
                              if hasattr(cls, attribute)}
-                assert set(inherited.values()) <= {0}, f"{name} inherits {inherited}"
+                assert set(inherited.values()) <= {0, None}, f"{name} inherits {inherited}"
 
 
 def test_settings_that_cannot_be_kept_are_refused():
@@ -367,6 +368,7 @@ def test_an_own_file_trains_and_its_run_is_opened_when_the_file_is_named(own, tm
     assert re.search(r"run +mlp_digits +0 ", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_an_own_file_may_hold_a_game(tmp_path, capsys):
     """docs/games.md's: trained, resumed, sampled, evaluated, reproduced, and started from."""
     text = (ROOT / "docs" / "games.md").read_text()

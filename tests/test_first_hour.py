@@ -77,7 +77,7 @@ def test_a_bar_is_not_shown_before_it_has_a_pace():
 # What is said before and beside a run.
 
 @pytest.mark.parametrize(("seconds", "said"), [
-    (0.2, "0 seconds"), (119, "119 seconds"), (120, "2 minutes"), (754, "13 minutes"),
+    (0.2, "0.2 seconds"), (119, "119 seconds"), (120, "2 minutes"), (754, "13 minutes"),
     (9000, "2.5 hours"), (86400, "24 hours"), (2.26e6, "26 days")])
 def test_durations(seconds, said):
     assert duration(seconds) == said

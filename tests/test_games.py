@@ -323,6 +323,7 @@ def test_what_early_stopping_cannot_watch(tmp_path):
 
 # A first state of one's own.
 
+@pytest.mark.slow
 def test_the_first_state_may_be_changed(tmp_path, whole):
     def centred(state):
         params = {**state.decoder.params, "bias": jnp.full(3, 0.5)}

@@ -199,6 +199,7 @@ def test_a_change_is_recorded_and_stays(changed):
     assert manifest["manifest"]["configuration"]["learning_rate"] == 1e-2
 
 
+@pytest.mark.slow
 def test_a_changed_run_is_reproduced(changed, capsys):
     assert tool(reproduce, changed[0]) == 0
     assert "identical: 6 logged steps, up to step 6" in capsys.readouterr().out
@@ -287,6 +288,7 @@ def test_keys_whose_draws_depend_on_the_batch_are_refused():
         keys.stream(key, "data")
 
 
+@pytest.mark.slow
 def test_a_run_under_other_settings_of_jax_is_refused_and_named(tmp_path, capsys):
     flags = (*TINY, "--log-every", 1, "--run-dir", tmp_path / "run")
     assert run_here("gaussians", *flags, "--steps", 2) == 0

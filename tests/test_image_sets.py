@@ -165,6 +165,7 @@ def train_images(*flags):
     return run_here("images", *TINY, "--steps", 2, "--sample-every", 0, *flags)
 
 
+@pytest.mark.slow
 def test_what_is_left_open_is_settled_by_device_and_images(tmp_path, monkeypatch, capsys):
     """And recorded, so that it stays so on another device."""
     monkeypatch.chdir(tmp_path)

@@ -90,6 +90,7 @@ def test_a_run_that_lacks_but_its_result_comes_to_the_same_one(run, tmp_path):
     assert "raw/fd" not in report
 
 
+@pytest.mark.slow
 def test_an_experiments_own_metric_is_measured_shown_and_marks_the_best_checkpoint(tmp_path,
                                                                                    monkeypatch):
     falling = iter((0.125, 0.5, 0.25))  # of the held-out reals and of the two steps
@@ -231,6 +232,7 @@ def test_neither_run_nor_images_is_refused(capsys):
     assert "give a run's folder, or --images FOLDER and --dataset NAME" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_abandoned_comes_first_when_the_run_goes_on(run, tmp_path, monkeypatch,
                                                                            capsys):
     """As if the signal came while samples were observed."""

@@ -97,8 +97,9 @@ def on_one_device(case):
 
 
 @pytest.mark.parametrize(("case", "count"), [
-    *(("no norm", count) for count in (1, 2, 4, 8)), ("layer norm, batch norm", 4), ("batch norm", 8),
-    ("spectral norm, images", 4)])
+    *(("no norm", count) for count in (1, 2, 4, 8)), ("batch norm", 8),
+    pytest.param("layer norm, batch norm", 4, marks=pytest.mark.slow),
+    pytest.param("spectral norm, images", 4, marks=pytest.mark.slow)])
 def test_many_devices_do_what_one_does(case, count):
     """Data, latents, input noise and the penalty's points included."""
     state, expected, expected_metrics = on_one_device(case)

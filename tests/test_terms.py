@@ -201,7 +201,13 @@ def trained(gan, devices, steps=4, start=begin):
     return state, history
 
 
-@pytest.mark.parametrize("name", CASES)
+# Those that take longest, and whose terms meet two devices in another case or file, too.
+SLOW = {"batch norm", "uncertainty", "relativistic average", "of the generator", "lazy following noise",
+        "classification, localisation", "packs"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+                                  for name in CASES])
 def test_two_devices_do_what_one_does(name):
     one, two = (trained(CASES[name], devices) for devices in (1, 2))
     first = begin(CASES[name])

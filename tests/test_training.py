@@ -137,7 +137,7 @@ def test_one_seed_gives_one_digest_however_it_is_run(digits, tmp_path):
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_streamed_images_give_the_same_digest(devices, tmp_path, monkeypatch, capsys):
     """Begun on the device and resumed in windows of two steps, on one device and on two."""
     monkeypatch.setattr(prefetch, "_BYTES", 2 * 16 * (8 * 8 + 8 + 12))
@@ -209,6 +209,7 @@ def test_another_runs_result_is_not_taken_for_this_ones(digits, tmp_path, capsys
             assert result(tmp_path / "run")[name] == result(digits)[name]
 
 
+@pytest.mark.slow
 def test_sample_and_list(digits, tmp_path):
     run("sample", digits, "--num", 6, "--out", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
@@ -293,10 +294,12 @@ def test_divergence_stops_and_names_step_and_metric(tmp_path, capsys):
 
 @pytest.mark.parametrize("flags", [
     ("--loss", "minimax", "--penalty", "none", "--label-smoothing", 0.1),
-    ("--loss", "least_squares", "--penalty", "none", "--critic-norm", "batch"),
+    pytest.param(("--loss", "least_squares", "--penalty", "none", "--critic-norm", "batch"),
+                 marks=pytest.mark.slow),
     ("--penalty", "none", "--clip", 0.01, "--optimizer", "rmsprop", "--learning-rate", 5e-5),
     ("--loss", "hinge", "--penalty", "none", "--critic-norm", "spectral"),
-    ("--loss", "non_saturating", "--penalty", "dragan", "--critic-norm", "layer"),
+    pytest.param(("--loss", "non_saturating", "--penalty", "dragan", "--critic-norm", "layer"),
+                 marks=pytest.mark.slow),
     ("--loss", "relativistic", "--penalty", "r1_r2", "--input-noise", 0.1, "--input-noise-steps", 5),
     ("--precision", "bfloat16", "--fakes-at-once"),
 ], ids=["gan", "lsgan", "wgan", "sngan", "dragan", "r3gan", "bfloat16"])

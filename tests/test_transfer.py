@@ -177,6 +177,7 @@ def test_a_pattern_that_matches_nothing_is_refused(patterns, name, message):
         init_state(gan, KEY, points(4))
 
 
+@pytest.mark.slow
 def test_a_frozen_run_is_resumed(tmp_path):
     """In two parts it comes to the bits of one, and the frozen ones are those of the first state."""
     gan = tiny(critic_optimizer=freeze(optax.adam(0.1), "Dense_0"))

@@ -21,8 +21,9 @@ def test_kills_leave_no_trace(kills, resumed, tmp_path):
 
 
 @pytest.mark.parametrize(("phase", "number"), [
-    ("compile", signal.SIGTERM), ("step", signal.SIGTERM), ("save", signal.SIGTERM),
-    ("evaluation", signal.SIGTERM), ("step", signal.SIGINT), ("step", signal.SIGHUP)])
+    *(pytest.param(phase, signal.SIGTERM, marks=pytest.mark.slow)
+      for phase in ("compile", "save", "evaluation")),
+    ("step", signal.SIGTERM), ("step", signal.SIGINT), ("step", signal.SIGHUP)])
 def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path):
     run = tmp_path / "run"
     evaluating = phase == "evaluation"

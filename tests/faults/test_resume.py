@@ -18,7 +18,7 @@ STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
          "detection": (8, 8, 1)}
-QUICK = {"conditional", "gaussians"}  # the others take half a minute each
+QUICK = {"gaussians"}  # the others take half a minute each
 FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
                     "--eval-metrics", "swd"),
          "conditional": ("--eval-every", "0", "--generator-labels", "uniform",
@@ -119,6 +119,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(trained, tmp_pat
             == processes.result(tmp_path / "whole")["params_sha256"])
 
 
+@pytest.mark.slow
 def test_rollback_goes_on_with_other_numbers_and_three_times_at_most(trained, tmp_path, monkeypatch,
                                                                      capsys):
     from jaxgan import training
