@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import sys
 import zipfile
 
 import h5py
@@ -356,3 +357,10 @@ def test_a_folder_of_more_than_the_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_available", lambda: 300)
     with pytest.raises(ValueError, match=r"its 3 images take 5.76e-07 GB, .* or read them on demand"):
         load(f"folder:{tmp_path}", "all", image_size=8)
+
+
+def test_what_is_missing_for_hdf5_is_named(tmp_path, monkeypatch):
+    path = save(tmp_path, x=RANDOM.normal(size=(30, 5)))[1]
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataNotFoundError, match="is HDF5, which needs h5py: pip install h5py"):
+        open_arrays(path)

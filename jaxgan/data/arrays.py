@@ -280,8 +280,7 @@ def _hdf5(path: Path) -> dict[str, Stored]:
     try:
         import h5py
     except ImportError:
-        raise DataNotFoundError(f"{path} is HDF5, which h5py reads: pip install 'jaxgan[hdf5]', or h5py"
-                                ) from None
+        raise DataNotFoundError(f"{path} is HDF5, which needs h5py: pip install h5py") from None
     stored, seen = {}, 0
 
     def visit(name: str, group: Any) -> None:
