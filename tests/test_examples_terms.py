@@ -119,6 +119,7 @@ def test_the_probability_follows_the_critic():
     assert many < 0.1
 
 
+@pytest.mark.slow
 def test_samples_fall_more_evenly_on_the_modes_with_packs():
     found = run(PACKS)["found"]
     assert len(found["alone"]) == 3

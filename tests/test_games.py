@@ -129,6 +129,7 @@ def test_a_plan_or_its_fields(tmp_path, whole):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_comes_to_the_same_bits(tmp_path, whole):
     """Killed by the system in the middle, and gone on with here."""
     code = (f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n"

@@ -133,6 +133,7 @@ def test_what_holds_itself_is_described():
 
 # Runs from Python.
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_specification_only_if_it_is_named(tmp_path):
     folder = tmp_path / "run"
     train(make(), POINTS, folder, steps=2, **PLAN)

@@ -65,6 +65,7 @@ def test_the_result_has_the_evaluation_beside_the_last_iterations_metrics(run):
     assert {"critic/loss", "generator/loss", "critic/wasserstein"} <= found["final"].keys()
 
 
+@pytest.mark.slow
 def test_a_run_that_lacks_but_its_result_comes_to_the_same_one(run, tmp_path):
     """As if it was killed between the last evaluation and the end."""
     flags = (*TINY, *QUICK, "--steps", 4, "--eval-every", 2, "--best-metric", "raw/fd", "--run-dir",

@@ -137,7 +137,8 @@ def test_one_seed_gives_one_digest_however_it_is_run(digits, tmp_path):
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_streamed_images_give_the_same_digest(devices, tmp_path, monkeypatch, capsys):
     """Begun on the device and resumed in windows of two steps, on one device and on two."""
     monkeypatch.setattr(prefetch, "_BYTES", 2 * 16 * (8 * 8 + 8 + 12))

@@ -65,6 +65,7 @@ def test_a_process_that_is_killed_ends_the_other_soon_and_both_resume_exactly(tw
     assert processes.rows(run) == processes.rows(two)
 
 
+@pytest.mark.slow
 def test_processes_that_were_started_with_other_flags_say_so(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
