@@ -1,6 +1,7 @@
 """`experiments.arrays`: files of each kind are trained on, and drawn in their own units."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -115,3 +116,20 @@ def test_flags_that_do_not_fit(runs, monkeypatch, tmp_path, capsys, flags, messa
     assert run_here("arrays", *LITTLE, "--run-dir", tmp_path / "run", *flags) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_was_moved_is_found_and_another_one_refused(runs, tmp_path, capsys):
+    shutil.copytree(runs / "images", tmp_path / "run")
+    moved, other = tmp_path / "moved.npy", tmp_path / "other.npy"
+    shutil.copy(runs / "images.npy", moved)
+    np.save(other, np.load(moved)[::-1])
+    measured = ("--metrics", "swd", "--num", 4)
+    assert tool(evaluate, tmp_path / "run", "--data-dir", moved, *measured) == 0
+    assert tool(evaluate, tmp_path / "run", "--data-dir", other, *measured) == 2
+    assert "the data are not what the run was trained on" in capsys.readouterr().err
+    # A run goes on wherever the same data are.
+    again = ("arrays", *LITTLE, "--steps", 2, "--run-dir", tmp_path / "run", "--resume", "auto",
+             "--file")
+    assert run_here(*again, other) == 2
+    assert "was trained on other data than these" in capsys.readouterr().err
+    assert run_here(*again, moved) == 0
