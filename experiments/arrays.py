@@ -103,18 +103,9 @@ def _open(data: Data, condition: str) -> Split:
     if not data.file:
         raise ValueError("file is missing: give a .npy, .npz or HDF5 file with --file")
     return open_arrays(data.file, samples=data.samples, condition=condition, weights=data.weights,
-                       kind=data.kind, channels=data.channels, value_range=_data_range(data.data_range),
+                       kind=data.kind, channels=data.channels,
+                       value_range=flags.as_range(data.data_range),
                        by_channel={"": None, "all": False, "channel": True}[data.scale])
-
-
-def _data_range(text: str) -> tuple[float, float] | None:
-    if not text:
-        return None
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise ValueError(f"data_range must be two numbers like 0,4095; got {text!r}") from None
-    return low, high
 
 
 def make_source(config: Config) -> Source:

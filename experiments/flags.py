@@ -251,6 +251,22 @@ def as_size(size: int | str) -> tuple[int, int]:
     return sides
 
 
+def as_range(text: str | None) -> tuple[float, float] | None:
+    """The two numbers of --data-range, LOW,HIGH; None if it isn't given.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not text:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise ValueError("data_range must be two numbers with a comma between, like 0,4095; got "
+                         f"{text!r}") from None
+    return low, high
+
+
 def check_sizes(config: Config) -> None:
     """Checks what arrays are made of, before there are any.
 

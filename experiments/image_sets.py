@@ -98,12 +98,7 @@ def wish(data: Folder) -> dict[str, Any]:
     Raises:
         ValueError: the size or the range of values is none.
     """
-    low, _, high = (data.data_range or "").partition(",")
-    try:
-        data_range = (float(low), float(high)) if data.data_range else None
-    except ValueError:
-        raise ValueError("data_range must be two numbers with a comma between, like 0,4095; got "
-                         f"{data.data_range!r}") from None
     size = None if data.image_size is None else flags.as_size(data.image_size)
     return {"image_size": size, "fit": data.fit, "colour": data.colour,
-            "transparency": data.transparency, "data_range": data_range, "table": data.table}
+            "transparency": data.transparency, "data_range": flags.as_range(data.data_range),
+            "table": data.table}

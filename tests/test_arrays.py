@@ -108,7 +108,7 @@ def test_conditions_are_evaluated(runs, monkeypatch, capsys):
     (("--file", "series.npz", "--conditions", "both", "--conditioning", "classes"),
      "--conditioning classes is for"),
     (("--file", "vectors.npz", "--data-range", "0"),
-     "data_range must be two numbers like 0,4095; got '0'"),
+     "data_range must be two numbers with a comma between, like 0,4095; got '0'"),
     (("--file", "images.npy", "--kind", "volumes"), "are no volumes"),
 ])
 def test_flags_that_do_not_fit(runs, monkeypatch, tmp_path, capsys, flags, message):

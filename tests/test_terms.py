@@ -201,7 +201,7 @@ def trained(gan, devices, steps=4, start=begin):
     return state, history
 
 
-# Those that take longest, and whose terms meet two devices in another case or file, too.
+# Those that take longest.
 SLOW = {"batch norm", "uncertainty", "relativistic average", "of the generator", "lazy following noise",
         "classification, localisation", "packs"}
 

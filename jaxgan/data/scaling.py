@@ -130,12 +130,13 @@ def found(data: np.ndarray | Data, *, by_channel: bool = False) -> Scaling:
     """
     if data.dtype == np.uint8 and not by_channel:
         return BYTES
-    check_finite(data)
     axes = tuple(range(len(data.shape) - 1)) if by_channel and len(data.shape) > 1 else None
     ends = [(np.atleast_1d(block.min(axes)), np.atleast_1d(block.max(axes)))
             for _, block in _blocks(data)]
     lows, highs = zip(*ends, strict=True)
     low, high = tuple(map(float, np.min(lows, axis=0))), tuple(map(float, np.max(highs, axis=0)))
+    if not np.isfinite([*low, *high]).all():
+        check_finite(data)  # which says where
     for channel, (least, most) in enumerate(zip(low, high, strict=True)):
         if least == most:
             which = f"of channel {channel} " if len(low) > 1 else ""

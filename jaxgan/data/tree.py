@@ -15,6 +15,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ _EMPTY = b"123456"  # links, devices and folders: they have no contents, whateve
 _UNPACKERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 
 
-class Tree:
+class Tree(ABC):
     """Files by their names: relative paths with slashes.
 
     Attributes:
@@ -65,17 +66,17 @@ class Tree:
                           if name.startswith(f"{folder}/")}
         return inner
 
+    @abstractmethod
     def size(self, name: str) -> int:
         """How many bytes a file says that it has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, name: str) -> BinaryIO:
         """Opens a file, from several threads if need be.
 
         Raises:
             OSError, ValueError: it can't be read, or is larger than `MOST_BYTES`.
         """
-        raise NotImplementedError
 
     def each(self, names: Collection[str]) -> Iterator[tuple[str, Opener, int]]:
         """Yields files: the name, what opens it, and how many bytes of it are in memory already."""
