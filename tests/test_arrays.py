@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, measuring, open_run, sample
+from experiments import evaluate, measuring, open_run, sample, settings
+from experiments.arrays import experiment
+from jaxgan.data import draw_step, open_arrays
 from tests.test_experiments import tool
 from tests.test_training import run_here
 
@@ -83,6 +86,25 @@ def test_words_are_classes_and_numbers_in_their_own_units(runs, tmp_path, capsys
         assert message in capsys.readouterr().err
     assert tool(sample, runs / "series", "--condition", "1,50", *out) == 0
     assert "50 is not in " in capsys.readouterr().err
+
+
+def test_classes_are_drawn_equally_often(tmp_path):
+    np.savez(tmp_path / "few.npz", samples=RANDOM.normal(0, 1, (100, 2)),
+             kind=np.repeat(["often", "seldom"], [90, 10]))
+    opened = experiment.settle(settings.replace(
+        experiment.Config(), file=str(tmp_path / "few.npz"), conditions="kind", balance="classes"))
+    source = experiment.make_source(opened)
+    drawn = draw_step(source, source.arrays, jax.random.key(0), 0, 100, np.arange(100))
+    assert np.abs(np.bincount(drawn.condition) - 50).max() < 3
+
+
+def test_samples_are_asked_for_the_numbers_of_held_out_ones(runs):
+    opened = open_run(runs / "series", None)
+    test = open_arrays(runs / "series.npz", condition="both").test
+    asked = opened.reference.requests("test").condition(np.arange(len(test) + 1))
+    low, high = test.number_scaling.low, test.number_scaling.high
+    expected = 2 * (test.numbers - low) / (np.array(high) - low) - 1
+    np.testing.assert_allclose(asked, np.r_[expected, expected[:1]], atol=1e-5)  # over and over
 
 
 def test_conditions_are_evaluated(runs, monkeypatch, capsys):

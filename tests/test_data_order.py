@@ -155,9 +155,10 @@ def weighted_epochs(weights, epochs=20):
     return np.stack([np.asarray(index(jnp.uint32(epoch))) for epoch in range(epochs)])
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 100, 1000])
-def test_equal_weights_give_permutations(size):
-    for drawn in weighted_epochs(np.full(size, 0.3)):
+@pytest.mark.parametrize(("size", "epochs"), [(1, 20), (2, 20), (7, 20), (100, 20), (1000, 20),
+                                              (2**20, 1)])  # of strata so small that their ends occur
+def test_equal_weights_give_permutations(size, epochs):
+    for drawn in weighted_epochs(np.full(size, 0.3), epochs):
         np.testing.assert_array_equal(np.sort(drawn), np.arange(size))
 
 

@@ -37,7 +37,7 @@ def window_of(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"value_range": (0, 1)}, {"labels": True},
-                                     {"dequantize": True}], ids=str)
+                                     {"dequantize": True}, {"weights": np.arange(SIZE)}], ids=str)
 @pytest.mark.parametrize("steps", [0, 1, 3, 100])
 def test_a_window_of_any_length_draws_what_is_resident(window_of, options, steps):
     window_of(steps)

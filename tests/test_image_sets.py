@@ -13,7 +13,7 @@ from PIL import Image
 
 from experiments import evaluate, launch, open_run, opening, reproduce, sample, settings, text
 from jaxgan import features
-from jaxgan.data import load
+from jaxgan.data import draw_step, load
 from jaxgan.runs import read_config
 from jaxgan.steps import game as game_of
 from jaxgan.training import train
@@ -371,6 +371,21 @@ def test_images_are_drawn_for_classes_and_for_numbers(described, tmp_path):
     assert opened.config.conditions.condition_numbers == 2
     assert opened.game.critic.num_numbers == 2
     assert open_run(described / "classes", None).game.generator.num_classes == 2
+
+
+def test_classes_are_drawn_equally_often(described):
+    opened = open_run(described / "classes", None)
+    source = opened.experiment.make_source(opened.config)
+    drawn = draw_step(source, source.arrays, jax.random.key(0), 0, 3600, np.arange(3600))
+    assert np.abs(np.bincount(drawn.condition) - 1800).max() < 100
+
+
+def test_images_are_asked_for_the_numbers_of_held_out_ones(described):
+    opened = open_run(described / "numbers", None)
+    test = load(f"folder:{described / 'a.zip'}", "test", image_size=(8, 12))
+    asked = opened.reference.requests("test").condition(np.arange(len(test)))
+    low, high = (np.array(opened.settings["numbers"][end]) for end in ("low", "high"))
+    np.testing.assert_allclose(asked, 2 * (test.numbers - low) / (high - low) - 1, atol=1e-5)
 
 
 def test_images_drawn_for_numbers_are_evaluated(described, monkeypatch):
