@@ -16,6 +16,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxgan import runs
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, too, where the runs in tests would ignore it
 
@@ -25,6 +27,15 @@ def forget_programs():
     """What one module has compiled is freed: a process may only map so many pieces of memory."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves(request):
+    """A run's end draws its curves, which takes a second: only for modules that look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "LOOKS_AT_CURVES", False):
+            patch.setattr(runs, "save_curves", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture(scope="module")

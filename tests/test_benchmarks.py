@@ -115,6 +115,7 @@ def test_run_writes_its_tables(tmp_path):
     assert float(sampling[1].split()[0].replace(",", "")) > 0
 
 
+@pytest.mark.slow
 def test_reporting_is_timed_between_checkpoints():
     from benchmarks.reporting import Reporting
 

@@ -146,6 +146,7 @@ def test_the_history_keeps_half_of_what_comes_and_shows_what_it_gives_up(tmp_pat
     assert same(everything, new[:, 0])  # each is shown or still there, once
 
 
+@pytest.mark.slow
 def test_cycle_gan_on_two_devices_is_close_to_one(tmp_path):
     code = example("CycleGAN")[1].partition("state, result =")[0]
     found = {}

@@ -28,6 +28,7 @@ from tests.test_measuring import QUICK, tool
 from tests.test_training import TINY, result, run_here
 
 pytestmark = pytest.mark.usefixtures("own_cache")
+LOOKS_AT_CURVES = True
 
 
 # The progress bar.

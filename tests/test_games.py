@@ -21,6 +21,8 @@ from jaxgan.terms import lazy
 from jaxgan.training import Interrupted, Plan, early_stopping, train
 from tests.tiny import assert_close, same
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = np.float32(np.random.default_rng(0).normal(size=(20, 3)) * [2.0, 1.0, 0.1] + 0.5)
 PLAN = {"batch_size": 8, "batches_per_step": 2, "log_every": 1, "checkpoint_every": 2, "devices": 1}

@@ -21,6 +21,7 @@ from jaxgan import console, files, runs, training
 from jaxgan.runs import Run, RunError, read_evaluations, read_logs, read_result, write_evaluation
 from tests.test_training import run_here
 
+LOOKS_AT_CURVES = True
 SETTINGS = {"experiment": "digits", "seed": 3}
 RESULT = {"steps": 2, "params_sha256": "0" * 64, "leaves_sha256": {"a": "0" * 64},
           "final": {"loss": 1.0},

@@ -93,8 +93,15 @@ def example(seed=1, *lead):
          "code": np.float32(draw.normal(size=(*lead, COUNT, 2)))}))
 
 
+_BEGUN = {}  # by the number of the GAN, which is kept: to compile each beginning once
+
+
 def begin(gan, batch=None):
-    return jax.jit(partial(init_state, gan))(KEY, example() if batch is None else batch)
+    if batch is not None:
+        return jax.jit(partial(init_state, gan))(KEY, batch)
+    if id(gan) not in _BEGUN:
+        _BEGUN[id(gan)] = gan, jax.jit(partial(init_state, gan))(KEY, example())
+    return _BEGUN[id(gan)][1]
 
 
 def following(every=1):

@@ -20,6 +20,7 @@ from PIL import Image
 from experiments import launch, opening, showing
 from jaxgan.data import Dataset, load, prefetch
 
+LOOKS_AT_CURVES = True
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--width", "8", "--batch-size", "8", "--n-critic", "2", "--log-every", "2", "--devices", "1",
         "--eval-every", "0")

@@ -25,7 +25,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxgan.nn import winograd
 from jaxgan.nn.geometry import Geometry, accumulator, product
-from jaxgan.types import Array
+from jaxgan.types import Array, Dtype
 
 Padding = str | Sequence[tuple[int, int]]
 Lowering = Callable[..., Array]  # (a, b, *, geometry) -> Array
@@ -189,22 +189,28 @@ def _geometry(name: str, input_size: tuple[int, ...], kernel_size: tuple[int, ..
     return Geometry(input_size, kernel_size, output_size, strides, pairs, groups)
 
 
-# XLA's own: each of the three is one convolution.
+# XLA's own: each of the three is one convolution. `result` is the dtype that it is asked for. GPUs and
+# TPUs sum bfloat16 in float32 whatever that is, and a GPU has no convolution of bfloat16 to float32: XLA
+# would widen its inputs, and compute it in float32. A CPU sums in the dtype of the result.
 
 
-def _convolve(a: Array, b: Array, axes: tuple[str, str, str], **options) -> Array:
+def _convolve(a: Array, b: Array, axes: tuple[str, str, str], result: Dtype, **options) -> Array:
     lhs, rhs, out = (pattern.replace("*", "XYZUVW"[:a.ndim - 2]) for pattern in axes)
     return lax.conv_general_dilated(a, b, dimension_numbers=(lhs, rhs, out),
-                                    preferred_element_type=accumulator(a), **options
-                                    ).astype(a.dtype)
+                                    preferred_element_type=result, **options).astype(a.dtype)
 
 
-def _xla_conv(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
-    return _convolve(x, kernel, ("N*C", "*IO", "N*C"), window_strides=geometry.strides,
+def _natively(convolution: Callable[..., Array], result: Callable[[Array], Dtype]) -> Lowering:
+    """Returns XLA's own, with the dtype of its result as a function of the input."""
+    return lambda a, b, *, geometry: convolution(a, b, geometry, result(a))
+
+
+def _xla_conv(x: Array, kernel: Array, geometry: Geometry, result: Dtype) -> Array:
+    return _convolve(x, kernel, ("N*C", "*IO", "N*C"), result, window_strides=geometry.strides,
                      padding=geometry.padding, feature_group_count=geometry.groups)
 
 
-def _xla_conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
+def _xla_conv_transpose(y: Array, kernel: Array, geometry: Geometry, result: Dtype) -> Array:
     size, groups = geometry.kernel_size, geometry.groups
     kernel = jnp.flip(kernel, range(len(size))).reshape(*size, kernel.shape[-2], groups, -1)
     kernel = jnp.moveaxis(kernel, -1, -3)  # [*k, out / groups, in / groups, groups]
@@ -213,15 +219,15 @@ def _xla_conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array
     padding = [(low, n + k - 2 - (m - 1) * s - low) for low, n, k, m, s
                in zip(before, geometry.input_size, size, geometry.output_size, geometry.strides,
                       strict=True)]
-    return _convolve(y, kernel, ("N*C", "*IO", "N*C"), window_strides=(1,) * len(size),
+    return _convolve(y, kernel, ("N*C", "*IO", "N*C"), result, window_strides=(1,) * len(size),
                      padding=padding, lhs_dilation=geometry.strides, feature_group_count=groups)
 
 
-def _xla_conv_kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array:
+def _xla_conv_kernel_gradient(x: Array, y: Array, geometry: Geometry, result: Dtype) -> Array:
     padding = [(low, (m - 1) * s + k - n - low) for (low, _), n, k, m, s
                in zip(geometry.padding, geometry.input_size, geometry.kernel_size,
                       geometry.output_size, geometry.strides, strict=True)]
-    return _convolve(x, y, ("C*N", "I*O", "*NC"), window_strides=(1,) * len(padding),
+    return _convolve(x, y, ("C*N", "I*O", "*NC"), result, window_strides=(1,) * len(padding),
                      padding=padding, rhs_dilation=geometry.strides,
                      batch_group_count=geometry.groups)
 
@@ -323,13 +329,13 @@ def _has_stride_one(geometry: Geometry) -> bool:
 # The primitives.
 
 
-def _primitive(name: str, native: Lowering, products: Lowering, fewer_products: Lowering,
+def _primitive(name: str, own: Callable[..., Array], products: Lowering, fewer_products: Lowering,
                is_native_on_cpu: Callable, shape: Callable) -> Primitive:
     """Returns a primitive of (a, b, *, geometry), all but its derivatives.
 
     Args:
         name: its name in a jaxpr.
-        native: how it is computed on most platforms, where there are spatial axes.
+        own: XLA's own, as it is computed on most platforms, where there are spatial axes.
         products: how it is computed elsewhere.
         fewer_products: how a CPU computes it where `winograd` is the fastest.
         is_native_on_cpu: geometry -> whether a CPU else computes it as most platforms do.
@@ -338,14 +344,15 @@ def _primitive(name: str, native: Lowering, products: Lowering, fewer_products: 
     primitive = Primitive(name)
     primitive.def_abstract_eval(lambda a, b, *, geometry: a.update(
         shape=shape(a.shape, b.shape, geometry), weak_type=False))
-    plain_on_cpu = _by_products(products, native, is_native_on_cpu)
+    plain_on_cpu = _by_products(products, _natively(own, accumulator), is_native_on_cpu)
+    elsewhere = _by_products(products, _natively(own, lambda a: a.dtype), _is_spatial)
 
     def on_cpu(a: Array, b: Array, *, geometry: Geometry) -> Array:
         channels = min(a.shape[-1], b.shape[-1], shape(a.shape, b.shape, geometry)[-1])
         suits = winograd.suits(geometry, a.shape[0], channels)
         return (fewer_products if suits else plain_on_cpu)(a, b, geometry=geometry)
 
-    for platform, lowering in ((None, _by_products(products, native, _is_spatial)), ("cpu", on_cpu)):
+    for platform, lowering in ((None, elsewhere), ("cpu", on_cpu)):
         mlir.register_lowering(primitive, mlir.lower_fun(lowering, multiple_results=False),
                                platform=platform)
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)

@@ -67,7 +67,7 @@ def trained(monkeypatch, capsys, tmp_path):
 def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
     """On two devices."""
     trained(name, tmp_path / "whole", "--steps", STEPS, devices=2)
-    for stop in (1, 4, STEPS):  # one run, stopped at all of them
+    for stop in (2, STEPS):  # one run, stopped at both
         trained(name, tmp_path / "parts", "--steps", stop, "--resume", "auto", devices=2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert processes.result(parts)["leaves_sha256"] == processes.result(whole)["leaves_sha256"]
