@@ -1,9 +1,11 @@
-"""WGAN-GP on a folder of one's own images, with the 64x64 ResNet of the paper or a DCGAN.
+"""A GAN on a folder of one's own images: WGAN-GP with a large ResNet, or a small DCGAN for a processor.
 
-Gulrajani et al. 2017 (arXiv 1704.00028). The preset `paper` has the networks and settings of its public
-code for 64x64; for other sizes the ResNet has as many blocks as the shorter side can be halved down to
-4. The preset `laptop` is a small DCGAN, for two processor cores. What no flag says is the former's on an
-accelerator and the latter's on a processor, and the images' size is then near to their own.
+The preset `paper` has the networks and settings of the public code of Gulrajani et al. 2017 (arXiv
+1704.00028) for 64x64; for other sizes the ResNet has as many blocks as the shorter side can be halved
+down to 4. The preset `laptop` is for two processor cores, where it shows things in fewer updates: a
+small DCGAN without normalisation, with kernels that the stride divides, and the relativistic loss with
+R1 and R2 of Huang et al. 2024 (arXiv 2501.05441). What no flag says is the former's on an accelerator
+and the latter's on a processor, and the images' size is then near to their own.
 """
 
 import dataclasses
@@ -39,6 +41,22 @@ class Networks(flags.Networks):
     """Latent variables."""
     critic_norm: Literal[*NORMS] | None = None
     """The critic's normalisation; a penalty excludes batch."""
+    generator_norm: Literal["batch", "none"] | None = None
+    """The generator's normalisation; None: batch, or by the device."""
+    kernel_size: int | None = None
+    """Size of the DCGAN's kernels; None: 5, or by the device. The ResNet's are 3."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss(flags.Loss):
+    """What the networks minimise; None: by the device, or WGAN-GP's beside what is given."""
+
+    loss: Literal[*flags.LOSSES] | None = None
+    """What critic and generator minimise."""
+    penalty: Literal[*flags.PENALTIES] | None = None
+    """The penalty on the critic's input gradient."""
+    penalty_weight: float | None = None
+    """The penalty's weight (lambda, or gamma of R1 and R2)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +67,8 @@ class Optimiser(flags.Optimiser):
     """The learning rate of both networks."""
     beta1: float = 0.0
     """Adam's first decay."""
+    beta2: float | None = None
+    """Adam's second decay; RMSProp's decay."""
     ema_decay: float | None = None
     """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
 
@@ -77,21 +97,22 @@ class Config(flags.Config):
 
     networks: Networks = Networks()
     conditions: Conditions = Conditions()
+    loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     data: Folder = Folder(image_size=None)
 
 
+WGAN_GP = {"loss": "wasserstein", "penalty": "gradient_penalty", "penalty_weight": 10.0, "beta2": 0.9}
 PRESETS = {
     "device": Config(),
-    "paper": Config(networks=Networks(model="resnet", width=64, latent_size=128, critic_norm="layer"),
-                    optimiser=Optimiser(learning_rate=1e-4, ema_decay=0.0),
-                    schedule=Schedule(n_critic=5, steps=200_000),
-                    data=Folder(image_size=64)),
-    "laptop": Config(networks=Networks(model="dcgan", width=32, latent_size=64, critic_norm="none"),
-                     optimiser=Optimiser(learning_rate=5e-4, ema_decay=0.995),
-                     schedule=Schedule(n_critic=2, steps=2000),
-                     data=Folder(image_size=32)),
+    "paper": settings.replace(Config(), **WGAN_GP, model="resnet", width=64, latent_size=128,
+                              critic_norm="layer", learning_rate=1e-4, ema_decay=0.0, n_critic=5,
+                              steps=200_000, image_size=64),
+    "laptop": settings.replace(Config(), loss="relativistic", penalty="r1_r2", penalty_weight=1.0,
+                               beta2=0.99, model="dcgan", width=32, latent_size=64, critic_norm="none",
+                               generator_norm="none", kernel_size=4, learning_rate=5e-4,
+                               ema_decay=0.998, n_critic=1, steps=3000, image_size=32),
 }
 
 
@@ -103,6 +124,10 @@ def settle(config: Config) -> Config:
             them.
     """
     chosen = settings.flat(PRESETS["laptop" if jax.default_backend() == "cpu" else "paper"])
+    if config.loss.loss or config.loss.penalty:
+        chosen |= WGAN_GP | {"n_critic": max(2, chosen["n_critic"])}
+    if config.networks.model == "resnet":
+        chosen |= {"generator_norm": None, "kernel_size": None}
     if (begun := changing.recorded(config)) is not None:
         chosen |= begun
     elif config.data.image_size is None:
@@ -111,7 +136,7 @@ def settle(config: Config) -> Config:
         chosen["image_size"] = height if height == width else f"{height}x{width}"
     config = settings.replace(config, **{
         name: chosen[name] for name, value in settings.flat(config).items()
-        if value is None and name in _open()})
+        if value is None and name in (*_open(), "generator_norm", "kernel_size")})
     asked, classes, numbers = config.conditions.conditions, 0, 0
     if asked:
         examples = open_examples(config)
@@ -198,11 +223,16 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
         raise ValueError(f"{', '.join(missing)} must be known by now: choose a preset")
     shape, networks = tuple(sample_shape), config.networks
     drawn_for, judging, tasks = conditions.of_networks(config)
+    drawn_for["norm"] = networks.generator_norm or "batch"
     if networks.model == "dcgan":
+        size = 5 if networks.kernel_size is None else networks.kernel_size
         return flags.make_gan(
-            config, DCGANGenerator(shape, networks.width, norm="batch", output="tanh", **drawn_for),
-            DCGANCritic(networks.width, norm=networks.critic_norm, **judging), networks.latent_size,
-            tasks=tasks)
+            config, DCGANGenerator(shape, networks.width, None, size, output="tanh", **drawn_for),
+            DCGANCritic(networks.width, None, size, norm=networks.critic_norm, **judging),
+            networks.latent_size, tasks=tasks)
+    if networks.kernel_size not in (None, 3):
+        raise ValueError(f"kernel_size is {networks.kernel_size}, but the resnet's is 3: leave it "
+                         "out, or choose --model dcgan")
     blocks, (height, width, _) = 0, shape
     while height % 2 == width % 2 == 0 and min(height, width) > 4:
         blocks, height, width = blocks + 1, height // 2, width // 2

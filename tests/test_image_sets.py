@@ -198,6 +198,26 @@ def test_what_is_left_open_is_settled_by_device_and_images(tmp_path, monkeypatch
             experiment.settle(experiment.configure(**broken))
 
 
+def test_what_is_left_open_goes_with_what_is_given(tmp_path):
+    paint(tmp_path / "pictures", size=8)
+    experiment = opening.load("images")
+
+    def settled(**given):
+        return settings.flat(experiment.settle(experiment.configure(
+            folder=str(tmp_path / "pictures"), **given)))
+
+    own = settled()
+    assert [own[name] for name in ("loss", "penalty", "n_critic", "generator_norm", "kernel_size")] == [
+        "relativistic", "r1_r2", 1, "none", 4]
+    wgan = settled(loss="wasserstein")
+    assert [wgan[name] for name in ("penalty", "penalty_weight", "n_critic", "beta2")] == [
+        "gradient_penalty", 10.0, 2, 0.9]
+    hinge = settled(loss="hinge", penalty="r1", penalty_weight=0.5)
+    assert [hinge[name] for name in ("loss", "penalty", "penalty_weight")] == ["hinge", "r1", 0.5]
+    resnet = settled(model="resnet")
+    assert (resnet["generator_norm"], resnet["kernel_size"]) == (None, None)
+
+
 @pytest.mark.slow
 def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -253,6 +273,8 @@ def test_a_size_that_the_resnet_does_not_take(tmp_path):
     (("--colour", "rgb", "--transparency", "keep"), "which colour rgb has not"),
     (("--table", "none.csv"), "none.csv: the table can't be read"),
     (("--batch-size", "999"), "batch"),
+    (("--model", "resnet", "--kernel-size", "4"), "kernel_size is 4, but the resnet"),
+    (("--kernel-size", "0"), "kernel_size"),
 ])
 def test_flags_that_do_not_fit_the_images(flags, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
