@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from experiments import conditions, flags, launch
+from experiments import conditions, flags, launch, settings
 from experiments.experiment import Experiment
 from experiments.flags import Evaluation, Optimiser, Run, Schedule
 from experiments.measuring import Reference
@@ -87,9 +87,9 @@ class Config(flags.Config):
 
 
 def settle(config: Config) -> Config:
-    """Fills in what the file says of its condition."""
+    """Fills in what the file says of its condition, and where its channels are."""
     train = open_data(config).train
-    return conditions.settled(config, len(train.class_names),
+    return conditions.settled(settings.replace(config, channels=train.channels), len(train.class_names),
                               0 if train.numbers is None else train.numbers.shape[1], config.data.file)
 
 

@@ -13,6 +13,7 @@ import tyro
 from experiments import launch, measuring, open_run
 from experiments.showing import drawn, in_units, is_of_classes
 from jaxgan import console, keys
+from jaxgan.data.arrays import as_stored
 from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import Samples, nearest
 from jaxgan.gan import GAN, draw_latents, generate
@@ -90,7 +91,7 @@ def main(options: Options) -> None:
         console.say(*as_lines(samples))
         return
     if out.suffix == ".npy":
-        np.save(out, in_units(samples, settings))
+        np.save(out, as_stored(in_units(samples, settings), settings.get("channels", "last")))
     elif out.suffix == ".txt":
         out.write_text("\n".join(as_lines(samples)) + "\n", encoding="utf-8")
     else:

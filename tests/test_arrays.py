@@ -29,11 +29,11 @@ def runs(tmp_path_factory):
     np.savez(folder / "series.npz", x=RANDOM.normal(20, 3, (40, 9, 2)).astype(np.float32),
              both=RANDOM.uniform(0, 10, (40, 2)).astype(np.float32))
     np.save(folder / "images.npy", RANDOM.integers(100, 4000, (40, 9, 18)).astype(np.uint16))
-    np.save(folder / "volumes.npy", RANDOM.integers(-1000, 1000, (40, 5, 8, 8, 1)).astype(np.int16))
+    np.save(folder / "volumes.npy", RANDOM.integers(-1000, 1000, (40, 2, 5, 8, 8)).astype(np.int16))
     for file, *flags in (
             ("vectors.npz", "--conditions", "kind", "--conditioning", "classes", "--balance", "classes"),
             ("series.npz", "--conditions", "both"), ("images.npy",),
-            ("volumes.npy", "--data-range", "-2000,2000")):
+            ("volumes.npy", "--data-range", "-2000,2000", "--channels", "first")):
         assert run_here("arrays", "--file", folder / file, "--run-dir", folder / file.partition(".")[0],
                         *LITTLE, *flags) == 0
     return folder
@@ -41,8 +41,8 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize(("kind", "shape", "dtype", "low", "high"), [
     ("vectors", (2,), "float64", -np.inf, np.inf), ("series", (9, 2), "float32", -np.inf, np.inf),
-    ("images", (9, 18, 1), "uint16", 100, 4000), ("volumes", (5, 8, 8, 1), "int16", -2000, 2000)])
-def test_samples_are_in_the_units_of_the_file(runs, tmp_path, kind, shape, dtype, low, high):
+    ("images", (9, 18), "uint16", 100, 4000), ("volumes", (2, 5, 8, 8), "int16", -2000, 2000)])
+def test_samples_are_in_the_units_and_the_shape_of_the_file(runs, tmp_path, kind, shape, dtype, low, high):
     assert tool(sample, runs / kind, "--num", 7, "--out", tmp_path / "s.npy") == 0
     samples = np.load(tmp_path / "s.npy")
     assert samples.shape == (7, *shape)

@@ -57,6 +57,7 @@ class Arrays:
         shaped: rows as they are stored -> samples, [batch, ..., channels].
         sample_shape: the shape of one.
         kind: of `KINDS`.
+        channels: where the axis of channels is in the file: "first", "last", or "none" if one was added.
         labels: int32, [examples], in [0, len(class_names)); 0 if there are no classes.
         class_names: the name of every class, in the order of the labels; () if there are none.
         numbers: None, or what else is known of every example, float32 [examples, numbers].
@@ -71,6 +72,7 @@ class Arrays:
     shaped: Callable[[np.ndarray], np.ndarray]
     sample_shape: tuple[int, ...]
     kind: str
+    channels: str
     labels: np.ndarray
     class_names: tuple[str, ...]
     numbers: np.ndarray | None
@@ -144,7 +146,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     if count < 2 or 0 in array.shape:
         raise ValueError(f"{path}: {name or 'its array'} has the shape {list(array.shape)}: at least "
                          "two samples are needed, one after the other along the first axis")
-    kind, shape, shaped = _arranged(str(path), array.shape[1:], kind, channels)
+    kind, shape, channels, shaped = _arranged(str(path), array.shape[1:], kind, channels)
     labels, class_names, numbers = read_condition(path, stored, condition, count)
     drawn = _weights(path, stored, weights, count)
     source, held_out = array.open(), np.arange(count) % _HOLDS_OUT == _HOLDS_OUT - 1
@@ -153,7 +155,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
 
     def part(what: str, chosen: np.ndarray, scalings: Mapping[str, Any]) -> Arrays:
         return Arrays(f"{path} {what}", source, np.flatnonzero(chosen), shaped, shape, kind,
-                      labels[chosen], class_names, None if numbers is None else numbers[chosen],
+                      channels, labels[chosen], class_names, None if numbers is None else numbers[chosen],
                       None if drawn is None else drawn[chosen], **scalings)
 
     dtype = str(array.dtype.newbyteorder("="))  # however they are stored
@@ -408,8 +410,8 @@ def _weights(path: Path, stored: Mapping[str, Stored], name: str, count: int) ->
 
 
 def _arranged(path: str, shape: tuple[int, ...], kind: str, channels: str
-              ) -> tuple[str, tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
-    """Returns of which kind samples are, the shape of one, and what gives rows this shape.
+              ) -> tuple[str, tuple[int, ...], str, Callable[[np.ndarray], np.ndarray]]:
+    """Returns of which kind samples are, the shape of one, where channels are, and what shapes rows so.
 
     Raises:
         ValueError: they are of no kind, or it can't be told where the channels are.
@@ -423,12 +425,12 @@ def _arranged(path: str, shape: tuple[int, ...], kind: str, channels: str
                          "series two, images three, volumes four, the last one for channels")
     if axes <= 1:  # one number a sample, or a vector, or a series of one channel
         if kind == "series" and axes == 1:
-            return kind, (*shape, 1), lambda x: x[..., None]
+            return kind, (*shape, 1), "none", lambda x: x[..., None]
         if kind not in ("", "vectors"):
             raise ValueError(f"{path}: samples of shape {list(shape)} are no {kind}")
-        return "vectors", shape or (1,), lambda x: x.reshape(len(x), -1)
+        return "vectors", shape or (1,), "last" if shape else "none", lambda x: x.reshape(len(x), -1)
     if kind == "vectors":
-        return kind, (math.prod(shape),), lambda x: x.reshape(len(x), -1)
+        return kind, (math.prod(shape),), "last", lambda x: x.reshape(len(x), -1)
     wanted = KINDS[kind] if kind else 0
     if not channels:
         if wanted:
@@ -444,10 +446,17 @@ def _arranged(path: str, shape: tuple[int, ...], kind: str, channels: str
                          f"{kind or 'series, images or volumes'}: give another --kind or --channels")
     kind = next(name for name, axes in KINDS.items() if axes == rank)
     if channels == "none":
-        return kind, (*shape, 1), lambda x: x[..., None]
+        return kind, (*shape, 1), channels, lambda x: x[..., None]
     if channels == "first":
-        return kind, (*shape[1:], shape[0]), lambda x: np.moveaxis(x, 1, -1)
-    return kind, shape, lambda x: x
+        return kind, (*shape[1:], shape[0]), channels, lambda x: np.moveaxis(x, 1, -1)
+    return kind, shape, channels, lambda x: x
+
+
+def as_stored(samples: np.ndarray, channels: str) -> np.ndarray:
+    """Returns samples with their axis of channels where a file has it, see `Arrays.channels`."""
+    if channels == "none":
+        return samples[..., 0]
+    return np.moveaxis(samples, -1, 1) if channels == "first" else samples
 
 
 def _rows_a_block(shape: tuple[int, ...]) -> int:
