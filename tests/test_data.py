@@ -423,6 +423,7 @@ def serve(server, tiny_mnist, monkeypatch, change=lambda data: (data, len(data))
 def test_missing_files_are_downloaded_once(server, tiny_mnist, monkeypatch, tmp_path):
     serve(server, tiny_mnist, monkeypatch)
     fresh = tmp_path / "fresh"
+    fresh.mkdir()
     assert_same(load("mnist", data_dir=fresh), load("mnist", data_dir=tiny_mnist.data_dir))
     assert sorted(path.name for path in (fresh / "downloads" / "manual" / "mnist").iterdir()) == [
         "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
@@ -437,6 +438,7 @@ def test_missing_files_are_downloaded_once(server, tiny_mnist, monkeypatch, tmp_
     lambda data: (data[:50], len(data)),
 ], ids=["changed", "longer", "shorter", "broken off"])
 def test_wrong_downloads_leave_nothing_behind(server, tiny_mnist, monkeypatch, tmp_path, change):
+    (tmp_path / "fresh").mkdir()
     serve(server, tiny_mnist, monkeypatch, change)
     with pytest.raises(DataNotFoundError, match=r"downloading .* failed: (got|the connection)"):
         load("mnist", data_dir=tmp_path / "fresh")
@@ -444,10 +446,21 @@ def test_wrong_downloads_leave_nothing_behind(server, tiny_mnist, monkeypatch, t
 
 
 def test_a_closed_port_fails_at_once(tiny_mnist):
+    (tiny_mnist.data_dir / "fresh").mkdir()
     start = time.monotonic()
     with pytest.raises(DataNotFoundError, match=r"downloading http://127.0.0.1:9/.* failed: .*"):
         load("mnist", data_dir=tiny_mnist.data_dir / "fresh")
     assert time.monotonic() - start < 5
+
+
+def test_a_misspelt_folder_is_not_made(server, tiny_mnist, monkeypatch, tmp_path):
+    serve(server, tiny_mnist, monkeypatch)
+    with pytest.raises(DataNotFoundError, match=r"there is no folder .*dtaa to look for mnist in: if"):
+        load("mnist", data_dir=tmp_path / "dtaa")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "dtaa"))
+    with pytest.raises(DataNotFoundError, match=r"there is no folder .*dtaa to look for mnist in: if"):
+        load("mnist")
+    assert not (tmp_path / "dtaa").exists()
 
 
 def test_a_silent_network_fails_in_time(monkeypatch, tmp_path):

@@ -154,8 +154,8 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     by_channel = kind in ("vectors", "series") if by_channel is None else by_channel
 
     def part(what: str, chosen: np.ndarray, scalings: Mapping[str, Any]) -> Arrays:
-        return Arrays(f"{path} {what}", source, np.flatnonzero(chosen), shaped, shape, kind,
-                      channels, labels[chosen], class_names, None if numbers is None else numbers[chosen],
+        return Arrays(f"{path} {what}", source, np.flatnonzero(chosen), shaped, shape, kind, channels,
+                      labels[chosen], class_names, None if numbers is None else numbers[chosen],
                       None if drawn is None else drawn[chosen], **scalings)
 
     dtype = str(array.dtype.newbyteorder("="))  # however they are stored

@@ -26,8 +26,8 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
     Args:
         name: the name of the set, or "folder:PATH".
         split: "train" or "test", or of a folder "all".
-        data_dir: where TensorFlow Datasets keeps its sets; by default $TFDS_DATA_DIR, or else
-            ~/tensorflow_datasets.
+        data_dir: where TensorFlow Datasets keeps its sets, a folder that exists; by default
+            $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
         image_size: None for the images' own size, or the side of squares, or height and width, to crop
             and resize them to, about the centre and antialiased; "folder:PATH" must have one if its
             images are not of one size.
@@ -49,8 +49,11 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
         return _digits(split, image_size)
     if name in MIXTURES or name == "swissroll":
         raise ValueError(f"{name} is drawn, not loaded: call mixture({name!r})")
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    data_dir = Path(data_dir).expanduser()
+    given = data_dir or os.environ.get("TFDS_DATA_DIR")
+    data_dir = Path(given or "~/tensorflow_datasets").expanduser()
+    if given and not data_dir.is_dir():  # or a misspelt path would become a folder of downloads
+        raise DataNotFoundError(f"there is no folder {data_dir} to look for {name} in: if the data are "
+                                "to be downloaded to it, create it first")
 
     notes = []
     try:
