@@ -20,8 +20,9 @@ from jaxgan.types import PyTree
 
 
 def is_of_classes(settings: Mapping[str, Any]) -> bool:
-    """Whether the condition of a run's batches is a label."""
-    return isinstance(settings["condition"], list)
+    """Whether the condition of a run's batches is a label, and no numbers."""
+    condition = settings["condition"]  # the shape and the dtype, or a dictionary of such
+    return isinstance(condition, list) and np.issubdtype(condition[1], np.integer)
 
 
 def sample_picture(game: GAN | Game, seed: int, settings: Mapping[str, Any], source: Source,
