@@ -56,7 +56,8 @@ class Data(flags.Data):
     file: str = may_differ("")
     """The file: .npy, .npz or HDF5 (.h5). A run goes on wherever the same data are."""
     samples: str = ""
-    """Which array in the file the samples are; by default the only one, or the one of that name."""
+    """Which array in the file the samples are; by default the only one beside conditions and weights, or
+    the one of that name."""
     weights: str = ""
     """How often each sample is drawn, an array in the file or a .npy file."""
     balance: Literal["classes"] | None = None
@@ -69,8 +70,8 @@ class Data(flags.Data):
     data_range: str = ""
     """The values LOW,HIGH that become -1 and 1; by default those that occur, of uint8 images 0,255."""
     scale: Literal["", "all", "channel"] = ""
-    """One range for all values, or one for each channel, or variable of a vector; by default the latter
-    for vectors and series."""
+    """One range for all values, or one for each channel (of vectors, each variable). By default vectors
+    and series have one for each, all else one for all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -50,10 +50,11 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 PRECISIONS = ("float32", "bfloat16")
 # What numbers of parameters and pixels are made of, where an experiment has it: far more than is of use,
 # and little enough to be multiplied. 0 is a default there.
-_SIZES = {"width": (1, 2**14), "latent_size": (1, 2**20), "blocks": (1, 2**10), "length": (1, 2**14),
-          "max_vocabulary": (1, 2**20), "num_classes": (0, 2**20), "condition_classes": (0, 2**20),
-          "condition_numbers": (0, 2**20), "order": (1, 64), "image_size": (0, 2**14),
-          "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1), "kernel_size": (2, 63)}
+_SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "blocks": (1, 2**10),
+          "length": (1, 2**14), "max_vocabulary": (1, 2**20), "num_classes": (0, 2**20),
+          "condition_classes": (0, 2**20), "condition_numbers": (0, 2**20), "order": (1, 64),
+          "image_size": (0, 2**14), "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
+          "kernel_size": (2, 63)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from experiments import changing, conditions, flags, image_sets, launch, measuring, settings
 from experiments.experiment import Experiment
@@ -144,8 +145,12 @@ def settle(config: Config) -> Config:
         if asked == "numbers":
             numbers = 0 if examples.numbers is None else examples.numbers.shape[1]
         if classes < 2 and not numbers:
-            raise ValueError(f"--conditions {asked} is for images in class folders or in a table that "
-                             f"has them, and {config.data.folder} has no {asked}")
+            where = "class folders or in a table" if asked == "classes" else "a table"
+            raise ValueError(f"--conditions {asked} is for images in {where} that has them, and "
+                             f"{config.data.folder} has no {asked}")
+        for label in np.setdiff1d(np.arange(classes), examples.labels):
+            raise ValueError(f"there are no images of the class {examples.class_names[label]} to train "
+                             f"on in {config.data.folder}: bring some, or leave its folder out")
     return conditions.settled(config, classes, numbers, config.data.folder)
 
 

@@ -5,7 +5,6 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,6 +25,7 @@ _LISTED, _NAMED = 6, 5  # kinds in a line; files that are named
 _DRAWN = 64  # images in the picture
 _LONGEST = 64  # of the sides of a size that is suggested
 _ARRAYS, _AT_ONCE = 20, 1000  # that are listed; samples that are read together
+_LONG = 16  # variables of a vector; more may be a series
 _KINDS = {"uint8": "", "uint16": " of 16 bits", "float32": " in floating-point numbers"}
 
 
@@ -90,20 +90,26 @@ def of_arrays(path: str, samples: str = "") -> Found:
         name = samples or the_samples(place, stored)
         split = open_arrays(path, samples=name)
     except ValueError as error:
-        return Found([*heads, f"  to be mended: {error}"], None)
+        return Found([*heads, f"  can't be trained on so: {error}"], None)
     train, scaling, command = split.train, split.train.scaling, ["python -m experiments.arrays --file",
                                                                  shlex.quote(path)]
     command += ["--samples", shlex.quote(name)] if len(stored) > 1 else []
     count = len(train) + len(split.test)
     rows = [("samples", f"{count} {train.kind} of shape {'x'.join(map(str, train.sample_shape))}"
-             f"{f', from {name}' if name else ''}; {len(split.test)} are held out"),
+             f"{f', from {name}' if name else ''}; {len(split.test)} held out"),
             ("values", f"{train.scaling.dtype}, from {min(scaling.low):g} to {max(scaling.high):g}"
-             + (", each channel with a range of its own" if len(scaling.low) > 1 else "")),
+             + (f", each {'variable' if train.kind == 'vectors' else 'channel'} with a range of its own"
+                if len(scaling.low) > 1 else "")),
             ("copies", _same_samples(split))]
     commands = [" ".join(command)]
+    if train.kind == "vectors" and train.sample_shape[0] > _LONG:
+        commands[0] += "   # for series or spectra: --kind series"
     for other in (other for other in stored if other != name):
-        with suppress(ValueError):  # it may belong to something else
+        try:
             labels, classes, numbers = read_condition(place, stored, other, count)
+        except ValueError as error:  # it may belong to something else
+            rows.append((other, f"no condition: {error}"))
+        else:
             rows.append((other, _as_condition(labels, classes, numbers)))
             commands.append(" ".join([*command, "--conditions", shlex.quote(other)]))
     shown = scaling.to_float(train[:min(_DRAWN, len(train))][0])
@@ -127,7 +133,7 @@ def _as_condition(labels: np.ndarray, classes: tuple[str, ...], numbers: np.ndar
         return (f"{numbers.shape[1]} number{'s' if numbers.shape[1] > 1 else ''} for each sample, from "
                 f"{numbers.min():g} to {numbers.max():g}")
     counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)), strict=True))
-    return f"{len(classes)} classes: {_counted_as(counts)}"
+    return f"{console.counted(len(classes), 'class', 'es')}: {_counted_as(counts)}"
 
 
 def suggested(seen: Survey) -> dict[str, Any]:

@@ -206,20 +206,21 @@ def keep_programs() -> None:
     warnings.filterwarnings("always", "Error (reading|writing) persistent compilation cache entry")
 
 
-def guarded(run: Callable[..., int | None], *arguments: Any) -> int:
-    """Calls `run` and returns its exit status; errors become one line, unless JAXGAN_DEBUG is set."""
+def guarded(task: Callable[..., int | None], *arguments: Any) -> int:
+    """Calls `task` and returns its exit status; errors become one line, unless JAXGAN_DEBUG is set."""
     console.hold()
     warnings.showwarning = _shower()
     for name in ("absl", "asyncio"):  # what orbax logs of a failed save is raised here as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with supervision.terminable():
-            return run(*arguments) or 0
+            return task(*arguments) or 0
     except training.Interrupted as stop:
         console.warn(f"{stop}; go on with: {supervision.command('latest')}")
         return 128 + stop.signal if stop.signal else OUT_OF_TIME
     except supervision.Terminated as stop:
-        console.warn(f"stopped; go on with: {supervision.command('auto')}")
+        again = supervision.command("auto" if task in (start, run) else "")
+        console.warn(f"stopped; go on with: {again}")
         return 128 + stop.signal
     except KeyboardInterrupt:
         console.warn("interrupted")

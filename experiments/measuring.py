@@ -325,9 +325,14 @@ def _check_fit(reference: Reference, asked: Sequence[Metric], settings: Mapping[
 
 def _held_out(reference: Reference, split: str) -> Samples | None:
     try:
-        return reference.reals(split)
+        found = reference.reals(split)
     except DataNotFoundError:  # a small folder may have none
         return None
+    if found.count is not None and found.count < 2:
+        warnings.warn(f"{found.name} has one sample alone: there will be no numbers of held-out reals",
+                      stacklevel=2)
+        return None
+    return found
 
 
 def measure(evaluator: Evaluator, fakes: Samples, tick: Callable[[], None] = lambda: None

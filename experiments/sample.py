@@ -32,9 +32,9 @@ class Options:
     num: int = 64
     """How many samples; with --interpolate, how many rows."""
     out: str = ""
-    """The file: .png for a picture, .txt for text, one sample a line, .npy for the samples in the units
-    and the type of the data, bytes of images say. By default a new picture in the run's folder `drawn`;
-    text is printed."""
+    """The file: .png for a picture, .txt for text, one sample a line, .npy (of vectors .csv, too) for
+    the samples in the units and the type of the data, bytes of images say. By default a new picture in
+    the run's folder `drawn`; text is printed."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     experiment: str = ""
@@ -92,6 +92,8 @@ def main(options: Options) -> None:
         return
     if out.suffix == ".npy":
         np.save(out, as_stored(in_units(samples, settings), settings.get("channels", "last")))
+    elif out.suffix == ".csv":
+        np.savetxt(out, in_units(samples, settings), fmt="%.9g", delimiter=",")
     elif out.suffix == ".txt":
         out.write_text("\n".join(as_lines(samples)) + "\n", encoding="utf-8")
     else:
@@ -153,8 +155,8 @@ def _numbers(options: Options, settings: dict[str, Any]) -> np.ndarray | None:
     except ValueError:
         raise ValueError(f"condition must be numbers like 0.3,1.2; got {options.condition!r}") from None
     if len(numbers) != len(scaling.low) or not np.isfinite(numbers).all():
-        raise ValueError(f"condition must be {len(scaling.low)} finite numbers for this run; got "
-                         f"{options.condition!r}")
+        wanted = console.counted(len(scaling.low), "finite number")
+        raise ValueError(f"condition must be {wanted} for this run; got {options.condition!r}")
     if outside := [f"{value:g} is not in {low:g} to {high:g}" for value, low, high in
                    zip(numbers, scaling.low, scaling.high, strict=True) if not low <= value <= high]:
         console.warn(f"warning: {outside[0]}, where the run's data are: what is drawn is a guess")
@@ -176,7 +178,7 @@ def _checked(options: Options, shape: tuple[int, ...], is_text: bool, step: int)
             path, count = folder / f"{name}_{count}.png", count + 1
     else:
         path = Path(options.out)
-    suffixes = (".txt" if is_text else ".png", ".npy")
+    suffixes = (".txt" if is_text else ".png", ".npy", *[".csv"] * (len(shape) == 1))
     if path.suffix not in suffixes:
         raise ValueError(f"out must end in {' or '.join(suffixes)} for samples of this run; got "
                          f"{options.out!r}")

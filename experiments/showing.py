@@ -66,7 +66,7 @@ def drawn(samples: np.ndarray, settings: Mapping[str, Any], columns: int | None 
     axes = samples.ndim - 1
     if axes in (1, 2):
         values = in_units(samples, settings)
-        return pairs(values if real is None else real, values) if axes == 1 else series(values)
+        return pairs(real, values) if axes == 1 else series(values)
     low, high = settings["value_range"]
     images = pixels((samples - low) / (high - low), (0, 1))
     return grid(images, columns) if axes == 3 else slices(images)

@@ -63,9 +63,9 @@ def terminable() -> Iterator[None]:
 
 
 def command(resume: str) -> str:
-    """The command that this process was started by, to go on with."""
+    """The command that this process was started by, to go on with; "" for what doesn't resume."""
     started = re.sub(r" --resume(=| )\S+", "", shlex.join(sys.orig_argv))
-    return f"{started} --resume {resume}"
+    return f"{started} --resume {resume}" if resume else started
 
 
 def is_supervised() -> bool:

@@ -58,6 +58,11 @@ def printable(text: str) -> str:
                    for letter in text)
 
 
+def counted(count: int, what: str, plural: str = "s") -> str:
+    """How many there are of something, "1 class" or "2 classes"."""
+    return f"{count} {what}{'' if count == 1 else plural}"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns the rows of a table as lines, with cells of one width in each column."""
     cells = [[printable(cell) for cell in row] for row in rows]

@@ -49,10 +49,12 @@ def introduce(run: Run, plan: Plan, source: Source, networks: dict[str, PyTree],
     sizes = {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
              for name, params in networks.items()}
     size = "samples without end," if source.size is None else f"{source.size} samples"
-    classes = f", {source.num_classes} classes" if source.num_classes else ""
+    drawn_for = (f", each with {console.counted(len(source.numbers.low), 'number')}"
+                 if source.numbers else
+                 f", {source.num_classes} classes" if (source.num_classes or 0) > 1 else "")
     console.warn(
         f"run       {run.folder} {begin}, {plan.steps} steps in all",
-        f"data      {about.data}: {size} of shape {_shape(source.sample_shape)}{classes}",
+        f"data      {about.data}: {size} of shape {_shape(source.sample_shape)}{drawn_for}",
         f"networks  {', '.join(f'{name} {count:,} parameters' for name, count in sizes.items())}",
         f"device    {_devices(plan)}",
         f"look at   {run.folder}/samples, tensorboard --logdir {run.folder}")

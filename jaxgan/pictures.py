@@ -26,8 +26,8 @@ def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None 
     """Lays images out in rows, with a border of one pixel between them.
 
     Args:
-        images: uint8 [count, height, width, channels]; one channel is grey, three are RGB, of any
-            other number the first is shown.
+        images: uint8 [count, height, width, channels]; one channel is grey, three are RGB, four are RGB
+            and opacity, shown on white; of any other number the first is shown.
         columns: images in a row; by default as square as can be.
         enlarge: how many pixels wide a pixel is shown; by default so that an image is at least 32.
 
@@ -38,7 +38,11 @@ def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None 
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     enlarge = enlarge or max(1, -(-32 // max(height, width)))
-    images = images if channels == 3 else np.repeat(images[..., :1], 3, axis=-1)
+    if channels == 4:
+        opacity = images[..., 3:] / 255
+        images = (images[..., :3] * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
+    elif channels != 3:
+        images = np.repeat(images[..., :1], 3, axis=-1)
     images = images.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     height, width = height * enlarge + 1, width * enlarge + 1
     sheet = np.full((rows * height + 1, columns * width + 1, 3), 128, np.uint8)
@@ -262,26 +266,28 @@ def series(samples: np.ndarray, columns: int = 4, rows: int = 4) -> np.ndarray:
     return _drawn(canvas)
 
 
-def pairs(real: np.ndarray, fake: np.ndarray, variables: int = 4) -> np.ndarray:
+def pairs(real: np.ndarray | None, fake: np.ndarray, variables: int = 4) -> np.ndarray:
     """Draws vectors: each of the first variables against each other one, and its histogram.
 
     The first and the last column of a histogram count what is beyond the reals, too.
 
     Args:
-        real: [count, dimensions].
+        real: [count, dimensions]; None to draw the others alone.
         fake: likewise.
         variables: how many of the dimensions, at most.
 
     Returns:
         uint8 [picture height, width, 3].
     """
-    count = min(variables, real.shape[1])
+    count = min(variables, fake.shape[1])
+    sets = [(fake, "samples" if real is None else "fake", "tab:green", ".")]
+    if real is not None:
+        sets.insert(0, (real, "real", "tab:orange", "+"))
     figure, canvas = _figure((2.2 * count + 0.5, 2.2 * count + 0.5))
     for (row, column), axes in np.ndenumerate(figure.subplots(count, count, squeeze=False)):
-        for samples, label, colour, mark in ((real, "real", "tab:orange", "+"),
-                                             (fake, "fake", "tab:green", ".")):
+        for samples, label, colour, mark in sets:
             if row == column:
-                bins = np.histogram_bin_edges(real[:, row], 30)
+                bins = np.histogram_bin_edges(sets[0][0][:, row].astype(np.float64), 30)
                 axes.hist(samples[:, row].clip(bins[0], bins[-1]), bins, density=True, histtype="step",
                           color=colour, label=label)
             else:

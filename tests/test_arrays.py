@@ -56,6 +56,23 @@ def test_samples_have_units_and_axes_of_the_file(runs, tmp_path, kind, shape, dt
     assert (np.abs(mean - (least + most) / 2) < (most - least) / 2).all()
 
 
+def test_vectors_as_a_table(runs, tmp_path, capsys):
+    for name in ("s.npy", "s.csv"):
+        assert tool(sample, runs / "vectors", "--num", 5, "--out", tmp_path / name) == 0
+    table = np.loadtxt(tmp_path / "s.csv", delimiter=",")
+    np.testing.assert_allclose(table, np.load(tmp_path / "s.npy"), rtol=1e-7)
+    assert tool(sample, runs / "series", "--out", tmp_path / "s.csv") == 2
+    assert "out must end in .png or .npy for" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_one_held_out_sample_is_no_floor(tmp_path, capsys):
+    np.save(tmp_path / "few.npy", RANDOM.normal(size=(10, 3)))
+    assert run_here("arrays", "--file", tmp_path / "few.npy", "--run-dir", tmp_path / "run", *LITTLE,
+                    "--eval-every", 1) == 0
+    assert "one sample alone: there will be no numbers of held-out reals" in capsys.readouterr().err
+
+
 def test_pictures_are_shown_in_training_and_afterwards(runs):
     for kind in ("vectors", "series", "images", "volumes"):
         assert tool(sample, runs / kind, "--num", 5) == 0
@@ -127,6 +144,7 @@ def test_conditions_are_evaluated(runs, monkeypatch, capsys):
     (("--file", "vectors.npz", "--conditions", "kind", "--condition-classes", "3"),
      "condition_classes is 3, but the condition in "),
     (("--file", "vectors.npz", "--balance", "classes"), "--balance classes is for"),
+    (("--file", "vectors.npz", "--units", "0"), "units must be from 1 to 16384; got 0"),
     (("--file", "series.npz", "--conditions", "both", "--conditioning", "classes"),
      "--conditioning classes is for"),
     (("--file", "vectors.npz", "--data-range", "0"),

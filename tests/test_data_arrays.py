@@ -170,7 +170,7 @@ def test_conditions_are_classes_or_numbers(tmp_path):
 @pytest.mark.parametrize(("arrays", "options", "message"), [
     ({"x": np.ones((9, 2)), "y": np.ones(9)}, {"samples": "z"}, "no array 'z' in .*, which has x"),
     ({"a": np.ones((9, 2)), "b": np.ones(9)}, {}, "has the arrays a .9, 2. of float64, b .* say which"),
-    ({"x": np.ones((9, 2))}, {}, "all values of channel 0 are 1: there is nothing to learn"),
+    ({"x": np.ones((9, 2))}, {}, "all values of variable 0 are 1: there is nothing to learn"),
     ({"x": np.full((9, 2), 7)}, {"by_channel": False}, "all values are 7"),
     ({"x": np.r_[np.eye(9), [[np.nan] * 4 + [np.inf] * 5]]}, {"value_range": (0, 1)},
      r"9 of 90 values are NaN or infinite, the first at \[9, 0\]"),
@@ -364,3 +364,43 @@ def test_what_is_missing_for_hdf5_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DataNotFoundError, match="is HDF5, which needs h5py: pip install h5py"):
         open_arrays(path)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ([np.nan, *range(19)], r"kind in .* can't be a condition: 1 of 20 values are NaN or infinite"),
+    ([*range(19), np.inf], r"1 of 20 .*, the first at \[19, 0\]"),  # held out
+    ([*range(19), 1e300], r"kind in .* can't be a condition: there are numbers beyond 3.4e\+38: scale"),
+    ([2.0] * 20, r"kind in .* can't be a condition: all values are 2"),
+])
+def test_numbers_that_can_be_no_condition(tmp_path, values, message):
+    np.savez(tmp_path / "a.npz", samples=RANDOM.normal(size=(20, 3)), kind=np.array(values, np.float64))
+    with pytest.raises(ValueError, match=message):
+        open_arrays(tmp_path / "a.npz", condition="kind")
+
+
+def test_a_class_that_is_held_out_as_a_whole(tmp_path):
+    np.savez(tmp_path / "a.npz", samples=RANDOM.normal(size=(40, 3)), digit=np.arange(40) % 10)
+    with pytest.raises(ValueError, match="all samples of the class 9 are held out, as the last of"):
+        open_arrays(tmp_path / "a.npz", condition="digit")
+
+
+def test_samples_are_what_is_left_beside_conditions_and_weights(tmp_path):
+    np.savez(tmp_path / "a.npz", measured=RANDOM.normal(size=(20, 3)), kind=np.arange(20) % 2,
+             often=np.ones(20))
+    with pytest.raises(ValueError, match="say which are the samples, --samples measured"):
+        open_arrays(tmp_path / "a.npz", condition="kind")
+    split = open_arrays(tmp_path / "a.npz", condition="kind", weights="often")
+    assert split.train.sample_shape == (3,)
+
+
+def test_a_range_that_no_number_holds(tmp_path):
+    values = RANDOM.uniform(size=(20, 2))
+    values[0, 1], values[1, 1] = -1.7e308, 1.7e308
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(ValueError, match=r"variable 1 reach from -1.7e\+308 to 1.7e\+308, further"):
+        open_arrays(tmp_path / "a.npy")
+
+
+def test_a_folder_is_no_file_of_arrays(tmp_path):
+    with pytest.raises(DataNotFoundError, match="is a folder: name the file in it"):
+        open_arrays(tmp_path)

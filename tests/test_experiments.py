@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -29,6 +30,7 @@ from experiments import (
     reproduce,
     sample,
     settings,
+    supervision,
 )
 from experiments.experiment import Experiment
 from jaxgan import keys
@@ -40,8 +42,9 @@ FIRST = json.loads(Path(__file__).with_name("first_release.json").read_text())
 COMMON = FIRST.pop("common")  # flag -> [default, whether it only reports or may differ]
 LITTLE = (*TINY, "--steps", 2, "--sample-every", 0, "--log-every", 1)
 # The example of the documents.
-OWN, = re.findall(r"^```python\n(.*?)^```", (ROOT / "experiments" / "README.md").read_text(),
-                  re.MULTILINE | re.DOTALL)
+OWN, = (code for code in re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "experiments" / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    if "Experiment(" in code)
 
 
 def tool(module, *arguments):
@@ -191,6 +194,18 @@ def test_what_is_too_large_is_one_sentence(error, message, capsys):
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
+
+
+def test_a_command_that_is_ended_is_to_be_repeated_and_only_a_training_resumed(monkeypatch, capsys):
+    def ended(*_):
+        raise supervision.Terminated(signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "experiments.x", "--resume", "latest", "a b"])
+    assert launch.guarded(ended) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "stopped; go on with: python -m experiments.x 'a b'\n"
+    monkeypatch.setattr(launch, "run", ended)
+    assert launch.guarded(launch.run) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.endswith("experiments.x 'a b' --resume auto\n")
 
 
 # Presets and defaults.

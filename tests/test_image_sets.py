@@ -420,8 +420,16 @@ def test_images_drawn_for_numbers_are_evaluated(described, monkeypatch):
     assert 0 < found["metrics"]["condition"]["floor"] < 1
 
 
+def test_a_class_of_which_all_images_are_for_tests(tmp_path, capsys):
+    paint(tmp_path / "images")
+    shutil.rmtree(tmp_path / "images" / "train" / "cat")
+    assert run_here("images", *TINY, "--folder", tmp_path / "images", "--image-size", 8, "--conditions",
+                    "classes", "--run-dir", tmp_path / "run") == 2
+    assert "there are no images of the class cat to train on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("flags", "message"), [
-    (("--conditions", "numbers"), "--conditions numbers is for images in class folders or in a table"),
+    (("--conditions", "numbers"), "--conditions numbers is for images in a table that has them"),
     (("--conditions", "classes", "--condition-classes", "7"), "condition_classes is 7, but"),
     (("--conditioning", "projection"), "give --conditions, or leave it out"),
 ])

@@ -158,7 +158,7 @@ def test_files_of_arrays(tmp_path, monkeypatch, capsys):
              other=np.arange(7))
     assert tool(inspect, "scans.npz") == 0
     printed = capsys.readouterr().out
-    for line in ("scans.npz: 4 arrays", "40 images of shape 30x20x1, from x; 4 are held out",
+    for line in ("scans.npz: 4 arrays", "40 images of shape 30x20x1, from x; 4 held out",
                  f"float32, from {np.delete(x, range(9, 40, 10), 0).min():g} to ",
                  "1 of another sample", "1 number for each sample, from ", "2 classes: f 10, m 30"):
         assert line in printed
@@ -178,11 +178,11 @@ def test_arrays_that_can_not_be_trained_on_are_described(tmp_path, monkeypatch, 
     np.savez("a.npz", a=np.ones((9, 2)), b=np.ones((9, 2, 3)))
     np.save("b.npy", np.full((9, 2), np.nan))
     for words, message in ((("a.npz",), "say which are the samples, --samples b for example"),
-                           (("a.npz", "--samples", "a"), "all values of channel 0 are 1"),
+                           (("a.npz", "--samples", "a"), "all values of variable 0 are 1"),
                            (("b.npy",), "18 of 18 values are NaN or infinite")):
         assert tool(inspect, *words) == 0
         printed = capsys.readouterr().out
-        assert "to be mended: " in printed
+        assert "can't be trained on so: " in printed
         assert message in printed
     assert not (tmp_path / "inspect.png").exists()
     assert tool(inspect, "c.npy") == 2

@@ -51,3 +51,14 @@ def test_curves_are_a_picture_and_no_rows_are_none(tmp_path):
     save_curves(tmp_path / "curves.png", [{"step": 1, "critic/loss": 2.0}, {"step": 2, "modes": 3.0}])
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (900, 300)  # two panels
+
+
+def test_four_channels_are_colour_and_opacity_on_white():
+    images = np.zeros((1, 32, 32, 4), np.uint8)
+    images[..., 0] = 200
+    images[0, :16, :, 3] = 255
+    images[0, 16, :, 3] = 51  # a fifth
+    shown = grid(images)[1:-1, 1:-1]
+    assert (shown[:16] == [200, 0, 0]).all()
+    assert (shown[16] == [244, 204, 204]).all()
+    assert (shown[17:] == 255).all()

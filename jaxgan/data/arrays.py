@@ -9,7 +9,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -117,8 +117,8 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
 
     Args:
         path: the file. Of a .npy file, and of HDF5, what is on disk stays there until it is needed.
-        samples: which array in the file the samples are; by default the only one, or the first that is
-            called samples, images, x, data or arr_0.
+        samples: which array in the file the samples are; by default the only one beside condition and
+            weights, or the first that is called samples, images, x, data or arr_0.
         condition: what samples are drawn for, an array in the same file, or a .npy file: integers or
             words are classes, [examples]; floating-point numbers [examples] or [examples, numbers]
             (vectors, boxes) are themselves.
@@ -138,7 +138,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     """
     path = Path(path).expanduser()
     stored = stored_in(path)
-    name = samples or the_samples(path, stored)
+    name = samples or the_samples(path, stored, (condition, weights))
     array = _named(path, stored, name)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{path}: {name or 'its array'} is of {array.dtype}: samples must be numbers")
@@ -151,6 +151,9 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     drawn = _weights(path, stored, weights, count)
     source, held_out = array.open(), np.arange(count) % _HOLDS_OUT == _HOLDS_OUT - 1
     held_out[-1] = True  # there is one
+    for label in np.setdiff1d(labels, labels[~held_out]):
+        raise ValueError(f"{path}: all samples of the class {class_names[label]} are held out, as the "
+                         "last of every ten is: shuffle the samples")
     by_channel = kind in ("vectors", "series") if by_channel is None else by_channel
 
     def part(what: str, chosen: np.ndarray, scalings: Mapping[str, Any]) -> Arrays:
@@ -200,7 +203,8 @@ def stored_in(path: Path) -> dict[str, Stored]:
         ValueError: it is of another kind, damaged, or needs a package that isn't installed.
     """
     if not path.is_file():
-        raise DataNotFoundError(f"there is no file {path}: say where it is")
+        raise DataNotFoundError(f"{path} is a folder: name the file in it" if path.is_dir() else
+                                f"there is no file {path}: say where it is, of a run's by --data-dir")
     readers = {".npy": _npy, ".npz": _npz, ".h5": _hdf5, ".hdf5": _hdf5}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} must end in {', '.join(SUFFIXES)}: save the arrays by numpy.save, for "
@@ -326,21 +330,23 @@ class _Hdf5:
         return np.asarray(self._array[()], dtype)
 
 
-def the_samples(path: Path, stored: Mapping[str, Stored]) -> str:
-    """Which array the samples are, if that isn't said.
+def the_samples(path: Path, stored: Mapping[str, Stored], others: Sequence[str] = ()) -> str:
+    """Which array the samples are, if that isn't said; `others` are what is known to be something else.
 
     Raises:
         ValueError: it can't be told.
     """
-    named = [name for name in _SAMPLES if name in stored]
-    if len(stored) == 1 or named:
-        return named[0] if named else next(iter(stored))
+    left = [name for name in stored if not name or name not in others]
+    named = [name for name in _SAMPLES if name in left]
+    if len(left) == 1 or named:
+        return named[0] if named else left[0]
     largest = max(stored, key=lambda name: math.prod(stored[name].shape))
     raise ValueError(f"{path} has the arrays {_listed(stored)}: say which are the samples, "
                      f"--samples {largest} for example")
 
 
 def _named(path: Path, stored: Mapping[str, Stored], name: str) -> Stored:
+    name = name if name in stored else name.lstrip("/")
     if name not in stored:
         there = _listed(stored) if "" not in stored else "one without a name"
         raise ValueError(f"there is no array {name!r} in {path}, which has {there}")
@@ -383,7 +389,17 @@ def read_condition(path: Path, stored: Mapping[str, Stored], name: str, count: i
         raise ValueError(f"{name} has {len(values) if values.ndim else 0} values, and there are {count} "
                          f"samples in {path}: there must be one for each")
     if values.dtype.kind == "f" and values.ndim <= 2:
-        return none, (), values.reshape(count, -1).astype(np.float32)
+        values = values.reshape(count, -1)
+        with np.errstate(over="ignore"):
+            numbers = values.astype(np.float32)
+        try:
+            check_finite(numbers if np.isfinite(values).sum() == np.isfinite(numbers).sum() else values)
+            if not np.isfinite(numbers).all():
+                raise ValueError(f"there are numbers beyond {np.finfo(np.float32).max:.3g}: scale them")
+            found(numbers, by_channel=True)
+        except ValueError as error:
+            raise ValueError(f"{name} in {path} can't be a condition: {error}") from error
+        return none, (), numbers
     if values.dtype.kind in "biuUSO" and values.ndim == 1:
         if values.dtype.kind == "S":
             values = np.char.decode(values, "utf-8", "replace")

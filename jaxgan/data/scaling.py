@@ -137,9 +137,13 @@ def found(data: np.ndarray | Data, *, by_channel: bool = False) -> Scaling:
     low, high = tuple(map(float, np.min(lows, axis=0))), tuple(map(float, np.max(highs, axis=0)))
     if not np.isfinite([*low, *high]).all():
         check_finite(data)  # which says where
+    what = "variable" if len(data.shape) == 2 else "channel"
     for channel, (least, most) in enumerate(zip(low, high, strict=True)):
+        which = f"of {what} {channel} " if len(low) > 1 else ""
+        if not np.isfinite(most - least):
+            raise ValueError(f"the values {which}reach from {least:g} to {most:g}, further than numbers "
+                             "do: scale them")
         if least == most:
-            which = f"of channel {channel} " if len(low) > 1 else ""
             raise ValueError(f"all values {which}are {least:g}: there is nothing to learn from them; "
                              "leave them out, or give a value range")
     return Scaling(low, high, str(data.dtype))

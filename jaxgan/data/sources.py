@@ -180,7 +180,10 @@ def _scaled_numbers(examples: Examples) -> tuple[np.ndarray, Scaling]:
     if numbers is None:
         raise ValueError("these examples have no numbers to be a condition: leave numbers=True out, or "
                          "bring some")
-    scaling = getattr(examples, "number_scaling", None) or found(numbers, by_channel=True)
+    try:
+        scaling = getattr(examples, "number_scaling", None) or found(numbers, by_channel=True)
+    except ValueError as error:
+        raise ValueError(f"the numbers that samples are to be drawn for: {error}") from error
     return scaling.to_float(numbers), scaling
 
 

@@ -118,6 +118,8 @@ def open_tree(path: Path, wanted: Wanted) -> Tree:
         file.seek(0)
         is_zip = head[:2] == b"PK" or zipfile.is_zipfile(file)
     unpack = next((unpack for mark, unpack in _UNPACKERS if head.startswith(mark)), None)
+    if not head:
+        raise ValueError(f"{path} is empty: give a folder, or a zip or tar file, of images")
     if not (is_zip or unpack or _is_header(head)):
         raise ValueError(f"{path} is neither a folder nor a zip or tar file: give one of these")
     try:
