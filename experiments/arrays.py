@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from experiments import conditions, flags, launch, settings
+from experiments import conditions, flags, launch, measuring, settings
 from experiments.experiment import Experiment
 from experiments.flags import Evaluation, Optimiser, Run, Schedule
 from experiments.measuring import Reference
@@ -24,7 +24,6 @@ from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 
-_MOST_RAW = 512  # numbers in a sample that are their own features; of more, a projection is
 _SMALLEST = 4  # what a sample's shortest side is halved down to, about
 
 
@@ -129,13 +128,10 @@ def make_reference(config: Config) -> Reference:
     def reals(split: str) -> Samples:
         return as_measured(getattr(open_data(config), split))
 
-    def features() -> str:
-        return ("raw" if math.prod(open_data(config).train.sample_shape) <= _MOST_RAW else
-                "random_projection")
-
     own = conditions.metrics(config, reals)
     metrics = ",".join([*(metric.name for metric in own), "fd,kid,pr,dc,copying,swd"])
-    return Reference(reals, features, "condition,fd" if own else "fd,swd", metrics, own=own,
+    return Reference(reals, lambda: measuring.untrained_features(open_data(config).train.sample_shape),
+                     "condition,fd" if own else "fd,swd", metrics, own=own,
                      num_fake=2000, requests=conditions.requests(config, reals),
                      about=lambda: {"data_sha256": open_data(config).train.digest})
 

@@ -204,7 +204,8 @@ def make_reference(config: Config) -> Reference:
     if asked == "classes":
         return measuring.of_images(opens, quick="accuracy,fd",
                                    metrics="accuracy,fd,kid,is,pr,dc,copying,swd")
-    reference = measuring.of_images(opens, "raw")
+    reference = measuring.of_images(
+        opens, lambda: measuring.untrained_features(opens("train").images.shape[1:]))
     if not asked:
         return reference
 

@@ -1,6 +1,7 @@
 """What experiments, `evaluate` and `compare` measure with: reals, feature networks, tables."""
 
 import dataclasses
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from jaxgan.runs import check_data
 from jaxgan.types import Batch
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
+_MOST_RAW = 512  # numbers in a sample that are their own features; of more, a projection is
 _CLASSIFYING = ("classifier", "inception")
 _DIAGNOSED = 256  # samples that the critic is diagnosed on
 
@@ -96,7 +98,13 @@ class Reference(NamedTuple):
     about: Callable[[], Mapping[str, Any]] = dict
 
 
-def of_images(open_data: Callable[[str], Dataset], features: str = "classifier", quick: str = "fd",
+def untrained_features(sample_shape: Sequence[int]) -> str:
+    """The features of samples that no network was trained on: themselves, or their projection."""
+    return "raw" if math.prod(sample_shape) <= _MOST_RAW else "random_projection"
+
+
+def of_images(open_data: Callable[[str], Dataset],
+              features: str | Callable[[], str] = "classifier", quick: str = "fd",
               metrics: str = "fd,kid,is,pr,dc,copying,swd") -> Reference:
     """Images of a data set, opened when they are needed."""
     labelled = cache(open_data)
