@@ -248,7 +248,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
                          "dcgan")
     widths = tuple(networks.width * min(8, 2**block) for block in range(blocks + 1))
     return flags.make_gan(
-        config, ResNetGenerator(shape, widths[::-1], first_bias=False, **drawn_for),
+        config, ResNetGenerator(shape, widths[::-1], first_bias=False, last_he=True, **drawn_for),
         ResNetCritic(widths, down_blocks=blocks, stem="conv", head="flatten", norm=networks.critic_norm,
                      first_bias=False, **judging), networks.latent_size, tasks=tasks)
 

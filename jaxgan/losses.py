@@ -2,7 +2,8 @@
 
 Both halves of a pair map `(real_scores [batch], fake_scores [batch])` to a scalar to be minimised,
 in float32 whatever the scores' precision. Scores are unbounded (logits where the loss is a
-cross-entropy), so no loss takes the logarithm of a sigmoid, and all are finite at any finite score.
+cross-entropy), so no loss takes the logarithm of a sigmoid. All are finite at any finite score, but for
+least squares, whose squares overflow beyond 1.8e19.
 """
 
 from typing import NamedTuple

@@ -370,6 +370,8 @@ def test_each_layer_has_the_initialiser_of_the_experiments():
     check(limits(ResNetGenerator((8, 8, 9), (10, 20)), (1, 30)), Dense_0=2 / (30 + 160),
           ResidualBlock_0__Conv_0=4 / (9 * 30), ResidualBlock_0__Conv_1=4 / (9 * 40),
           ResidualBlock_0__Conv_2=2 / 30, Conv_0=2 / (9 * 29))
+    check({"Conv_0": limits(ResNetGenerator((8, 8, 9), (10, 20), last_he=True), (1, 30))["Conv_0"]},
+          Conv_0=4 / (9 * 29))
 
 
 # Residual blocks.

@@ -42,6 +42,8 @@ class ResNetGenerator(nn.Module):
         norm: "batch" or "none", before every ReLU.
         output: "tanh" for samples in [-1, 1], "sigmoid" for [0, 1], "none" for unbounded ones.
         first_bias: whether a block's first convolution has a bias, which a norm after it undoes.
+        last_he: whether the last convolution starts in the wide range of layers before a ReLU, as in the
+            public code's 64x64 generator, and not in its CIFAR-10 generator.
         num_classes: 0, or how many classes the condition's labels, int [batch], name: the blocks' batch
             normalisations have scales and biases of each class then.
         num_numbers: 0, or how many numbers the condition is, float [batch, numbers], which go in with
@@ -58,6 +60,7 @@ class ResNetGenerator(nn.Module):
     norm: str = "batch"
     output: str = "tanh"
     first_bias: bool = True
+    last_he: bool = False
     num_classes: int = 0
     num_numbers: int = 0
     axis_name: str | None = None
@@ -88,7 +91,7 @@ class ResNetGenerator(nn.Module):
                                    self.dtype, self.num_classes,
                                    name=f"ResidualBlock_{index}")(x, train, labels)
         x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
-        x = Conv(channels, (3, 3), kernel_init=conv_init(he=False), dtype=self.dtype)(x)
+        x = Conv(channels, (3, 3), kernel_init=conv_init(he=self.last_he), dtype=self.dtype)(x)
         return squash(self.output, x)
 
 
