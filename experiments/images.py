@@ -105,6 +105,7 @@ class Config(flags.Config):
 
 
 WGAN_GP = {"loss": "wasserstein", "penalty": "gradient_penalty", "penalty_weight": 10.0, "beta2": 0.9}
+_OF_DCGAN = ("generator_norm", "kernel_size")  # which may stay open: batch and 5
 PRESETS = {
     "device": Config(),
     "paper": settings.replace(Config(), **WGAN_GP, model="resnet", width=64, latent_size=128,
@@ -125,11 +126,12 @@ def settle(config: Config) -> Config:
             them.
     """
     chosen = settings.flat(PRESETS["laptop" if jax.default_backend() == "cpu" else "paper"])
-    if config.loss.loss or config.loss.penalty:
+    begun, is_given = changing.recorded(config), bool(config.loss.loss or config.loss.penalty)
+    if is_given:
         chosen |= WGAN_GP | {"n_critic": max(2, chosen["n_critic"])}
-    if config.networks.model == "resnet":
-        chosen |= {"generator_norm": None, "kernel_size": None}
-    if (begun := changing.recorded(config)) is not None:
+    if begun is not None or is_given or config.networks.model == "resnet":
+        chosen |= dict.fromkeys(_OF_DCGAN)  # of which runs of before had no choice
+    if begun is not None:
         chosen |= begun
     elif config.data.image_size is None:
         _check_folder(config)
@@ -137,7 +139,7 @@ def settle(config: Config) -> Config:
         chosen["image_size"] = height if height == width else f"{height}x{width}"
     config = settings.replace(config, **{
         name: chosen[name] for name, value in settings.flat(config).items()
-        if value is None and name in (*_open(), "generator_norm", "kernel_size")})
+        if value is None and name in (*_open(), *_OF_DCGAN)})
     asked, classes, numbers = config.conditions.conditions, 0, 0
     if asked:
         examples = open_examples(config)

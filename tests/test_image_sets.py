@@ -212,6 +212,7 @@ def test_what_is_left_open_goes_with_what_is_given(tmp_path):
     wgan = settled(loss="wasserstein")
     assert [wgan[name] for name in ("penalty", "penalty_weight", "n_critic", "beta2")] == [
         "gradient_penalty", 10.0, 2, 0.9]
+    assert (wgan["generator_norm"], wgan["kernel_size"]) == (None, None)  # batch and 5
     hinge = settled(loss="hinge", penalty="r1", penalty_weight=0.5)
     assert [hinge[name] for name in ("loss", "penalty", "penalty_weight")] == ["hinge", "r1", 0.5]
     resnet = settled(model="resnet")
@@ -235,6 +236,16 @@ def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypat
     assert train_images(*flags, "--resume", "auto", "--steps", 3) == 2
     assert "sample_shape is [8, 8, 3] there and [8, 8, 1] here" in capsys.readouterr().err
     assert train_images(*flags, "--resume", "auto", "--steps", 3, "--change", "colour=rgb") == 0
+
+
+def test_a_run_that_was_begun_before_there_was_a_choice_of_kernels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures", size=12)
+    flags = ("--folder", "pictures", "--run-dir", "run", "--model", "dcgan", "--image-size", 12)
+    assert train_images("--preset", "paper", *flags) == 0  # with neither
+    change_settings(tmp_path, "kernel_size", "generator_norm")
+    assert train_images(*flags, "--resume", "auto", "--steps", 3) == 0
+    assert open_run("run").config.networks.kernel_size is None
 
 
 def test_a_run_without_its_settings_is_refused(tmp_path, monkeypatch):
