@@ -81,6 +81,7 @@ def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_comp
     assert f"identical: {STEPS} logged steps, up to step {STEPS}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_difference_is_named_by_step_and_leaf(trained, tmp_path, capsys):
     run = tmp_path / "run"
     trained("gaussians", run, "--steps", 3)
@@ -97,6 +98,7 @@ def test_a_difference_is_named_by_step_and_leaf(trained, tmp_path, capsys):
     assert "environment: jax was 0.1, is " in printed
 
 
+@pytest.mark.slow
 def test_logs_that_share_nothing_are_not_identical(trained, tmp_path, capsys):
     run = tmp_path / "run"
     trained("gaussians", run, "--steps", 1)
