@@ -150,9 +150,9 @@ def settle(config: Config) -> Config:
             where = "class folders or in a table" if asked == "classes" else "a table"
             raise ValueError(f"--conditions {asked} is for images in {where} that has them, and "
                              f"{config.data.folder} has no {asked}")
-        for label in np.setdiff1d(np.arange(classes), examples.labels):
-            raise ValueError(f"there are no images of the class {examples.class_names[label]} to train "
-                             f"on in {config.data.folder}: bring some, or leave its folder out")
+        if len(untrained := np.setdiff1d(np.arange(classes), examples.labels)):
+            raise ValueError(f"there are no images of the class {examples.class_names[untrained[0]]} to "
+                             f"train on in {config.data.folder}: bring some, or leave its folder out")
     return conditions.settled(config, classes, numbers, config.data.folder)
 
 

@@ -151,9 +151,9 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     drawn = _weights(path, stored, weights, count)
     source, held_out = array.open(), np.arange(count) % _HOLDS_OUT == _HOLDS_OUT - 1
     held_out[-1] = True  # there is one
-    for label in np.setdiff1d(labels, labels[~held_out]):
-        raise ValueError(f"{path}: all samples of the class {class_names[label]} are held out, as the "
-                         "last of every ten is: shuffle the samples")
+    if len(untrained := np.setdiff1d(labels, labels[~held_out])):
+        raise ValueError(f"{path}: all samples of the class {class_names[untrained[0]]} are held out, as "
+                         "the last of every ten is: shuffle the samples")
     by_channel = kind in ("vectors", "series") if by_channel is None else by_channel
 
     def part(what: str, chosen: np.ndarray, scalings: Mapping[str, Any]) -> Arrays:
@@ -213,7 +213,7 @@ def stored_in(path: Path) -> dict[str, Stored]:
         stored = readers[path.suffix.lower()](path)
     except DataNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, SyntaxError,
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError,
             zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} can't be read ({reason(error)})") from error
     if not stored:
@@ -393,7 +393,7 @@ def read_condition(path: Path, stored: Mapping[str, Stored], name: str, count: i
         with np.errstate(over="ignore"):
             numbers = values.astype(np.float32)
         try:
-            check_finite(numbers if np.isfinite(values).sum() == np.isfinite(numbers).sum() else values)
+            check_finite(values)
             if not np.isfinite(numbers).all():
                 raise ValueError(f"there are numbers beyond {np.finfo(np.float32).max:.3g}: scale them")
             found(numbers, by_channel=True)

@@ -33,8 +33,8 @@ _MOST_HEADER = 2**20  # bytes of a name in a tar file
 _CHUNK = 2**20
 _BATCH, _BATCH_BYTES = 1024, 2**26  # files that are opened before the next ones are; bytes in memory
 _BLOCK = 512  # bytes, of which everything in a tar file is a multiple
-_DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, struct.error, zlib.error, lzma.LZMAError,
-           zipfile.BadZipFile)
+_DAMAGE = (OSError, EOFError, ValueError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+           RuntimeError)  # which zipfile raises of a compression it doesn't know, or of a password
 _RECORD = re.compile(rb"(\d{1,9}) ([^=]{1,100})=")  # of a pax header; it begins with its length
 _EMPTY = b"123456"  # links, devices and folders: they have no contents, whatever they say
 _UNPACKERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
