@@ -152,8 +152,8 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     source, held_out = array.open(), np.arange(count) % _HOLDS_OUT == _HOLDS_OUT - 1
     held_out[-1] = True  # there is one
     if len(untrained := np.setdiff1d(labels, labels[~held_out])):
-        raise ValueError(f"{path}: all samples of the class {class_names[untrained[0]]} are held out, as "
-                         "the last of every ten is: shuffle the samples")
+        raise ValueError(f"{path}: all samples of the class {class_names[untrained[0]]} are held out, "
+                         "as the last of every ten is: shuffle the samples")
     by_channel = kind in ("vectors", "series") if by_channel is None else by_channel
 
     def part(what: str, chosen: np.ndarray, scalings: Mapping[str, Any]) -> Arrays:
