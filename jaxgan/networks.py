@@ -198,6 +198,25 @@ def update(
          for term in terms if term.name in states} or network.terms), metrics
 
 
+def moving_average(average: PyTree, variables: PyTree, decay: float, step: Array) -> PyTree:
+    """Returns the moving average of a network's variables after an update.
+
+    The decay is `(1 + step) / (10 + step)` early on, if that is less. What has no mean, integers, truths
+    or random keys, is the network's own.
+
+    Args:
+        average: as it was.
+        variables: after the update.
+        decay: in [0, 1).
+        step: how many updates there were, int32.
+    """
+    count = step.astype(jnp.float32)
+    decay = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    return jax.tree.map(
+        lambda new, old: jnp.asarray(optax.incremental_update(new, old, 1.0 - decay), old.dtype)
+        if is_inexact(new) else new, variables, average)
+
+
 def is_inexact(x: Array) -> bool:
     """Whether an array is of numbers of which there is a mean: not of integers, truths or keys."""
     return jnp.issubdtype(x.dtype, jnp.inexact)

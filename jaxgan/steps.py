@@ -36,7 +36,7 @@ from jaxgan.gan import (
 )
 from jaxgan.loops import Game, run_steps
 from jaxgan.memory import check_fits
-from jaxgan.networks import NetworkState, See, check_values, is_inexact, network_state, update
+from jaxgan.networks import NetworkState, See, check_values, moving_average, network_state, update
 from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size, check_type
 from jaxgan.views import Fakes, critic_view, generator_view, make_fakes
 
@@ -107,15 +107,17 @@ def init_state(gan: GAN, key: Key, example_batch: Batch) -> GANState:
 
 
 def critic_step(
-    gan: GAN, state: GANState, batch: Batch, key: Key, *, axis_name: str | None = None
+    gan: GAN, state: GANState, batch: Batch, key: Key, *, fakes: Fakes | None = None,
+    axis_name: str | None = None
 ) -> tuple[GANState, Metrics]:
-    """Updates the critic once, on fresh fakes; the generator stays bitwise as it is.
+    """Updates the critic once, on fresh fakes or given ones; the generator stays bitwise as it is.
 
     Args:
         gan: the specification.
         state: its state.
         batch: real samples [batch, ...] and their condition; on several devices, this device's part.
         key: one typed key, the same on every device, not used for anything else.
+        fakes: None for the generator's, or what takes their place, as many as the reals.
         axis_name: the devices' axis; None on a single device.
 
     Returns:
@@ -126,14 +128,8 @@ def critic_step(
             the rest of the batch; or a network normalises over a batch of one sample.
     """
     check_type("what a step is given", batch, Batch, "a Batch(samples, condition)")
-    fakes, _ = make_fakes(gan, state, state.generator, batch, key, axis_name)
-    return _critic_update(gan, state, batch, fakes, key, axis_name)
-
-
-def _critic_update(
-    gan: GAN, state: GANState, batch: Batch, fakes: Fakes, key: Key, axis_name: str | None
-) -> tuple[GANState, Metrics]:
-    """`critic_step` on given fakes."""
+    if fakes is None:
+        fakes, _ = make_fakes(gan, state, state.generator, batch, key, axis_name)
     network, metrics = update(
         state.critic, gan.critic_optimizer, terms_of(gan, "critic"),
         critic_view(gan, state, batch, fakes, key, axis_name),
@@ -200,8 +196,8 @@ def train_step(
 
     def update_critic(critic: NetworkState, inputs: tuple[Batch, Key, Fakes | None]):
         batch, key, fakes = inputs
-        updated, metrics = _critic_update(gan, state._replace(critic=critic), batch,
-                                          fakes or make(batch, key), key, axis_name)
+        updated, metrics = critic_step(gan, state._replace(critic=critic), batch, key,
+                                       fakes=fakes or make(batch, key), axis_name=axis_name)
         return updated.critic, metrics
 
     all_fakes = jax.vmap(make)(batches, critic_keys) if fakes_at_once else None
@@ -266,18 +262,10 @@ def _zeros(make) -> PyTree:
 
 
 def _averaged(gan: GAN, state: GANState) -> PyTree | None:
-    """The generator's moving average after an update; what has no mean is the generator's own."""
+    """The generator's moving average after an update."""
     if gan.ema_decay is None:
         return None
-    step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(gan.ema_decay, (1.0 + step) / (10.0 + step))
-
-    def average(new: Array, old: Array) -> Array:
-        if not is_inexact(new):
-            return new
-        return jnp.asarray(optax.incremental_update(new, old, 1.0 - decay), old.dtype)
-
-    return jax.tree.map(average, state.generator.variables, state.ema)
+    return moving_average(state.ema, state.generator.variables, gan.ema_decay, state.step)
 
 
 def _generator_batch(batches: Batch, count: int) -> Batch:

@@ -7,10 +7,11 @@ critics map `(samples, condition, train=...)` to scores, [batch], or to scores a
 from jaxgan.models.classifier import Classifier
 from jaxgan.models.context import ContextGenerator
 from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
+from jaxgan.models.funnels import FunnelCritic
 from jaxgan.models.mlp import MLPCritic, MLPGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
 from jaxgan.models.text import TextCritic, TextGenerator
 
-__all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "MLPCritic",
-           "MLPGenerator", "ResidualBlock", "ResNetCritic", "ResNetGenerator",
+__all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "FunnelCritic",
+           "MLPCritic", "MLPGenerator", "ResNetCritic", "ResNetGenerator", "ResidualBlock",
            "TextCritic", "TextGenerator"]
