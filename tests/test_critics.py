@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from scipy.stats import wasserstein_distance
-from tiny import TINY, Critic
+from tests.tiny import TINY, Critic
 
 from jaxgan import critic_step, init_state, penalties
 from jaxgan.critics import critic_game, score_function

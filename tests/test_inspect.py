@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import inspect, launch, opening
+from jaxgan.data import load
 from jaxgan.data.survey import is_cut, suited, survey
 from tests.test_experiments import tool
 
@@ -111,6 +112,16 @@ def test_a_table_is_described(tmp_path, monkeypatch, capsys):
     assert "t.csv: classes and 2 numbers (age, size)" in said
     assert "--image-size 16 --fit crop --colour grey" in said
     assert "--table t.csv --conditions classes" in said
+
+
+def test_nothing_is_trained_on_where_more_than_one_in_a_hundred_is_broken(pictures, capsys):
+    (pictures / "train" / "cat" / "0.png").write_bytes(b"bad")
+    assert tool(inspect, pictures.name) == 0
+    said = capsys.readouterr().out
+    assert "1 of the 12 images of train can't be read, which is more than 1 %: mend or remove" in said
+    assert "python -m" not in said
+    with pytest.raises(ValueError, match="more than 1 %: mend"):
+        load(f"folder:{pictures}", "train", image_size=16)
 
 
 def test_only_broken_images_have_no_picture(tmp_path, monkeypatch, capsys):

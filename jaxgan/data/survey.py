@@ -27,7 +27,7 @@ class Survey(NamedTuple):
         copies: files whose images are the same, pixel by pixel, of each such image.
         table: the table beside them, if there is one.
         splits: how many images of each class there are in "train" and in "test".
-        problem: why these can't be told; "" if they can.
+        problem: why these can't be told, or the images can't be trained on; "" if they can.
     """
 
     tree: Tree
@@ -81,6 +81,10 @@ def survey(path: str | os.PathLike, table: str | os.PathLike | None = None) -> S
                 continue
             count = Counter(class_of[file] for file in class_of if file in readable)
             splits[split] = {name: count[name] for name in names}
+            bad = sum(file in broken for file in class_of)
+            if split == "train" and 100 * bad > len(class_of):
+                problem = (f"{bad} of the {len(class_of)} images of train can't be read, which is more "
+                           "than 1 %: mend or remove them")
     except ValueError as error:
         problem = str(error)
     return Survey(tree, dict(sorted(readable.items())), dict(sorted(broken.items())), copies, found,
