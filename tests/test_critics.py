@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 from scipy.stats import wasserstein_distance
-from tests.tiny import TINY, Critic
 
 from jaxgan import critic_step, init_state, penalties
 from jaxgan.critics import critic_game, score_function
@@ -19,6 +18,7 @@ from jaxgan.models import FunnelCritic
 from jaxgan.training import example_batch, train
 from jaxgan.types import Batch
 from jaxgan.views import Fakes
+from tests.tiny import TINY, Critic
 
 
 def pairs(count=64):
