@@ -63,6 +63,12 @@ def main(options: Options) -> None:
                          "it out")
     out = launch.file_to_write(options.out) if options.out else None
     about, reference, settings, fakes, judge = (_images if options.images else _run)(options)
+    if not reference.metrics:
+        values = judge()
+        found = measuring.entry(None, reference, values, samples="", **about)
+        console.say(*measuring.table(found, reference))
+        write_evaluation(options.run_dir, found)
+        return
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
         **({"num_fake": options.num} if options.num else {}), averaged=not options.as_trained)

@@ -282,7 +282,7 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
     result, evaluator = finished.result, finished.evaluator
     measured = result.get("evaluation", result["final"])  # the first release put all into one
     found = None
-    if evaluator is not None and any(measuring.find(reference, name) for name in measured):
+    if any(measuring.find(reference, name) for name in measured):
         found = measuring.entry(evaluator, reference, measured, step=result["steps"],
                                 params_sha256=result["params_sha256"])
         write_evaluation(folder, found)
@@ -340,7 +340,8 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
         check_data(again, read_config(again)["settings"], recorded)
     folder = open_folder(experiment, config, recorded, change)
     training.check_processes(folder, schedule, config.run.resume or None)
-    evaluator = make_evaluator(config, reference, recorded) if config.evaluation.eval_every else None
+    evaluator = (make_evaluator(config, reference, recorded)
+                 if config.evaluation.eval_every and reference.metrics else None)
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
     trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
     _, result = training.train(trained, source, folder, schedule, **arguments)
@@ -429,11 +430,13 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
     elif game_of(game).sample is not None:
         picture = showing.sample_picture(game, seed, recorded, source,
                                          measuring.requests(reference, recorded))
-    if not experiment.make_text:
+    if not experiment.make_text and game_of(game).sample is not None:
         real = showing.real_picture(source, seed, recorded)
     if evaluator is not None:
         evaluate = measuring.in_training(game, evaluator, reference, recorded,
                                          local_devices(config.run.devices))
+    elif config.evaluation.eval_every:
+        evaluate = measuring.by_judge(game, reference)
     return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
             "initial": initial_weights(config), "callbacks": callbacks(config, reference),
             "change": ("specification",),  # the settings say what it is

@@ -59,10 +59,12 @@ class Judge(NamedTuple):
     Attributes:
         make: game, or GAN -> (state -> numbers by their full names).
         numbers: what these are.
+        table: None, or the values of these by name -> the lines that show them.
     """
 
     make: Callable[[Any], Callable[[Any], dict[str, float]]]
     numbers: tuple[Number, ...]
+    table: Callable[[Mapping[str, float]], list[str]] | None = None
 
 
 class Reference(NamedTuple):
@@ -72,7 +74,7 @@ class Reference(NamedTuple):
         reals: the real samples of a split, "train" or "test"; DataNotFoundError if there are none.
         features: the feature network, if none is asked for; or what says so when it is needed.
         quick: the metrics for evaluations in training, if none are asked for.
-        metrics: those for afterwards.
+        metrics: those for afterwards; "" where there are no samples, and the judge says all.
         labelled: None, or the labelled images of a split that the classifier learns from.
         own: metrics that the experiment brings, besides the library's.
         num_fake: how many samples, where the protocol and the data leave it open; 0 for 10,000.
@@ -350,6 +352,15 @@ def measure(evaluator: Evaluator, fakes: Samples, tick: Callable[[], None] = lam
         return evaluator(fakes, progress)
 
 
+def by_judge(game: GAN | Game, reference: Reference
+             ) -> Callable[[Any, Callable[[], None]], dict[str, float]] | None:
+    """Returns the evaluation, for the training loop, of a state without samples, if there is one."""
+    if reference.judge is None:
+        return None
+    judge = reference.judge.make(game)
+    return lambda state, tick: judge(state)
+
+
 def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
                 settings: Mapping[str, Any], devices: list[jax.Device]
                 ) -> Callable[[Any, Callable[[], None]], dict[str, float]]:
@@ -425,12 +436,17 @@ def _as_trained(samples: np.ndarray, settings: Mapping[str, Any]) -> jax.Array:
     return scale(samples, tuple(settings["value_range"])) if samples.dtype == jnp.uint8 else samples
 
 
-def entry(evaluator: Evaluator, reference: Reference, values: Mapping[str, float], **about: Any
+def entry(evaluator: Evaluator | None, reference: Reference, values: Mapping[str, float], **about: Any
           ) -> dict[str, Any]:
     """What is stored of an evaluation: the numbers, beside which, and by what they were measured.
 
-    The critic's diagnostics, which no metric describes, are for the curves alone.
+    The critic's diagnostics, which no metric describes, are for the curves alone. Without an evaluator
+    there are a judge's numbers alone.
     """
+    if evaluator is None:
+        return {**about, "protocol": {}, "protocol_sha256": "", "floor_count": 0,
+                "metrics": {name: {"value": value} for name, value in values.items()
+                            if find(reference, name)}}
     beside = {"floor": evaluator.floor} | {name: measure(evaluator, samples())
                                            for name, samples in reference.baselines.items()}
     return {**about, "protocol": evaluator.protocol.as_json(),
@@ -473,6 +489,8 @@ def described(found: Mapping[str, Any]) -> str:
 def table(found: Mapping[str, Any], reference: Reference) -> list[str]:
     """An evaluation's numbers beside those of held-out reals, as lines."""
     metrics = found["metrics"]
+    if reference.judge and reference.judge.table:
+        return reference.judge.table({name: values["value"] for name, values in metrics.items()})
     numbers = [find(reference, name) for name in metrics]
     deviations = {number.deviation_of: number.name for number in numbers if number.deviation_of}
     columns = {"value": "samples", "floor": "held-out reals"} | {

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +90,7 @@ def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment,
     settings = read_config(path)["settings"]
     made = _own(path, settings, experiment) if experiment else _ours(path, settings)
     for name, is_valid, wanted in (
-            ("sample_shape", _is_shape, "a list of sizes"),
+            ("sample_shape", _is_shape_or_several, "a list of sizes, or of such lists"),
             ("value_range", _is_range, "the lowest and the highest value"),
             ("num_classes", lambda count: count in (None, 0) or _is_size(count), "a number of classes"),
             ("condition", _is_condition, "shapes and dtypes by name"),
@@ -113,6 +113,10 @@ def _is_size(value: Any) -> bool:
 
 def _is_shape(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_size, value)) and math.prod(value) < 2**31
+
+
+def _is_shape_or_several(value: Any) -> bool:
+    return _is_shape(value) or (isinstance(value, list) and bool(value) and all(map(_is_shape, value)))
 
 
 def _is_range(value: Any) -> bool:
@@ -213,6 +217,10 @@ def _own(path: str | Path, settings: Mapping[str, Any], file: str | Path) -> Exp
     return made
 
 
+def _few(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+
+
 def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mapping[str, Any],
             reference: Reference, checkpoint: str | int) -> Any:
     """Reads a run's checkpoint: latest, best (as the reference's metrics say) or a step."""
@@ -225,7 +233,9 @@ def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mappin
         raise ValueError(f"there is no checkpoint in {path}")
     condition = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf[0]), leaf[1]),
                              settings["condition"], is_leaf=lambda leaf: isinstance(leaf, list))
-    samples = jax.ShapeDtypeStruct((2, *settings["sample_shape"]), jnp.float32)
+    shapes = settings["sample_shape"]
+    samples = (tuple(_few(shape) for shape in shapes) if any(isinstance(size, list) for size in shapes)
+               else _few(shapes))
     template = jax.eval_shape(game_of(game).init, jax.random.key(0), Batch(samples, condition))
     checkpoints = Checkpoints(folder, config.run.keep, config.run.best_metric or None,
                               highest=is_better_higher(reference, config.run.best_metric))

@@ -18,7 +18,7 @@ _TELLING_LOGGED = ("critic/wasserstein", "critic/input_gradient_mean", "critic/g
 
 def lines(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | None,
           reference: Reference) -> list[str]:
-    """Returns where to look, and the three numbers that say most, as five lines.
+    """Returns where to look, and the three numbers that say most, as five lines; or a judge's table.
 
     Args:
         folder: the run's.
@@ -28,9 +28,11 @@ def lines(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | No
     """
     picture = newest_samples(folder) or folder / "curves.png"
     numbers = [*_evaluated(found, reference), *_logged(result)][:_SHOWN]
+    said = (measuring.table(found, reference)
+            if found and reference.judge and reference.judge.table else console.aligned(numbers))
     return [f"{_headline(folder, result)}, params_sha256 {result['params_sha256'][:12]}",
             f"look at {picture}; all numbers are in {report_path(folder)}",
-            *console.aligned(numbers)]
+            *said]
 
 
 def report(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | None,

@@ -12,8 +12,8 @@ class FunnelCritic(nn.Module):
 
     `temperature * logsumexp_n(-(|x - a_n| + b_n) / temperature)`. Its gradient is a mean of vectors that
     are no longer than 1, so that it is 1-Lipschitz. At temperature 0 it can be every optimal critic
-    between finitely many points (the c-transform of Kantorovich duality). Of data whose potential is made
-    of such cones it knows the form of the answer.
+    between finitely many points (the c-transform of Kantorovich duality). Where the potential is made of
+    such cones it knows the form of the answer.
 
     Attributes:
         funnels: how many.
