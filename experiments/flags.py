@@ -368,6 +368,9 @@ def _check(config: Config, has_tasks: bool) -> None:
     if loss.label_smoothing and loss.loss not in _SMOOTHED:
         raise ValueError(f"label_smoothing is for the losses {' and '.join(_SMOOTHED)}; the loss is "
                          f"{loss.loss}")
+    if loss.clip and values["critic_norm"] == "orthonormal":
+        raise ValueError("clip does not go with critic_norm orthonormal: it would limit the kernels "
+                         "that the weights are made of, not the weights; leave it out")
     if loss.input_noise_steps and not loss.input_noise:
         raise ValueError("input_noise_steps needs an input_noise above 0")
 

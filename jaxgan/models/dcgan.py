@@ -28,6 +28,7 @@ from jaxgan.models.ends import (
 )
 from jaxgan.models.planes import Planes, beside
 from jaxgan.nn import Conv, ConvTranspose, Dense
+from jaxgan.nn.activations import ACTIVATIONS
 from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
 from jaxgan.nn.norms import check_norm, normalise, weight_layer
 from jaxgan.types import Array, Dtype, PyTree
@@ -103,12 +104,14 @@ class DCGANGenerator(nn.Module):
 class DCGANCritic(nn.Module):
     """Convolutions of stride 2 with LeakyReLUs, then a dense layer on all that is left.
 
+    With norm "orthonormal" it is 1-Lipschitz in the image, and `maxmin` is in place of the LeakyReLUs.
+
     Attributes:
         width: channels of the first layer; they double with every stage.
         stages: number of convolutions; None for 3, or 2 where height or width is below 16.
         kernel_size: size of the kernels along each axis.
-        norm: "none", "batch", "layer" or "spectral"; activations are normalised after every
-            convolution but the first, spectral normalisation is of every layer's weights.
+        norm: "none", "batch", "layer", "spectral" or "orthonormal"; activations are normalised after
+            every convolution but the first, the last two are of every layer's weights.
         conditioning: "none", "projection", "concatenation" or "classes", see `jaxgan.models.ends.judge`.
         num_classes: how many classes there are; 0 without conditioning, or by numbers.
         num_numbers: how many numbers the condition is, float [batch, numbers]; 0 for none.
@@ -153,7 +156,7 @@ class DCGANCritic(nn.Module):
             x = weight_layer(self.norm, layer, x, train=train)
             if stage > 0:
                 x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
-            x = nn.leaky_relu(x, 0.2)
+            x = ACTIVATIONS["maxmin" if self.norm == "orthonormal" else "leaky_relu"](x)
         return judge(self.norm, x, condition, conditioning=self.conditioning,
                      num_classes=self.num_classes, num_numbers=self.num_numbers, heads=self.heads,
                      train=train)

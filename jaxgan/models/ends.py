@@ -41,7 +41,7 @@ def score(norm: str, x: Array, *, train: bool) -> Array:
     Args:
         norm: the critic's norm, see `jaxgan.nn.norms`.
         x: activations; all axes but the first are taken together.
-        train: whether the estimate of spectral normalisation is kept.
+        train: whether what the weights' normalisation keeps is updated.
     """
     x = _widened(x.reshape(x.shape[0], -1))
     return weight_layer(norm, Dense(1, kernel_init=dense_init()), x, train=train).squeeze(-1)
@@ -118,10 +118,19 @@ def judge(norm: str, x: Array, condition: PyTree, *, conditioning: str, num_clas
         num_classes: how many classes there are; 0 for none.
         num_numbers: how many numbers there are; 0 for none.
         heads: names and sizes of further predictions, each a dense layer's, [batch, size].
-        train: whether the estimate of spectral normalisation is kept.
+        train: whether what the weights' normalisation keeps is updated.
+
+    Raises:
+        ValueError: "projection" and orthonormal weights.
     """
+    if norm == "orthonormal" and conditioning == "projection":
+        raise ValueError("conditioning 'projection' does not go with norm 'orthonormal': its scores are "
+                         "no 1-Lipschitz function of the sample; choose 'concatenation' or 'classes'")
+    # Only the score has to be 1-Lipschitz; logits that were would leave every class likely.
+    own = "none" if norm == "orthonormal" else norm
+
     def dense(name: str, size: int, x: Array, **options) -> Array:
-        return weight_layer(norm, Dense(size, kernel_init=dense_init(), name=name, **options), x,
+        return weight_layer(own, Dense(size, kernel_init=dense_init(), name=name, **options), x,
                             train=train)
 
     scores = score(norm, x, train=train)

@@ -1,14 +1,15 @@
 """Dense networks, for points in the plane and other small samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 
 from jaxgan.models.ends import as_planes, check_conditioning, conditioned, judge, squash
 from jaxgan.nn import Dense
+from jaxgan.nn.activations import ACTIVATIONS
 from jaxgan.nn.initializers import dense_init
-from jaxgan.nn.norms import check_norm, normalise, weight_layer
+from jaxgan.nn.norms import NORMS, RESIDUAL_NORMS, check_norm, normalise, weight_layer
 from jaxgan.types import Array, Dtype, PyTree
 
 
@@ -47,14 +48,19 @@ class MLPGenerator(nn.Module):
 class MLPCritic(nn.Module):
     """Dense layers with ReLUs; the defaults are WGAN-GP's toy critic (527,361 parameters).
 
+    With norm "orthonormal" it is 1-Lipschitz in the sample.
+
     Attributes:
         hidden: widths of the hidden layers.
-        norm: "none", "batch", "layer" or "spectral"; activations are normalised after every hidden
-            layer but the first, spectral normalisation is of every layer's weights.
+        norm: "none", "batch", "layer", "spectral" or "orthonormal"; activations are normalised after
+            every hidden layer but the first, the last two are of every layer's weights.
         conditioning: "none", "projection", "concatenation" or "classes", see `jaxgan.models.ends.judge`.
         num_classes: how many classes there are; 0 without conditioning, or by numbers.
         num_numbers: how many numbers the condition is, float [batch, numbers]; 0 for none.
         heads: names and sizes of further predictions, see there too.
+        activation: a name of `jaxgan.nn.activations.ACTIVATIONS`; None for "relu", or "maxmin" with norm
+            "orthonormal".
+        residual: whether every hidden layer but the first adds its output to its input.
         axis_name: the devices' axis for batch normalisation; the training steps set it.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
@@ -66,6 +72,8 @@ class MLPCritic(nn.Module):
     num_classes: int = 0
     num_numbers: int = 0
     heads: tuple[tuple[str, int], ...] = ()
+    activation: str | None = None
+    residual: bool = False
     axis_name: str | None = None
     dtype: Dtype | None = None
 
@@ -73,7 +81,8 @@ class MLPCritic(nn.Module):
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool
                  ) -> Array | tuple[Array, dict[str, Array]]:
         """Maps samples, [batch, ...], to scores, [batch], or scores and heads."""
-        check_norm(self.norm)
+        check_norm(self.norm, RESIDUAL_NORMS if self.residual else NORMS)
+        activation = self._activation()
         check_conditioning("MLPCritic", self.conditioning, self.num_classes, condition, samples,
                            self.num_numbers)
         x = samples.reshape(samples.shape[0], -1)
@@ -81,10 +90,26 @@ class MLPCritic(nn.Module):
             x = as_planes(condition, x, self.num_classes)
         for index, width in enumerate(self.hidden):
             layer = Dense(width, kernel_init=dense_init(he=True), dtype=self.dtype)
-            x = weight_layer(self.norm, layer, x, train=train)
+            y = weight_layer(self.norm, layer, x, train=train)
             if index > 0:
-                x = normalise(self.norm, x, train=train, axis_name=self.axis_name)
-            x = nn.relu(x)
+                y = normalise(self.norm, y, train=train, axis_name=self.axis_name)
+            y = activation(y)
+            x = x + y if self.residual and index > 0 else y
         return judge(self.norm, x, condition, conditioning=self.conditioning,
                      num_classes=self.num_classes, num_numbers=self.num_numbers, heads=self.heads,
                      train=train)
+
+    def _activation(self) -> Callable[[Array], Array]:
+        """The activation; checks it, and the widths."""
+        default = "maxmin" if self.norm == "orthonormal" else "relu"
+        name = default if self.activation is None else self.activation
+        if name not in ACTIVATIONS:
+            raise ValueError("MLPCritic: activation must be one of "
+                             f"{', '.join(map(repr, ACTIVATIONS))}; got {name!r}")
+        if self.norm == "orthonormal" and name == "silu":
+            raise ValueError("MLPCritic: activation 'silu' does not go with norm 'orthonormal', as its "
+                             "slope is up to 1.1: choose 'maxmin', or None")
+        if self.residual and len(set(self.hidden)) > 1:
+            raise ValueError("MLPCritic: hidden layers that are added to their input must have one "
+                             f"width; got {tuple(self.hidden)}: leave residual out, or make them equal")
+        return ACTIVATIONS[name]

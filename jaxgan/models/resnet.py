@@ -28,7 +28,7 @@ from jaxgan.models.ends import (
 )
 from jaxgan.nn import Conv, Dense
 from jaxgan.nn.initializers import conv_init, dense_init
-from jaxgan.nn.norms import check_norm, normalise, weight_layer
+from jaxgan.nn.norms import RESIDUAL_NORMS, check_norm, normalise, weight_layer
 from jaxgan.types import Array, Dtype, PyTree
 
 
@@ -134,7 +134,7 @@ class ResNetCritic(nn.Module):
                  ) -> Array | tuple[Array, dict[str, Array]]:
         """Maps images, [batch, height, width, channels], to scores, [batch], or scores and heads."""
         check_images("ResNetCritic", samples)
-        check_norm(self.norm)
+        check_norm(self.norm, RESIDUAL_NORMS)
         check_conditioning("ResNetCritic", self.conditioning, self.num_classes, condition, samples,
                            self.num_numbers)
         self._check_fields()

@@ -12,7 +12,7 @@ import flax.linen as nn
 from jaxgan.models.ends import check_latents, score, squash
 from jaxgan.nn import Conv, Dense
 from jaxgan.nn.initializers import conv_init, dense_init
-from jaxgan.nn.norms import check_norm, normalise, weight_layer
+from jaxgan.nn.norms import RESIDUAL_NORMS, check_norm, normalise, weight_layer
 from jaxgan.types import Array, Dtype, PyTree
 
 _SHARE = 0.3  # of a block's branch in the sum with its input
@@ -83,7 +83,7 @@ class TextCritic(nn.Module):
         if samples.ndim != 3:
             raise ValueError("TextCritic takes samples of shape [batch, length, vocabulary]; got "
                              f"{samples.shape}: give tokens as one-hot vectors")
-        check_norm(self.norm)
+        check_norm(self.norm, RESIDUAL_NORMS)
         _check_blocks("TextCritic", self.blocks)
         layer = Conv(self.width, (1,), kernel_init=conv_init(), dtype=self.dtype)
         x = weight_layer(self.norm, layer, samples, train=train)

@@ -1,8 +1,9 @@
 """Normalisation chosen by name, so that one critic can be compared under each.
 
 "none", "batch" (statistics over the batch: no gradient penalty then), "layer" (over each sample's
-height, width and channels, with a scale and a bias per channel, as WGAN-GP's critics have it) or
-"spectral" (of the weights instead of the activations). Call both functions inside `@nn.compact`.
+height, width and channels, with a scale and a bias per channel, as WGAN-GP's critics have it),
+"spectral" (of the weights instead of the activations) or "orthonormal" (of the weights: all singular
+values are 1, not only the largest). Call both functions inside `@nn.compact`.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from jaxgan.labels import one_hot
+from jaxgan.nn.orthonormal import Orthonormal
 from jaxgan.types import Array
 
-NORMS = ("none", "batch", "layer", "spectral")
+NORMS = ("none", "batch", "layer", "spectral", "orthonormal")
+RESIDUAL_NORMS = NORMS[:-1]  # a layer added to its input is no 1-Lipschitz map
 
 
 def check_norm(norm: str, choices: Sequence[str] = NORMS) -> None:
@@ -26,7 +29,7 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
     """Normalises activations, in their dtype with float32 statistics: by Batch-, LayerNorm or not.
 
     Args:
-        norm: one of NORMS; "none" and "spectral" leave `x` as it is.
+        norm: one of NORMS; "none", "spectral" and "orthonormal" leave `x` as it is.
         x: activations, [batch, ..., channels].
         train: whether BatchNorm uses (and updates its averages with) the batch's statistics.
         axis_name: the devices' axis, over which BatchNorm averages its statistics.
@@ -57,22 +60,26 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
 
 
 def weight_layer(norm: str, layer: nn.Module, x: Array, *, train: bool) -> Array:
-    """Applies a layer with weights, divided by their largest singular value if norm is "spectral".
+    """Applies a layer with weights: divided by their largest singular value, orthonormal, or as it is.
 
-    A convolution's kernel counts as the matrix [positions * in, out]. The singular value is estimated
-    by one power iteration a call, whose vector is kept in the collection "batch_stats" and updated in
-    training. Miyato et al. 2018 (arXiv 1802.05957).
+    A convolution's kernel counts as the matrix [positions * in, out]. "spectral": the singular value is
+    estimated by one power iteration a call, whose vector is kept in the collection "batch_stats" and
+    updated in training. Miyato et al. 2018 (arXiv 1802.05957). "orthonormal": see
+    `jaxgan.nn.Orthonormal`.
 
     Args:
-        norm: one of NORMS; all but "spectral" apply the layer as it is.
+        norm: one of NORMS; all but "spectral" and "orthonormal" apply the layer as it is.
         layer: a Dense or Conv, made in the caller's `@nn.compact` method.
         x: the layer's input.
-        train: whether the estimate is kept.
+        train: whether the estimate, or the whitening matrix, is kept.
 
     Raises:
         ValueError: an unknown norm.
+        TypeError: a layer that can't be orthonormal.
     """
     check_norm(norm)
     if norm == "spectral":
         return nn.SpectralNorm(layer)(x, update_stats=train)
+    if norm == "orthonormal":
+        return Orthonormal(layer)(x, update_stats=train)
     return layer(x)

@@ -1,0 +1,127 @@
+"""Layers that are 1-Lipschitz by construction: their weights are kept orthonormal.
+
+A critic of such layers, with activations that keep gradients' norms (`jaxgan.nn.activations`), is
+1-Lipschitz with no penalty. Anil et al. 2019, "Sorting out Lipschitz function approximation"
+(arXiv 1811.05381), for the idea; Bjorck and Bowie 1971 for the iteration.
+"""
+
+import math
+from typing import Any, cast
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+
+from jaxgan.nn.layers import Conv, Dense
+from jaxgan.types import Array, PyTree
+
+# The most that a squared singular value s^2 may be before a step, which multiplies s by (3 - s^2) / 2:
+# at 3 it would become 0, and stay it.
+_MOST = 2.5
+_LARGEST = 1e4  # number of a whitening matrix, which would grow for ever where the kernel lacks rank
+
+
+class Orthonormal(nn.Module):
+    """Applies a layer with its kernel made orthonormal, by one step of an iteration a call.
+
+    A kernel counts as the matrix [positions * in, out], or its transpose, whichever has the fewer
+    columns. Its product with a whitening matrix, which is kept in the collection "batch_stats", is
+    nearly orthonormal, and one step makes it more so (`orthonormalised`). In training the whitening
+    matrix takes that step too, and so follows the kernel while it learns. Whatever the two are, no
+    singular value is above 1. The kernel starts orthonormal, from what its layer's initialiser draws.
+    A bias is left alone.
+
+    A convolution's matrix is divided by the root of the number of patches that a pixel may be in, the
+    product over the spatial axes of ceil(kernel_size / stride), so that it is 1-Lipschitz too. Cisse et
+    al. 2017 (arXiv 1704.08847); Serrurier et al. 2021 (arXiv 2006.06520). Where kernel size and stride
+    are equal, it is orthonormal itself; where patches overlap, or with several groups, it loses some
+    slope.
+
+    Attributes:
+        layer: a Dense or Conv, made in the caller's `@nn.compact` method.
+    """
+
+    layer: nn.Module
+
+    @nn.compact
+    def __call__(self, x: Array, *, update_stats: bool) -> Array:
+        """Applies the layer to `x`, [batch, ..., in]; `update_stats` keeps the whitening matrix's step.
+
+        Raises:
+            TypeError: the layer is no Dense or Conv.
+        """
+        if not isinstance(self.layer, Dense | Conv | nn.Dense):
+            raise TypeError("only a Dense or Conv of jaxgan.nn can be orthonormal; got "
+                            f"{type(self.layer).__name__}: leave its weights as they are")
+        overlap = _overlap(self.layer) if isinstance(self.layer, Conv) else 1
+
+        def step(variables: PyTree) -> PyTree:
+            kernel = variables["params"]["kernel"]
+            matrix = _tall(kernel)
+            dtype = jnp.promote_types(matrix.dtype, jnp.float32)
+            whitening: Any = self.variable("batch_stats", "whitening", jnp.eye, matrix.shape[1],
+                                           dtype=dtype)
+            weights, new = orthonormalised(matrix.astype(dtype), lax.stop_gradient(whitening.value))
+            if update_stats:
+                whitening.value = lax.stop_gradient(new)
+            return _with_kernel(variables, _shaped(weights, kernel) / math.sqrt(overlap))
+
+        def start(variables: PyTree) -> PyTree:
+            if not self.is_initializing():
+                return variables
+            kernel = variables["params"]["kernel"]
+            return _with_kernel(variables, _shaped(jnp.linalg.qr(_tall(kernel))[0], kernel))
+
+        return cast("Array", nn.map_variables(
+            lambda layer: layer(x), "params", step, start, init=self.is_initializing(), mutable=True
+        )(self.layer))
+
+
+def orthonormalised(matrix: Array, whitening: Array) -> tuple[Array, Array]:
+    """Makes the columns of `matrix @ whitening` nearly orthonormal, by one Newton-Schulz step.
+
+    W_0 = V Z, scaled down where a bound of its norm (the largest row sum of |W_0' W_0|) needs it, and
+    W = W_0 (3 I - W_0' W_0) / 2. Bjorck and Bowie 1971 (SIAM Journal on Numerical Analysis 8), of order
+    1. A singular value s becomes s (3 - s^2) / 2, which is at most 1, and 1 - 3/2 e^2 where s is 1 + e.
+    The gradient with respect to V goes through the step, which leaves of it what turns the columns, to
+    first order in e: so V hardly grows.
+
+    Args:
+        matrix: V, [rows, columns], with no more columns than rows.
+        whitening: Z, [columns, columns].
+
+    Returns:
+        W, whose singular values are in [0, 1], and the next Z, that of which V Z is W but for the limit
+        on Z's numbers. Repeated with the same V of full rank, W becomes orthonormal.
+    """
+    near = _product(matrix, whitening)
+    gram = _product(near.T, near)
+    scale = jnp.sqrt(_MOST / jnp.maximum(_MOST, jnp.abs(gram).sum(axis=0).max()))
+    step = scale * (1.5 * jnp.eye(len(gram), dtype=gram.dtype) - 0.5 * scale ** 2 * gram)
+    return _product(near, step), jnp.clip(_product(whitening, step), -_LARGEST, _LARGEST)
+
+
+def _product(a: Array, b: Array) -> Array:
+    # In float32 itself: what an accelerator takes for it by default is far from orthonormal.
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _tall(kernel: Array) -> Array:
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+
+
+def _shaped(matrix: Array, kernel: Array) -> Array:
+    columns = kernel.shape[-1]
+    return (matrix if kernel.size // columns >= columns else matrix.T).reshape(kernel.shape)
+
+
+def _with_kernel(variables: PyTree, kernel: Array) -> PyTree:
+    return variables | {"params": variables["params"] | {"kernel": kernel}}
+
+
+def _overlap(layer: Conv) -> int:
+    """How many patches a pixel may be in."""
+    rank = len(layer.kernel_size)
+    strides = (layer.strides,) * rank if isinstance(layer.strides, int) else layer.strides
+    return math.prod(-(-k // s) for k, s in zip(layer.kernel_size, strides, strict=True))
