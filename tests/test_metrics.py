@@ -13,10 +13,11 @@ CENTRES = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 def test_counts_by_hand():
-    # 99 samples on the first centre, one 0.4 to the right of it, none elsewhere.
-    samples = np.concatenate([np.zeros((99, 2)), [[0.4, 0.0]]])
+    # 3 samples near the first centre, 1 near the second, and 1 near none though nearest to the third.
+    samples = [[0.0, 0.0], [0.2, 0.0], [0.0, -0.2], [1.1, 0.0], [0.0, 1.4]]
     assert mode_coverage(samples, CENTRES, sigma=0.1) == {
-        "modes": 1.0, "high_quality": 0.99, "modes_kl": pytest.approx(math.log(4))}
+        "modes": 2.0, "high_quality": 0.8,
+        "modes_kl": pytest.approx(0.75 * math.log(3) + 0.25 * math.log(1))}
 
 
 def test_even_coverage_has_no_divergence():
@@ -24,11 +25,24 @@ def test_even_coverage_has_no_divergence():
         "modes": 4.0, "high_quality": 1.0, "modes_kl": pytest.approx(0.0)}
 
 
-def test_one_percent_counts_and_less_does_not():
+def test_one_sample_among_many_reaches_a_mode():
     samples = np.zeros((1000, 2))
-    samples[:10] = CENTRES[1]
-    samples[10:19] = CENTRES[2]
+    samples[0] = CENTRES[1]
     assert mode_coverage(samples, CENTRES, 0.1)["modes"] == 2.0
+
+
+def test_samples_between_the_centres_reach_none():
+    """Half a spacing away from each: as evenly spread as can be, and of no mode."""
+    found = {"modes": 0.0, "high_quality": 0.0, "modes_kl": math.log(4)}
+    assert mode_coverage(CENTRES + np.array([0.5, 0.0]), CENTRES, 0.1) == found
+    assert mode_coverage([[0.5, 0.5]], CENTRES, 0.1) == found
+
+
+def test_three_sigma_is_within_and_more_is_not():
+    centres = np.array([[0.0, 0.0], [4.0, 0.0]])
+    at = np.array([[0.75, 0.0], [4.0, -0.75]])  # exact in floating point
+    assert mode_coverage(at, centres, 0.25)["modes"] == 2.0
+    assert mode_coverage(np.nextafter(at, 2 * at), centres, 0.25)["modes"] == 0.0
 
 
 def test_order_does_not_matter():

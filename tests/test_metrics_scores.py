@@ -27,12 +27,25 @@ def test_score_of_uneven_splits(seed):
     logits = np.random.default_rng(0).normal(0, 3, size=(26, 6)).astype(np.float32)
     order = np.arange(26) if seed is None else np.random.RandomState(seed).permutation(26)
     values = []
-    for part in (order[:9], order[9:18], order[18:]):
+    for part in (order[:8], order[8:17], order[17:]):  # 26 / 3 and 52 / 3, rounded down
         p = softmax(logits[part].astype(np.float64), axis=1)
         values.append(math.exp(np.mean([entropy(row, p.mean(axis=0)) for row in p])))
     found = inception_score(logits, splits=3, seed=seed)
     assert found.mean == pytest.approx(np.mean(values), rel=1e-12)
     assert found.std == pytest.approx(np.std(values), rel=1e-10)
+
+
+@pytest.mark.parametrize(("count", "splits"), [(23, 10), (47, 7), (12, 12), (5, 1)])
+def test_score_is_that_of_the_reference_implementations(count, splits):
+    """The formula of Salimans et al., with the parts that torch-fidelity takes."""
+    logits = np.random.default_rng(count).normal(0, 2, size=(count, 5))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    scores = []
+    for k in range(splits):
+        part = p[k * count // splits:(k + 1) * count // splits]
+        scores.append(np.exp((part * np.log(part / part.mean(axis=0))).sum(axis=1).mean()))
+    assert inception_score(logits, splits=splits) == pytest.approx(
+        (np.mean(scores), np.std(scores)), rel=1e-9, abs=1e-12)
 
 
 def test_score_errors():

@@ -1,5 +1,6 @@
 """Scores of what a classifier says about samples."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,8 @@ def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int | None = N
 
     Args:
         logits: [samples, classes].
-        splits: into how many consecutive parts; the first ones are longer by one sample where the
-            division leaves a rest, as in `np.array_split`.
+        splits: into how many consecutive parts; part k is of the rows from k * samples // splits to
+            (k + 1) * samples // splits, as in the reference implementations.
         seed: of `np.random.RandomState`, which shuffles the samples first; None for no shuffle.
 
     Returns:
@@ -37,7 +38,8 @@ def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int | None = N
     logits = checks.features("logits", logits, at_least=splits)
     if seed is not None:
         logits = logits[np.random.RandomState(seed).permutation(len(logits))]
-    values = [_score(part) for part in np.array_split(logits, splits)]
+    ends = [k * len(logits) // splits for k in range(splits + 1)]
+    values = [_score(logits[start:end]) for start, end in pairwise(ends)]
     return InceptionScore(float(np.mean(values)), float(np.std(values)))
 
 
