@@ -37,7 +37,8 @@ def asked(config: Config) -> dict[str, Any]:
 def effective(config: Config, changes: Mapping[str, Any]) -> tuple[Config, set[str]]:
     """The configuration that a run is to go on with, and the names of what may have become another one.
 
-    What changed before the step that it goes on from stays changed.
+    What changed before the step that it goes on from stays changed; and what has become another default
+    since the run was begun stays as the run has it.
 
     Args:
         config: what the flags say.
@@ -59,6 +60,8 @@ def effective(config: Config, changes: Mapping[str, Any]) -> tuple[Config, set[s
     kept = {name: value for name, value in current.items()
             if name in settings.identity(config) and flags[name] in known[name]}
     names = {*kept, *new}
+    there = settings.before(config) | read_config(config.run.run_dir)["settings"] | current
+    kept = {name: there[name] for name in settings.moved(config)} | kept
     if names & settings.names(config.data):  # other data: what is known of them may differ
         names.add("data")
     return settings.replace(config, **kept | new), names

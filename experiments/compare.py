@@ -69,10 +69,13 @@ def _beside(folders: Sequence[str]) -> Path:
 
 def _read(folder: str) -> dict[str, Any]:
     evaluations = read_evaluations(folder)
-    settings, changed = read_config(folder)["settings"], changing.read_history(folder)
+    changed = changing.read_history(folder)
+    values = settings.before(flags.Config()) | read_config(folder)["settings"]
+    if values.get("optimizer") != "rmsprop":
+        del values["rmsprop_eps"]
     if not evaluations:
         raise ValueError(f"{folder} has no evaluation.json: run python -m experiments.evaluate {folder}")
-    return {**evaluations[-1], "folder": folder, "settings": settings,
+    return {**evaluations[-1], "folder": folder, "settings": values,
             "changed": [entry["step"] for entry in changed]}
 
 

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import optax
 
 from experiments import measuring, settings
-from experiments.settings import may_differ, reports
+from experiments.settings import may_differ, reports, since
 from jaxgan import losses, penalties, weighting
-from jaxgan.augment import instance_noise
+from jaxgan.augment import Augmentation, chain, instance_noise, packed
 from jaxgan.data import Examples, Source, resident, streaming
 from jaxgan.gan import GAN
 from jaxgan.nn.norms import NORMS
 from jaxgan.tasks import Task
+from jaxgan.terms import Term
 from jaxgan.transfer import freeze
 
 LOSSES = {
@@ -31,21 +32,31 @@ LOSSES = {
 }
 _MOST = 1e30  # of weights and sizes of noise: float32 holds them with room to multiply
 _SMOOTHED = ("minimax", "non_saturating")
-PENALTIES = {
+
+
+def _r1_r2(weight: penalties.Weight) -> Term:
+    """R1 and R2 as one penalty, which has one schedule if there is any."""
+    if not callable(weight):
+        return penalties.combine(penalties.r1(weight), penalties.r2(weight))
+    return penalties.combine(penalties.r1(1.0), penalties.r2(1.0))._replace(weight=weight)
+
+
+PENALTIES: dict[str, Callable[[penalties.Weight], Term | None]] = {
     "none": lambda weight: None,
     "gradient_penalty": penalties.gradient_penalty,
     "one_sided": partial(penalties.gradient_penalty, one_sided=True),
     "zero_centered": penalties.zero_centered,
     "r1": penalties.r1,
     "r2": penalties.r2,
-    "r1_r2": lambda weight: penalties.combine(penalties.r1(weight), penalties.r2(weight)),
+    "r1_r2": _r1_r2,
     "dragan": penalties.dragan,
 }
 WEIGHTINGS = {"fixed": weighting.fixed, "uncertainty": weighting.uncertainty,
               "gradnorm": weighting.gradnorm, "ratio": weighting.ratio}
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "adam": lambda rate, beta1, beta2: optax.adam(rate, b1=beta1, b2=beta2),
-    "rmsprop": lambda rate, beta1, beta2: optax.rmsprop(rate, decay=beta2),
+    "adam": lambda rate, beta1, beta2, eps: optax.adam(rate, b1=beta1, b2=beta2),
+    "rmsprop": lambda rate, beta1, beta2, eps: optax.rmsprop(
+        rate, decay=beta2, eps=1e-8, eps_in_sqrt=eps == "inside"),
 }
 PRECISIONS = ("float32", "bfloat16")
 # What numbers of parameters and pixels are made of, where an experiment has it: far more than is of use,
@@ -87,12 +98,16 @@ class Loss:
     """The penalty on the critic's input gradient."""
     penalty_weight: float = 10.0
     """The penalty's weight (lambda, or gamma of R1 and R2)."""
+    final_penalty_weight: float | None = None
+    """What the penalty's weight becomes over --decay-steps, in the way of --decay; None: it stays."""
     clip: float = 0.0
     """Clip the critic's weights to [-clip, clip] after each update (original WGAN: 0.01); 0: don't."""
     input_noise: float = 0.0
     """Standard deviation of Gaussian noise on the critic's input; 0: none."""
     input_noise_steps: int = 0
     """Iterations over which the input noise falls to zero; 0: it stays."""
+    pack: int = since(1, before=1)
+    """Samples that the critic scores together, as if they were the channels of one (PacGAN)."""
     adversarial_weight: float = 1.0
     """The weight of the adversarial losses and the penalty beside the tasks; 0: the tasks alone."""
     weighting: Literal[*WEIGHTINGS] = "fixed"
@@ -112,6 +127,8 @@ class Optimiser:
     """Adam's first decay."""
     beta2: float = 0.9
     """Adam's second decay; RMSProp's decay."""
+    rmsprop_eps: Literal["outside", "inside"] = since("outside", before="inside")
+    """Where RMSProp adds its 1e-8: outside of the root of the mean square, as in PyTorch, or inside."""
     generator_learning_rate: float | None = None
     """The generator's own learning rate; None: that of both."""
     generator_beta1: float | None = None
@@ -127,6 +144,8 @@ class Optimiser:
     decay_steps: int = 0
     """Iterations over which the learning rate falls to zero; 0: it stays. If it is not given, a run of
     more steps takes all of these."""
+    decay: Literal["linear", "cosine"] = since("linear", before="linear")
+    """How it falls, and how the penalty's weight changes: evenly, or by half a cosine."""
     ema_decay: float = 0.0
     """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
 
@@ -310,9 +329,8 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         critic=critic.clone(**fields),
         latent_size=latent_size,
         loss=LOSSES[loss.loss](loss.label_smoothing),
-        penalty=PENALTIES[loss.penalty](loss.penalty_weight),
-        augment=(instance_noise(_falling(loss.input_noise, loss.input_noise_steps))
-                 if loss.input_noise else None),
+        penalty=PENALTIES[loss.penalty](_penalty_weight(loss, optimiser)),
+        augment=_augmentation(loss),
         generator_optimizer=_frozen(config, "generator", make_optimizer(optimiser, "generator", 1)),
         critic_optimizer=_frozen(config, "critic", critic_optimizer),
         ema_decay=optimiser.ema_decay or None,
@@ -331,8 +349,42 @@ def make_optimizer(optimiser: Optimiser, network: Literal["generator", "critic"]
         value = getattr(optimiser, f"{network}_{name}")
         return getattr(optimiser, name) if value is None else value
 
-    rate = _falling(own("learning_rate"), optimiser.decay_steps * updates_a_step)
-    return OPTIMIZERS[optimiser.optimizer](rate, own("beta1"), own("beta2"))
+    rate = scheduled(own("learning_rate"), 0.0, optimiser.decay_steps * updates_a_step, optimiser.decay)
+    return OPTIMIZERS[optimiser.optimizer](rate, own("beta1"), own("beta2"), optimiser.rmsprop_eps)
+
+
+def scheduled(first: float, last: float, steps: int, shape: Literal["linear", "cosine"] = "linear"
+              ) -> optax.Schedule:
+    """Returns the schedule from one value to another over so many counts; over 0 the first one stays.
+
+    With t = count / steps, 1 at most, `first` has the share 1 - t (linear), or (1 + cos(pi t)) / 2
+    (cosine: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5), and `last` the rest.
+    """
+    if not steps:
+        return optax.constant_schedule(first)
+    if shape == "cosine":
+        return lambda count: last + (first - last) * 0.5 * (
+            1.0 + jnp.cos(jnp.pi * jnp.minimum(count / float(steps), 1.0)))
+    if steps >= 2**31:  # more than optax can count to
+        return lambda count: last + (first - last) * (1.0 - count / float(steps))
+    return optax.linear_schedule(first, last, steps)
+
+
+def _penalty_weight(loss: Loss, optimiser: Optimiser) -> penalties.Weight:
+    if loss.final_penalty_weight is None:
+        return loss.penalty_weight
+    return scheduled(loss.penalty_weight, loss.final_penalty_weight, optimiser.decay_steps,
+                     optimiser.decay)
+
+
+def _augmentation(loss: Loss) -> Augmentation | None:
+    """What the critic is shown: samples with noise on them, packs, or packs of such samples."""
+    found = []
+    if loss.input_noise:
+        found.append(instance_noise(scheduled(loss.input_noise, 0.0, loss.input_noise_steps)))
+    if loss.pack > 1:
+        found.append(packed(loss.pack))
+    return chain(found) if len(found) > 1 else next(iter(found), None)
 
 
 def _frozen(config: Config, network: Literal["generator", "critic"],
@@ -353,7 +405,10 @@ def _check(config: Config, has_tasks: bool) -> None:
     if not has_tasks and (loss.adversarial_weight != 1 or loss.weighting != "fixed"):
         raise ValueError("adversarial_weight and weighting are for experiments with tasks: leave them "
                          "out")
-    for name in ("penalty_weight", "clip", "input_noise", "input_noise_steps", "decay_steps"):
+    for name in ("penalty_weight", "final_penalty_weight", "clip", "input_noise", "input_noise_steps",
+                 "decay_steps"):
+        if values[name] is None:
+            continue
         if not values[name] >= 0:
             raise ValueError(f"{name} must not be negative; got {values[name]}")
         if values[name] > _MOST:
@@ -373,9 +428,16 @@ def _check(config: Config, has_tasks: bool) -> None:
                          "that the weights are made of, not the weights; leave it out")
     if loss.input_noise_steps and not loss.input_noise:
         raise ValueError("input_noise_steps needs an input_noise above 0")
-
-
-def _falling(value: float, steps: int) -> optax.Schedule:
-    if steps >= 2**31:  # more than optax can count to
-        return lambda count: value * (1.0 - count / float(steps))
-    return optax.linear_schedule(value, 0.0, steps) if steps else optax.constant_schedule(value)
+    if config.optimiser.decay == "cosine" and not config.optimiser.decay_steps:
+        raise ValueError("decay is cosine, but decay_steps is 0, so that nothing falls: give "
+                         "--decay-steps, or --decay linear")
+    if loss.final_penalty_weight is not None:
+        if loss.penalty == "none":
+            raise ValueError(f"final_penalty_weight is {loss.final_penalty_weight}, but there is no "
+                             "penalty: choose one with --penalty, or give --final-penalty-weight None")
+        if not config.optimiser.decay_steps:
+            raise ValueError(f"final_penalty_weight is {loss.final_penalty_weight}, but decay_steps is "
+                             "0, over which it is reached: give --decay-steps, or "
+                             "--final-penalty-weight None")
+    if not loss.pack >= 1:
+        raise ValueError(f"pack must be at least 1; got {loss.pack}")

@@ -336,6 +336,7 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
         raise ValueError(f"stream is for images; {experiment.name} draws its samples where it needs "
                          "them")
     recorded = record(experiment, config, source, reference)
+    _check_packs(config, schedule, is_conditional=recorded["condition"] is not None)
     if again:
         check_data(again, read_config(again)["settings"], recorded)
     folder = open_folder(experiment, config, recorded, change)
@@ -346,6 +347,18 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
     _, result = training.train(trained, source, folder, schedule, **arguments)
     return Finished(folder, result, reference, evaluator)
+
+
+def _check_packs(config: Config, schedule: training.Plan, *, is_conditional: bool) -> None:
+    """Raises ValueError for packs of samples that the critic can't be shown."""
+    pack, size = config.loss.pack, schedule.batch_size
+    if pack > 1 and is_conditional:
+        raise ValueError(f"pack is {pack}, but samples are drawn for a condition here, and no critic "
+                         "takes packs of conditions: leave it out")
+    devices = schedule.devices or jax.device_count()
+    if size // devices % pack:
+        raise ValueError(f"batch_size {size} on {devices} device{'s' * (devices > 1)} can't be shown in "
+                         f"packs of {pack}: choose a multiple of {devices * pack}")
 
 
 def about(experiment: Experiment, config: Config) -> training.About:
@@ -386,7 +399,7 @@ def open_folder(experiment: Experiment, config: Config, recorded: Mapping[str, A
     of_data = recorded.keys() - settings.flat(config).keys() - {
         "experiment_file", "experiment_sha256", "class_names", "data_sha256"}
     folder = Run(config.run.run_dir, recorded, of_data | settings.identity(config),
-                 change=change | of_data if "data" in change else change)
+                 change=change | of_data if "data" in change else change, before=settings.before(config))
     if not folder.config_path.exists():
         return folder
     existing = read_config(config.run.run_dir)["settings"]

@@ -418,6 +418,9 @@ def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, setting
     if held_out is None:
         return lambda state: {}
     count = min(_DIAGNOSED, *(samples.count or _DIAGNOSED for samples in (training, held_out)))
+    count -= count % settings.get("pack", 1)  # packs are scored
+    if not count:
+        return lambda state: {}
     rows = np.arange(count)
     batches = [Batch(_as_trained(samples.take(rows), settings),
                      jax.tree.map(jnp.asarray, samples.condition(rows)) if settings["condition"]

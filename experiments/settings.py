@@ -71,11 +71,23 @@ def trained(config: Any) -> set[str]:
     return {field.name for _, field in _fields(config) if field.metadata.get("kind") != "reports"}
 
 
+def before(config: Any) -> dict[str, Any]:
+    """What the settings that came later stand for in runs that lack them, by name."""
+    return {field.name: field.metadata["before"] for _, field in _fields(config)
+            if "before" in field.metadata}
+
+
+def moved(config: Any) -> set[str]:
+    """The names of the settings that came later and are as by default, which isn't what runs did."""
+    return {field.name for group, field in _fields(config) if "before" in field.metadata
+            and getattr(group, field.name) == field.default != field.metadata["before"]}
+
+
 def read(default: ConfigT, values: Mapping[str, Any], path: str) -> ConfigT:
     """Returns the configuration that a dictionary of settings holds.
 
-    What only reports may be missing, and so may a setting whose default is None: that is what runs did
-    before there was such a setting, or what `since` says.
+    What only reports may be missing, and so may a setting that came later: runs did then what its
+    default None stands for, or what `since` says.
 
     Args:
         default: where missing settings are taken from.
@@ -86,11 +98,11 @@ def read(default: ConfigT, values: Mapping[str, Any], path: str) -> ConfigT:
         ValueError: a setting is missing, of another type, or none of its choices.
     """
     missing = sorted(field.name for _, field in _fields(default) if field.name not in values
-                     and field.metadata.get("kind") != "reports" and field.default is not None)
+                     and field.metadata.get("kind") != "reports" and field.default is not None
+                     and "before" not in field.metadata)
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
-    known = {field.name: field.metadata["before"] for _, field in _fields(default)
-             if "before" in field.metadata}
+    known = before(default)
     for group, field in _fields(default):
         if field.name in values:
             _check(f"{field.name} in {path}", values[field.name], _hints(type(group))[field.name])

@@ -63,6 +63,7 @@ class Checkpoints:
             another one is refused, or warned of if other versions described it. None for not to look.
         may_change: the names of what may be another one than when a checkpoint was saved: of the
             configuration, or of the specification.
+        before: what the configuration's names stand for in checkpoints that lack them.
         changed: what of this was found to be another one by the last `restore`: name -> [there, here].
     """
 
@@ -73,6 +74,7 @@ class Checkpoints:
     highest: bool = False
     specification: Mapping[str, Any] | None = None
     may_change: Collection[str] = ()
+    before: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     changed: dict[str, list[Any]] = dataclasses.field(default_factory=dict, init=False)
 
     def __post_init__(self):
@@ -403,7 +405,7 @@ class Checkpoints:
     def _check_configuration(self, saved: Mapping[str, Any], what: str) -> None:
         if self.configuration is None:
             return
-        here = json.loads(json.dumps(self.configuration))
+        here, saved = json.loads(json.dumps(self.configuration)), {**self.before, **saved}
         differing = {name: [saved.get(name), here[name]] for name in sorted(here)
                      if saved.get(name) != here[name]}
         self._settle(differing, f"{what} is of another configuration")

@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
+from types import MappingProxyType
 from typing import IO, Any
 
 import jax
@@ -63,20 +64,22 @@ class Run:
             that decide what the run computes, not for how long or how often it reports.
         change: the names of those that may be others nevertheless, if the run goes on; "data" for what
             it is trained on.
+        before: what settings of the identity stand for in runs, and in checkpoints, that lack them, as
+            they were begun before there were such settings.
 
     Raises:
         RunError: the folder holds something else, or a run whose settings differ.
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any], identity: Iterable[str], *,
-                 change: Iterable[str] = ()):
-        self.folder = Path(folder)
+                 change: Iterable[str] = (), before: Mapping[str, Any] = MappingProxyType({})):
+        self.folder, self.before = Path(folder), before
         self.identity = {name: settings.get(name) for name in sorted({"experiment", *identity})}
         config = read_config(self.folder) if self.config_path.exists() else None
         self.changes, self._moved = changes_of(config or {}, self.config_path), {}
         self.change = {*change}
         if config is not None:
-            existing = config["settings"]
+            existing = {**before, **config["settings"]}
             differing = [f"{name} is {existing.get(name)!r} there and {value!r} here"
                          for name, value in self.identity.items()
                          if existing.get(name) != value and name not in self.change]

@@ -166,7 +166,8 @@ def train(
     may_change = {*change, *run.change}
     checkpoints = Checkpoints(
         run.checkpoints, plan.keep, plan.best_metric, run.identity, plan.best_is_highest,
-        None if "specification" in change else _described(specification, source, plan), may_change)
+        None if "specification" in change else _described(specification, source, plan), may_change,
+        run.before)
     deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
     check_processes(run, plan, resume)
     try:

@@ -20,11 +20,12 @@ from jaxgan import GAN, Term, keys, losses, penalties, reporting, tasks, trainin
 from jaxgan.augment import instance_noise
 from jaxgan.checkpoints import CheckpointError
 from jaxgan.descriptions import are_comparable, describe, differences
+from jaxgan.digests import json_digest
 from jaxgan.models import MLPCritic, MLPGenerator
 from jaxgan.runs import RunError, jax_settings
 from jaxgan.training import early_stopping, train
 from tests.test_experiments import tool
-from tests.test_training import TINY, environment, run_here
+from tests.test_training import TINY, environment, result, run_here
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 PLAN = {"batch_size": 8, "devices": 1, "sample_every": 0}
@@ -178,7 +179,7 @@ def test_what_other_versions_described_is_warned_of(tmp_path, monkeypatch):
 def changed(tmp_path_factory):
     """A run that was begun, and went on twice with other settings."""
     folder = tmp_path_factory.mktemp("changed") / "run"
-    flags = (*TINY, "--log-every", 1, "--run-dir", folder)
+    flags = ("--preset", "paper", *TINY, "--log-every", 1, "--run-dir", folder)
     assert run_here("gaussians", *flags, "--steps", 2) == 0
     assert run_here("gaussians", *flags, "--steps", 4, "--resume", "latest",
                     "--change", "learning_rate=1e-2, loss=hinge") == 0
@@ -213,6 +214,47 @@ def test_what_is_not_named_is_refused(changed, capsys):
     assert "(beta1 is 0.5 there and 0.1 here)" in capsys.readouterr().err
     assert run_here("gaussians", *flags, "--steps", 8, "--resume", "latest", "--learning-rate", 3.0) == 2
     assert "(learning_rate is 0.02 there and 3.0 here)" in capsys.readouterr().err
+
+
+BEFORE = {"decay": "linear", "pack": 1, "rmsprop_eps": "inside"}  # of runs that lack these settings
+
+
+def forget(folder, step):
+    """Takes these settings from a run's files."""
+    config = json.loads((folder / "config.json").read_text())
+    for name in BEFORE:
+        del config["settings"][name]
+    (folder / "config.json").write_text(json.dumps(config))
+    path = folder / "checkpoints" / f"{step:08d}" / "manifest.json"
+    body = json.loads(path.read_text())["manifest"]
+    for name in BEFORE:
+        del body["configuration"][name]
+    path.write_text(json.dumps({"manifest": body, "sha256": json_digest(body)}))
+
+
+def test_a_run_that_lacks_later_settings_goes_on_as_it_did(tmp_path, capsys):
+    """Without being asked to, and with the arithmetic of then."""
+    flags = ("--preset", "paper", *TINY, "--optimizer", "rmsprop", "--log-every", 1)
+    whole, old = tmp_path / "whole", tmp_path / "old"
+    for folder, steps in ((whole, 2), (old, 1)):
+        assert run_here("gaussians", *flags, "--rmsprop-eps", "inside", "--steps", steps, "--run-dir",
+                        folder) == 0
+    forget(old, 1)
+    flags = (*flags, "--run-dir", old, "--resume", "latest")
+    assert run_here("gaussians", *flags, "--steps", 2) == 0, capsys.readouterr().err
+    assert result(old)["params_sha256"] == result(whole)["params_sha256"]
+    config = json.loads((old / "config.json").read_text())
+    assert BEFORE.items() <= config["settings"].items()
+    assert "changes" not in config
+    assert run_here("gaussians", *flags, "--steps", 4, "--decay", "cosine", "--decay-steps", 9) == 2
+    assert "decay is 'linear' there and 'cosine' here" in capsys.readouterr().err
+
+    def rule(*more):  # when it goes on once more
+        asked = launch.parse(opening.load("gaussians"), [*map(str, flags), *more])
+        return changing.effective(asked, {})[0].optimiser.rmsprop_eps
+
+    assert rule() == "inside"
+    assert rule("--change", "rmsprop_eps=outside") == "outside"
 
 
 @pytest.mark.parametrize(("change", "message"), [

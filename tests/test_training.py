@@ -304,10 +304,11 @@ def test_divergence_stops_and_names_step_and_metric(tmp_path, capsys):
                  marks=pytest.mark.slow),
     ("--loss", "relativistic", "--penalty", "r1_r2", "--input-noise", 0.1, "--input-noise-steps", 5),
     ("--precision", "bfloat16", "--fakes-at-once"),
-], ids=["gan", "lsgan", "wgan", "sngan", "dragan", "r3gan", "bfloat16"])
+    ("--loss", "non_saturating", "--penalty", "none", "--pack", 2, "--input-noise", 0.1),
+], ids=["gan", "lsgan", "wgan", "sngan", "dragan", "r3gan", "bfloat16", "pacgan"])
 def test_the_families_are_one_command_each(flags, tmp_path, capsys):
-    assert run_here("gaussians", *TINY, "--steps", 2, "--run-dir", tmp_path / "run", *flags) == 0, (
-        capsys.readouterr().err)
+    assert run_here("gaussians", "--preset", "paper", *TINY, "--steps", 2, "--run-dir", tmp_path / "run",
+                    *flags) == 0, capsys.readouterr().err
     assert result(tmp_path / "run")["steps"] == 2
 
 

@@ -21,7 +21,7 @@ def critic_diagnostics(gan: GAN, state: GANState, real: Batch, held_out: Batch, 
     Args:
         gan: the specification.
         state: its state.
-        real: training samples, [batch, ...].
+        real: training samples, [batch, ...]; if packs are scored, a multiple of them.
         held_out: as many other reals.
         key: of the fakes and of the interpolations.
 

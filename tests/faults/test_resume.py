@@ -31,7 +31,7 @@ FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-ever
          "inpainting": ("--eval-every", "2", "--eval-metrics", "inpainting", "--mask", "boxes"),
          "multitask": ("--eval-every", "2", "--eval-metrics", "inpainting", "--weighting", "ratio"),
          "gaussians": ("--loss", "relativistic", "--input-noise", "0.1", "--input-noise-steps", "5",
-                       "--eval-every", "2")}
+                       "--pack", "2", "--eval-every", "2")}
 
 
 @pytest.fixture

@@ -1,0 +1,213 @@
+"""Schedules, optimisers, packs: what flags are turned into, against values worked out by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import evaluate, flags, launch, measuring, opening, sample, settings
+from jaxgan import penalties
+from jaxgan.augment import packed
+from jaxgan.evaluation import Protocol, Samples
+from jaxgan.models import MLPCritic, MLPGenerator
+from jaxgan.steps import critic_step, init_state
+from tests.test_experiments import tool
+from tests.test_training import TINY, rows, run_here
+from tests.tiny import Critic, measured, points, tiny
+
+KEY = jax.random.key(7)
+
+
+def make(**changes):
+    """A small GAN by its settings."""
+    return flags.make_gan(settings.replace(flags.Config(), **changes), MLPGenerator(hidden=(8,)),
+                          MLPCritic(hidden=(8,)), 2)
+
+
+# Schedules.
+
+@pytest.mark.parametrize(("shape", "shares"), [
+    ("linear", (1.0, 0.75, 0.5, 0.0, 0.0)),
+    ("cosine", (1.0, (1 + math.sqrt(0.5)) / 2, 0.5, 0.0, 0.0))])
+@pytest.mark.parametrize(("first", "last"), [(0.4, 0.0), (0.06, 0.0006), (0.0, 3.0)])
+def test_schedules_by_hand(shape, shares, first, last):
+    schedule = jax.jit(flags.scheduled(first, last, 100, shape))
+    for count, share in zip((0, 25, 50, 100, 1000), shares, strict=True):
+        assert float(schedule(jnp.int32(count))) == pytest.approx(
+            share * first + (1 - share) * last, rel=1e-5, abs=1e-8)
+
+
+def test_a_cosine_to_zero_is_optaxs():
+    ours, theirs = flags.scheduled(2e-3, 0.0, 70, "cosine"), optax.cosine_decay_schedule(2e-3, 70)
+    counts = jnp.arange(100)
+    np.testing.assert_allclose(jax.vmap(ours)(counts), jax.vmap(theirs)(counts), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_schedules_that_stay_or_outlast_any_count(shape):
+    assert flags.scheduled(0.3, 0.1, 0, shape)(50) == 0.3
+    assert float(flags.scheduled(0.3, 0.1, 10**12, shape)(jnp.int32(5))) == pytest.approx(0.3)
+
+
+def test_the_critics_rate_falls_by_its_own_updates():
+    """Over two iterations of two updates each; Adam moves by the rate if the gradient stays."""
+    optimizer = flags.make_optimizer(flags.Optimiser(learning_rate=0.1, decay_steps=2, decay="cosine"),
+                                     "critic", 2)
+    state, moved = optimizer.init(np.float32(0)), []
+    for _ in range(5):
+        update, state = optimizer.update(np.float32(1), state)
+        moved.append(-float(update))
+    assert moved == pytest.approx([0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.05 * (1 - math.sqrt(0.5)),
+                                   0.0], rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("penalty", ["gradient_penalty", "r1", "r1_r2"])
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_the_penaltys_weight_falls_by_iterations(penalty, decay):
+    gan = make(penalty=penalty, penalty_weight=4.0, final_penalty_weight=1.0, decay=decay,
+               decay_steps=20, n_critic=3)
+    batch = points(8)
+    state = init_state(gan, KEY, batch)
+    step = jax.jit(lambda state: critic_step(gan, state, batch, KEY)[1]["critic/penalty"])
+    found = np.array([step(state._replace(step=jnp.int32(i))) for i in (0, 10, 20, 50)])
+    np.testing.assert_allclose(found / found[-1], [4.0, 2.5, 1.0, 1.0], rtol=1e-5)
+    # At its end it is what a penalty of that weight is from the start.
+    fixed = make(penalty=penalty, penalty_weight=1.0)
+    np.testing.assert_allclose(found[-1], critic_step(fixed, state, batch, KEY)[1]["critic/penalty"],
+                               rtol=1e-5)
+
+
+def test_a_fixed_weight_of_both_penalties_is_as_before():
+    real, fake = points(8).samples, points(8, seed=4).samples
+    critic = Critic()
+    variables = critic.init(KEY, real, train=False)
+    found, before = (measured(term, lambda x: critic.apply(variables, x, train=False), real, fake, KEY)
+                     for term in (flags.PENALTIES["r1_r2"](0.3),
+                                  penalties.combine(penalties.r1(0.3), penalties.r2(0.3))))
+    assert found.value == before.value
+    assert flags.PENALTIES["r1_r2"](0.3).weight == 1.0
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"decay": "cosine"}, "decay is cosine, but decay_steps is 0, .* give --decay-steps, or --decay"),
+    ({"final_penalty_weight": 1.0}, "is 1.0, but decay_steps is 0, .* --decay-steps"),
+    ({"final_penalty_weight": 1.0, "penalty": "none", "decay_steps": 9}, "there is no penalty: choose"),
+    ({"final_penalty_weight": -1.0, "decay_steps": 9}, "final_penalty_weight must not be negative; got"),
+    ({"final_penalty_weight": math.nan, "decay_steps": 9}, "final_penalty_weight must not be negative"),
+    ({"pack": 0}, "pack must be at least 1; got 0"),
+])
+def test_settings_that_do_not_go_together(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+# RMSProp.
+
+def first_step(gradient, **changes):
+    """By how many learning rates the first update moves a parameter."""
+    optimizer = flags.make_optimizer(
+        flags.Optimiser(optimizer="rmsprop", beta2=0.99, learning_rate=1.0, **changes), "critic", 1)
+    return -float(optimizer.update(np.float32(gradient), optimizer.init(np.float32(0)))[0])
+
+
+def test_rmsprops_first_step_by_hand():
+    """The mean square is 0.01 g^2, its root 5e-8: small, as is 1e-8, and much smaller than 1e-4."""
+    assert first_step(5e-7) == pytest.approx(5e-7 / (5e-8 + 1e-8), rel=1e-5)
+    assert first_step(5e-7, rmsprop_eps="inside") == pytest.approx(
+        5e-7 / math.sqrt(2.5e-15 + 1e-8), rel=1e-5)
+    assert first_step(1.0) == pytest.approx(10.0, rel=1e-5)
+    assert first_step(0.0) == 0.0
+
+
+def test_rmsprop_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    gradients = np.random.default_rng(0).normal(size=(20, 6)) * np.logspace(-9, 0, 6)
+    theirs = torch.zeros(6, requires_grad=True)
+    other = torch.optim.RMSprop([theirs], lr=1e-3, alpha=0.99, eps=1e-8)
+    ours = jnp.zeros(6)
+    optimizer = flags.make_optimizer(
+        flags.Optimiser(optimizer="rmsprop", beta2=0.99, learning_rate=1e-3), "critic", 1)
+    state = optimizer.init(ours)
+    for gradient in gradients.astype(np.float32):
+        theirs.grad = torch.from_numpy(gradient.copy())
+        other.step()
+        updates, state = optimizer.update(jnp.asarray(gradient), state)
+        ours = optax.apply_updates(ours, updates)
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4)
+
+
+# Packs.
+
+def test_noise_and_packs_are_chained():
+    assert make().augment is None
+    samples, keys = jnp.arange(8.0).reshape(4, 2), jax.random.split(KEY, 4)
+
+    def shown(**changes):
+        augment = make(**changes).augment
+        return augment.show(augment.draw(keys, jnp.int32(0), ()), samples)
+
+    np.testing.assert_array_equal(shown(pack=2), [[0, 1, 2, 3], [4, 5, 6, 7]])
+    assert shown(input_noise=0.1).shape == (4, 2)
+    both = shown(input_noise=0.1, pack=2)
+    assert both.shape == (2, 4)
+    assert 0 < np.abs(both - shown(pack=2)).max() < 1
+
+
+@pytest.mark.parametrize(("name", "words", "message"), [
+    ("gaussians", ("--batch-size", 9, "--pack", 2),
+     "batch_size 9 on 1 device can't be shown in packs of 2: choose a multiple of 2"),
+    ("gaussians", ("--batch-size", 6, "--pack", 2, "--devices", 2),
+     "batch_size 6 on 2 devices can't be shown in packs of 2: choose a multiple of 4"),
+    ("conditional", ("--pack", 2), "pack is 2, but samples are drawn for a condition here"),
+])
+def test_packs_that_cannot_be(name, words, message, tmp_path, capsys):
+    assert run_here(name, *TINY, "--run-dir", tmp_path / "run", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_packs_trains_is_measured_and_sampled(tmp_path, capsys):
+    """Its picture shows the level sets of packs of one point."""
+    folder = tmp_path / "run"
+    assert run_here("gaussians", *TINY, "--pack", 2, "--n-critic", 1, "--steps", 2, "--eval-every", 2,
+                    "--eval-metrics", "modes", "--run-dir", folder) == 0, capsys.readouterr().err
+    assert rows(folder)[-1].keys() >= {"modes", "critic/overfitting", "critic/input_gradient_q50"}
+    assert (folder / "samples" / "step_00000002.png").exists()
+    assert tool(evaluate, folder, "--metrics", "modes") == 0
+    assert tool(sample, folder, "--num", 3, "--out", tmp_path / "points.npy") == 0
+    assert np.load(tmp_path / "points.npy").shape == (3, 2)
+
+
+def test_diagnostics_are_of_whole_packs():
+    gan = tiny(augment=packed(2))
+    state = init_state(gan, KEY, points(4))
+
+    def names(count):
+        x = np.asarray(points(count).samples)
+        reference = measuring.Reference(lambda split: Samples(split, count, lambda rows: x[rows]), "raw",
+                                        "swd", "swd")
+        return {*measuring.make_diagnostics(gan, Protocol(), reference, {"condition": None, "pack": 2,
+                                                                         "value_range": (-3, 3)})(state)}
+
+    assert "critic/train_wasserstein" in names(5)
+    assert names(3) == names(5)
+
+
+# Presets.
+
+def test_gaussians_presets():
+    """The default takes the steps over which its rate falls; more of them are fallen over, too."""
+    gaussians = opening.load("gaussians")
+    default = launch.parse(gaussians, [])
+    assert default.schedule.steps == default.optimiser.decay_steps
+    weight = gaussians.make_game(default, (2,)).penalty.weight
+    assert [float(weight(step)) for step in (0, 75_000, 150_000)] == pytest.approx(
+        [0.06, 0.0303, 0.0006])
+    with pytest.warns(UserWarning, match="decay_steps is 200000, as steps is"):
+        assert launch.parse(gaussians, ["--steps", "200000"]).optimiser.decay_steps == 200_000
+    paper, laptop = (launch.parse(gaussians, ["--preset", name]) for name in ("paper", "laptop"))
+    assert (paper.loss, paper.optimiser) == (flags.Loss(penalty_weight=0.1), flags.Optimiser())
+    assert laptop == settings.replace(paper, width=128, learning_rate=5e-4, steps=4000)
