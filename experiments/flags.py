@@ -14,8 +14,10 @@ from experiments import measuring, settings
 from experiments.settings import may_differ, reports, since
 from jaxgan import losses, penalties, weighting
 from jaxgan.augment import Augmentation, chain, instance_noise, packed
+from jaxgan.critics import critic_game
 from jaxgan.data import Examples, Source, resident, streaming
 from jaxgan.gan import GAN
+from jaxgan.loops import Game
 from jaxgan.nn.norms import NORMS
 from jaxgan.tasks import Task
 from jaxgan.terms import Term
@@ -316,9 +318,6 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
     """
     _check(config, bool(tasks))
     loss, optimiser = config.loss, config.optimiser
-    critic_optimizer = make_optimizer(optimiser, "critic", config.schedule.n_critic)
-    if loss.clip:
-        critic_optimizer = optax.chain(critic_optimizer, penalties.clip_weights(loss.clip))
     fields = {"dtype": jnp.dtype(config.networks.precision)}
     if config.networks.remat:
         if "remat" not in type(critic).__dataclass_fields__:
@@ -332,7 +331,7 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         penalty=PENALTIES[loss.penalty](_penalty_weight(loss, optimiser)),
         augment=_augmentation(loss),
         generator_optimizer=_frozen(config, "generator", make_optimizer(optimiser, "generator", 1)),
-        critic_optimizer=_frozen(config, "critic", critic_optimizer),
+        critic_optimizer=_critic_optimizer(config),
         ema_decay=optimiser.ema_decay or None,
         generator_batches=generator_batches,
         tasks=tasks,
@@ -340,6 +339,21 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         weighting=WEIGHTINGS[loss.weighting](),
         **options,
     )
+
+
+def make_critic_game(config: Config, critic: nn.Module) -> Game:
+    """Puts a critic that is trained alone and settings together.
+
+    Raises:
+        ValueError: as for `make_gan`.
+    """
+    _check(config, has_tasks=False)
+    loss, optimiser = config.loss, config.optimiser
+    return critic_game(
+        critic.clone(dtype=jnp.dtype(config.networks.precision)), _critic_optimizer(config),
+        loss=LOSSES[loss.loss](loss.label_smoothing),
+        penalty=PENALTIES[loss.penalty](_penalty_weight(loss, optimiser)),
+        augment=_augmentation(loss), ema_decay=optimiser.ema_decay or None)
 
 
 def make_optimizer(optimiser: Optimiser, network: Literal["generator", "critic"], updates_a_step: int
@@ -351,6 +365,13 @@ def make_optimizer(optimiser: Optimiser, network: Literal["generator", "critic"]
 
     rate = scheduled(own("learning_rate"), 0.0, optimiser.decay_steps * updates_a_step, optimiser.decay)
     return OPTIMIZERS[optimiser.optimizer](rate, own("beta1"), own("beta2"), optimiser.rmsprop_eps)
+
+
+def _critic_optimizer(config: Config) -> optax.GradientTransformation:
+    optimizer = make_optimizer(config.optimiser, "critic", config.schedule.n_critic)
+    if config.loss.clip:
+        optimizer = optax.chain(optimizer, penalties.clip_weights(config.loss.clip))
+    return _frozen(config, "critic", optimizer)
 
 
 def scheduled(first: float, last: float, steps: int, shape: Literal["linear", "cosine"] = "linear"

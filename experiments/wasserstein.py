@@ -57,8 +57,8 @@ class Networks(flags.Networks):
 
     method: Literal[*METHODS] = "smooth"
     """Which critic: it names the preset that the other settings are taken from."""
-    width: int = 0
-    """Units in each hidden layer, or learned funnels; 0: by a rule, from the number of dimensions."""
+    width: int | None = None
+    """Units in each hidden layer, or learned funnels; None: by a rule, from the dimensions."""
     depth: int = 3
     """Hidden layers."""
     activation: str = "silu"

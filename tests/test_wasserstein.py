@@ -1,0 +1,97 @@
+"""The experiment that measures critics against known truths."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import evaluate, launch, wasserstein
+from jaxgan.critics import CriticState
+from jaxgan.data import DataNotFoundError
+from jaxgan.networks import NetworkState
+from tests.test_experiments import tool
+
+SHORT = ("--steps", "4", "--decay-steps", "4", "--eval-every", "2", "--batch-size", "16", "--width", "8",
+         "--pair", "3,2")
+
+
+configured = wasserstein.experiment.configure
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder with one pair and what two solvers are said to have made of it."""
+    folder = tmp_path / "data" / "w1_benchmark"
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(5)
+    np.savez(folder / "funnels.npz", centers_3_2=draw.uniform(-2, 2, (2, 3)).astype(np.float32),
+             bias_3_2=np.zeros(2, np.float32))
+    (folder / "published.csv").write_text("dim,funnels,method,cos,l2,cost\n3,2,wgan-gp,0.5,0.75,1.25\n"
+                                          "3,4,wgan-gp,0.1,0.1,0.1\n3,2,true,1.0,0.0,2.5\n")
+    return folder.parent
+
+
+def test_the_optimal_critic_has_the_truths_numbers(published):
+    config = configured(preset="funnels", pair="3,2", width=2, data_dir=str(published))
+    funnels = wasserstein.open_funnels(config)
+    variables = {"params": {"centres": jnp.asarray(funnels.centres),
+                            "heights": jnp.asarray(funnels.heights)}}
+    state = CriticState(jnp.int32(0), NetworkState(variables["params"], {}, ()), variables)
+    found = wasserstein.make_judge(config)(state)
+    assert found["cos"] == pytest.approx(1, abs=0.01)
+    assert found["l2"] == pytest.approx(0, abs=0.01)
+    assert 0.9 < found["norm"] <= 1 + 1e-5  # points at a centre have no slope
+    assert found["cost"] == pytest.approx(found["true"], rel=0.03)
+    turned = {"params": variables["params"] | {"centres": -2 * jnp.asarray(funnels.centres)}}
+    assert wasserstein.make_judge(config)(state._replace(average=turned))["l2"] > 0.1
+
+
+@pytest.mark.parametrize("method", wasserstein.METHODS)
+def test_every_method_trains_and_is_scored(method, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert launch.start(wasserstein.experiment, ("--method", method, "--run-dir", "run", *SHORT)) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {"cos", "l2", "cost", "true"} <= result["evaluation"].keys()
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert settings["method"] == method
+    said = capsys.readouterr().out
+    assert "3 dimensions, 2 funnels, made (seed 0)" in said
+    assert method in said
+
+
+def test_published_numbers_stand_beside_and_are_measured_again(published, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--run-dir", "run", "--data-dir", str(published), *SHORT)
+    assert launch.start(wasserstein.experiment, arguments) == 0
+    first = capsys.readouterr().out
+    assert "3 dimensions, 2 funnels; the distance is" in first
+    row = next(line for line in first.splitlines() if line.startswith("wgan-gp (published)"))
+    assert row.split()[2:] == ["0.500", "0.750", "1.250", "50", "%"]
+    assert first.count("(published)") == 2
+    assert tool(evaluate, "run") == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[-len(first.splitlines()[-4:]):] == first.splitlines()[-4:]
+    assert len(json.loads((tmp_path / "run" / "evaluation.json").read_text())["evaluations"]) == 1
+
+
+def test_widths_follow_the_dimensions():
+    assert wasserstein.make_critic(configured(pair="16,4")).hidden == (128,) * 3
+    assert wasserstein.make_critic(configured(pair="128,4")).hidden == (512,) * 3
+    assert wasserstein.make_critic(configured("gradient_penalty", pair="128,4")).hidden == (256,) * 2
+    assert wasserstein.make_critic(configured("clip", pair="2,4", width=7)).hidden == (7, 7)
+
+
+@pytest.mark.parametrize("pair", ["16", "16,", "0,4", "16,5000", "a,b", "16,4,4"])
+def test_a_pair_is_two_numbers(pair):
+    with pytest.raises(ValueError, match="pair must be dimensions and funnels like 16,64"):
+        wasserstein.pair(configured(pair=pair))
+
+
+def test_what_is_not_published_is_made(published):
+    there, absent = (wasserstein.open_funnels(configured(pair=pair, data_dir=str(published)))
+                     for pair in ("3,2", "3,5"))
+    assert (there.heights == 0).all()
+    assert absent.centres.shape == (5, 3)
+    with pytest.raises(DataNotFoundError):
+        wasserstein.read_funnels(published / "none.npz", 3, 2)
