@@ -23,7 +23,7 @@ from jaxgan.models import (
 from jaxgan.models.resnet import mean_pool, upsample
 from jaxgan.nn import Conv, ConvTranspose
 from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
-from jaxgan.nn.norms import NORMS, normalise, weight_layer
+from jaxgan.nn.norms import NORMS, RESIDUAL_NORMS, normalise, weight_layer
 
 LATENT_SIZE = 6
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -45,6 +45,8 @@ def _variables(module, shape):
             noise = 1 + 0.1 * np.abs(noise)
         elif name == "kernel":
             noise *= math.sqrt(2 / math.prod(leaf.shape[:-1]))
+        elif name == "whitening":
+            noise = np.eye(len(noise)) + 0.1 * noise
         elif name != "u":
             noise *= 0.1
         return jnp.asarray(noise, jnp.float32)
@@ -99,6 +101,7 @@ GENERATORS = {
 
 CRITICS = {
     "mlp": (lambda norm: MLPCritic((8, 8), norm), (2,)),
+    "mlp_residual": (lambda norm: MLPCritic((8, 8), norm, activation="silu", residual=True), (2,)),
     "dcgan_digits": (lambda norm: DCGANCritic(4, norm=norm), (8, 8, 1)),
     "dcgan_odd": (lambda norm: DCGANCritic(2, norm=norm), (30, 20, 2)),
     "dcgan_series": (lambda norm: DCGANCritic(2, norm=norm, axes=1), (20, 3)),
@@ -144,8 +147,9 @@ def _critic(name, norm):
     return variables["params"], samples, scores
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize(("name", "norm"), [
+    (name, norm) for name in CRITICS
+    for norm in (RESIDUAL_NORMS if name.startswith(("mlp_residual", "resnet", "text")) else NORMS)])
 def test_a_critic_scores_each_sample_and_only_under_batch_norm_by_the_others(name, norm):
     params, samples, scores = _critic(name, norm)
     scores = jax.jit(scores)
@@ -180,7 +184,8 @@ def test_layers_compute_in_bfloat16_and_all_else_stays_float32(name):
 
 @pytest.mark.parametrize(("name", "norm"), [
     ("mlp", "none"), ("dcgan_digits", "layer"), ("resnet_flat", "layer"),
-    ("dcgan_digits", "spectral"), ("resnet", "none"), ("text", "none")])
+    ("dcgan_digits", "spectral"), ("mlp", "orthonormal"), ("dcgan_digits", "orthonormal"),
+    ("mlp_residual", "layer"), ("resnet", "none"), ("text", "none")])
 def test_a_critic_can_be_penalised(name, norm):
     params, samples, scores = _critic(name, norm)
 
@@ -215,6 +220,22 @@ def test_batch_norm_over_devices_is_that_of_the_global_batch(module, shape):
                  parts_stats, stats)
     alone, _ = jax.jit(jax.vmap(lambda x: apply(module, x)))(halves)
     assert np.abs(alone.reshape(whole.shape) - whole).max() > 1e-3
+
+
+@pytest.mark.parametrize(("activation", "function"), [
+    (None, lambda x: np.maximum(x, 0)), ("leaky_relu", lambda x: np.maximum(x, 0.2 * x)),
+    ("sort", np.sort)])
+@pytest.mark.parametrize("residual", [False, True])
+def test_hidden_layers_but_the_first_are_added_to_their_input_on_request(residual, activation, function):
+    module, x = MLPCritic((6, 6, 6), activation=activation, residual=residual), _normal((5, 2))
+    variables = _variables(module, x.shape)
+    weights = [(np.asarray(layer["kernel"]), np.asarray(layer["bias"]))
+               for _, layer in sorted(variables["params"].items())]
+    hidden = np.asarray(x)
+    for i, (kernel, bias) in enumerate(weights[:-1]):
+        hidden = function(hidden @ kernel + bias) + (hidden if residual and i else 0)
+    expected = (hidden @ weights[-1][0] + weights[-1][1]).squeeze(-1)
+    np.testing.assert_allclose(module.apply(variables, x, train=False), expected, rtol=1e-5, atol=1e-6)
 
 
 # Norms.
@@ -305,7 +326,7 @@ def test_layer_norm_is_over_all_of_a_sample_with_a_scale_per_channel(shape):
                                expected * np.arange(1, shape[-1] + 1), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("norm", ["none", "spectral"])
+@pytest.mark.parametrize("norm", ["none", "spectral", "orthonormal"])
 def test_other_norms_leave_activations_alone(norm):
     x = _normal((3, 4))
     np.testing.assert_array_equal(normalise(norm, x, train=True), x)
@@ -436,7 +457,7 @@ def test_remat_keeps_less_for_the_same_gradient(network):
     (DCGANGenerator((28, 28, 1), 2, output="relu"), (1, 4), "output must be one of 'tanh'"),
     (DCGANGenerator((28, 28, 1), 2, stages=0), (1, 4), "stages must be at least 1; got 0"),
     (DCGANCritic(2), (1, 28, 28), r"got \(1, 28, 28\): give grey images a channel axis"),
-    (DCGANCritic(2, norm="group"), (1, 28, 28, 1), "'layer', 'spectral'; got 'group'"),
+    (DCGANCritic(2, norm="group"), (1, 28, 28, 1), "'spectral', 'orthonormal'; got 'group'"),
     (DCGANCritic(2), (1, 4, 4, 1), "DCGANCritic: images of 4x4 are too small"),
     (MLPCritic((4,), "bacth"), (1, 2), "norm must be one of 'none', 'batch'.*got 'bacth'"),
     (ResNetGenerator((28, 28, 1), (2, 2, 2, 2)), (1, 4), "28x28 do not fit 3 blocks.*of 8; pad"),

@@ -68,6 +68,7 @@ CASES = {
         loss=losses.relativistic_average(), generator_optimizer=optax.sgd(1.0))),
     "spectral norm, images": (IMAGES, tiny(
         penalty=None, critic=Smooth("spectral"), generator=Painter(), generator_batches=2)),
+    "orthonormal": (POINTS, tiny(penalty=None, critic=Smooth("orthonormal"))),
 }
 
 
@@ -97,7 +98,7 @@ def on_one_device(case):
 
 
 @pytest.mark.parametrize(("case", "count"), [
-    *(("no norm", count) for count in (1, 2, 4, 8)), ("batch norm", 8),
+    *(("no norm", count) for count in (1, 2, 4, 8)), ("batch norm", 8), ("orthonormal", 2),
     pytest.param("layer norm, batch norm", 4, marks=pytest.mark.slow),
     pytest.param("spectral norm, images", 4, marks=pytest.mark.slow)])
 def test_many_devices_do_what_one_does(case, count):

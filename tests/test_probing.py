@@ -80,7 +80,7 @@ def test_a_critic_that_looks_across_the_batch_is_found_out(branch, starts_at_zer
 
 def test_models_look_at_each_sample_by_itself():
     images, labels = jnp.zeros((5, 8, 8, 1)), jnp.arange(5) % 3
-    for norm in ("none", "layer", "spectral", "batch"):
+    for norm in ("none", "layer", "spectral", "orthonormal", "batch"):
         assert looks_across(DCGANCritic(4, norm=norm), images, None) == (norm == "batch")
     assert not looks_across(DCGANCritic(4, conditioning="projection", num_classes=3), images, labels)
     assert not looks_across(ResNetCritic((4, 4), dtype=jnp.bfloat16), images, None)

@@ -242,6 +242,7 @@ def test_sample_and_list(digits, tmp_path):
     (("--learning-rate", -1.0), "learning_rate must be above 0; got -1.0"),
     (("--penalty-weight", -1.0), "penalty_weight must not be negative; got -1.0"),
     (("--label-smoothing", 0.1), "label_smoothing is for the losses"),
+    (("--critic-norm", "orthonormal", "--clip", 0.01), "clip does not go with critic_norm orthonormal"),
     (("--remat",), "remat is for residual networks"),
     (("--latent-size", 10**10), "latent_size must be from 1 to 1048576; got 10000000000"),
     (("--width", 10**9), "width must be from 1 to 16384; got 1000000000"),
@@ -300,12 +301,13 @@ def test_divergence_stops_and_names_step_and_metric(tmp_path, capsys):
                  marks=pytest.mark.slow),
     ("--penalty", "none", "--clip", 0.01, "--optimizer", "rmsprop", "--learning-rate", 5e-5),
     ("--loss", "hinge", "--penalty", "none", "--critic-norm", "spectral"),
+    ("--penalty", "none", "--critic-norm", "orthonormal"),
     pytest.param(("--loss", "non_saturating", "--penalty", "dragan", "--critic-norm", "layer"),
                  marks=pytest.mark.slow),
     ("--loss", "relativistic", "--penalty", "r1_r2", "--input-noise", 0.1, "--input-noise-steps", 5),
     ("--precision", "bfloat16", "--fakes-at-once"),
     ("--loss", "non_saturating", "--penalty", "none", "--pack", 2, "--input-noise", 0.1),
-], ids=["gan", "lsgan", "wgan", "sngan", "dragan", "r3gan", "bfloat16", "pacgan"])
+], ids=["gan", "lsgan", "wgan", "sngan", "orthonormal", "dragan", "r3gan", "bfloat16", "pacgan"])
 def test_the_families_are_one_command_each(flags, tmp_path, capsys):
     assert run_here("gaussians", "--preset", "paper", *TINY, "--steps", 2, "--run-dir", tmp_path / "run",
                     *flags) == 0, capsys.readouterr().err

@@ -18,7 +18,7 @@ from jaxgan.types import Array, PyTree
 # The most that a squared singular value s^2 may be before a step, which multiplies s by (3 - s^2) / 2:
 # at 3 it would become 0, and stay it.
 _MOST = 2.5
-_LARGEST = 1e4  # number of a whitening matrix, which would grow for ever where the kernel lacks rank
+_LARGEST = 1e3  # number of a whitening matrix, which would grow for ever where the kernel lacks rank
 
 
 class Orthonormal(nn.Module):
@@ -91,14 +91,16 @@ def orthonormalised(matrix: Array, whitening: Array) -> tuple[Array, Array]:
         whitening: Z, [columns, columns].
 
     Returns:
-        W, whose singular values are in [0, 1], and the next Z, that of which V Z is W but for the limit
-        on Z's numbers. Repeated with the same V of full rank, W becomes orthonormal.
+        W, whose singular values are in [0, 1], and the next Z, by which V Z would be W. It stays the same
+        where its numbers would be above 1000, as V lacks rank. Repeated with the same V, W becomes
+        orthonormal.
     """
     near = _product(matrix, whitening)
     gram = _product(near.T, near)
     scale = jnp.sqrt(_MOST / jnp.maximum(_MOST, jnp.abs(gram).sum(axis=0).max()))
     step = scale * (1.5 * jnp.eye(len(gram), dtype=gram.dtype) - 0.5 * scale ** 2 * gram)
-    return _product(near, step), jnp.clip(_product(whitening, step), -_LARGEST, _LARGEST)
+    new = _product(whitening, step)
+    return _product(near, step), jnp.where(jnp.abs(new).max() <= _LARGEST, new, whitening)
 
 
 def _product(a: Array, b: Array) -> Array:
