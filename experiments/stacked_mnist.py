@@ -1,11 +1,14 @@
 """WGAN-GP on Stacked MNIST: three digits in the channels of an image, 1000 modes to cover.
 
 Metz et al. 2017 (arXiv 1611.02163) count the modes that samples reach with a classifier of MNIST's
-digits. Networks and settings are those of `experiments.mnist`, for images of three channels.
+digits. Networks and settings are those of `experiments.mnist`, for images of three channels; those of
+the preset `pacgan` are those of Lin et al. 2018 (arXiv 1712.04086): a DCGAN whose critic sees two images
+at once.
 """
 
 import dataclasses
 from functools import cache
+from typing import Literal
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ import numpy as np
 from experiments import flags, launch, measuring
 from experiments.experiment import Experiment
 from experiments.measuring import Reference
+from experiments.settings import replace
 from jaxgan import evaluation, keys
 from jaxgan.data import Dataset, Source, load, stacked
 from jaxgan.evaluation import Comparison, Metric, Number
@@ -31,6 +35,20 @@ class Networks(flags.Networks):
     """Channels of the critic's first layer; they double with each halving of the image."""
     latent_size: int = 128
     """Latent variables."""
+    generator_norm: Literal["batch", "none"] | None = None
+    """The generator's normalisation; None: none."""
+    output: Literal["sigmoid", "tanh"] | None = None
+    """What bounds the generator's pixels; None: sigmoid."""
+    stages: int | None = None
+    """How often both networks halve or double the image; None: 3 times."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(flags.Data):
+    """The data."""
+
+    stacks: int | None = None
+    """How many stacks there are to train on; None: every stack that is drawn is a new one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,11 +56,21 @@ class Config(flags.Config):
     """The settings for MNIST, with a batch of 64."""
 
     networks: Networks = Networks()
+    data: Data = Data()
+
+
+PRESETS = {"paper": Config(),
+           # 50 epochs; initial weights are WGAN-GP's.
+           "pacgan": replace(
+               Config(), generator_norm="batch", critic_norm="batch", output="tanh", stages=4,
+               latent_size=100, loss="non_saturating", penalty="none", pack=2, learning_rate=2e-4,
+               beta2=0.999, n_critic=1, batch_size=64, stacks=128_000, steps=100_000)}
 
 
 def make_source(config: Config) -> Source:
     """Opens the data."""
-    return stacked(open_data(config))
+    value_range = (-1.0, 1.0) if config.networks.output == "tanh" else (0.0, 1.0)
+    return stacked(open_data(config), value_range=value_range, count=config.data.stacks)
 
 
 def open_data(config: Config, split: str = "train") -> Dataset:
@@ -85,13 +113,14 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     networks = config.networks
     return flags.make_gan(
         config,
-        DCGANGenerator(tuple(sample_shape), networks.width),
-        DCGANCritic(networks.width, norm=networks.critic_norm),
+        DCGANGenerator(tuple(sample_shape), networks.width, networks.stages,
+                       norm=networks.generator_norm or "none", output=networks.output or "sigmoid"),
+        DCGANCritic(networks.width, networks.stages, norm=networks.critic_norm),
         networks.latent_size,
     )
 
 
-experiment = Experiment(Config, make_source, make_gan, make_reference)
+experiment = Experiment(Config, make_source, make_gan, make_reference, presets=PRESETS)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """Stacked images: what they are made of, how often, and by what they are decided."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import measuring, stacked_mnist
+from experiments import launch, measuring, settings, stacked_mnist
 from jaxgan.data import Dataset, draw_step, load, pixels, stacked
 from jaxgan.evaluation import Comparison, Observed, Protocol, SampleSet
 from jaxgan.features import FeatureNetwork, Features, TrainedClassifier
+from jaxgan.steps import init_state, train_step
 from jaxgan.types import Batch
+from tests.tiny import all_finite
 
 KEY = jax.random.key(5)
 
@@ -84,12 +88,54 @@ def test_ranges_shape_and_no_end():
     assert draw(low, 9).condition is None
 
 
+def test_a_fixed_number_of_stacks():
+    """Each comes once an epoch, in another order, and is as likely to be any as a new one."""
+    source = stacked(coded(), labels=True, count=6)
+    assert source.size == 6
+    first, second, part = (draw_step(source, source.arrays, KEY, step, 6, jnp.arange(count))
+                           for step, count in ((0, 6), (1, 6), (0, 2)))
+    stacks = [[tuple(stack) for stack in pixels(batch.samples[:, 0, 0], (0, 1)).tolist()]
+              for batch in (first, second)]
+    assert len({*stacks[0]}) == 6
+    assert sorted(stacks[0]) == sorted(stacks[1])
+    assert stacks[0] != stacks[1]
+    np.testing.assert_array_equal(part.samples, first.samples[:2])
+    np.testing.assert_array_equal(first.condition, np.array(stacks[0]) % 10 @ [100, 10, 1])
+    other = draw(stacked(coded(), labels=True, count=6), 6, jax.random.key(6))
+    assert sorted(other.condition.tolist()) != sorted(first.condition.tolist())
+    many = draw(stacked(coded(), labels=True, count=20_000), 20_000).condition
+    assert stats.chisquare(np.bincount(many, minlength=1000)).pvalue > 1e-3
+
+
 def test_errors():
     colour = Dataset("colour", np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32), ("any",))
     with pytest.raises(ValueError, match="colour has images of 3 channels: only images of one can be"):
         stacked(colour)
     with pytest.raises(ValueError, match=r"value_range must be \(-1, 1\) or \(0, 1\); got \(0, 2\)"):
         stacked(coded(), value_range=(0, 2))
+    with pytest.raises(ValueError, match="count must be at least 1, or None; got 0"):
+        stacked(coded(), count=0)
+
+
+def test_the_preset_of_pacgan_is_published_and_runs(monkeypatch, quick_compilation):
+    """128,000 stacks, 50 times; two images at once for the critic; one step with narrow networks."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), np.uint8)
+    monkeypatch.setattr(stacked_mnist, "load", lambda *_, **__: Dataset(
+        "made up", images, np.arange(20, dtype=np.int32) % 10, tuple("0123456789")))
+    experiment = stacked_mnist.experiment
+    config = launch.parse(experiment, ["--preset", "pacgan"])
+    assert config.schedule.steps * config.schedule.batch_size == 50 * config.data.stacks
+    small = settings.replace(config, width=2)
+    source = experiment.make_source(small)
+    assert (source.size, source.value_range) == (128_000, (-1, 1))
+    gan = experiment.make_game(small, source.sample_shape)
+    batch = draw(source, 4)
+    state = jax.jit(partial(init_state, gan))(KEY, batch)
+    assert state.critic.params["Conv_0"]["kernel"].shape == (5, 5, 2 * 3, 2)
+    batches = jax.tree.map(lambda x: x[None], batch)
+    state, metrics = jax.jit(partial(train_step, gan))(state, batches, KEY)
+    assert state.step == 1
+    assert all_finite(metrics)
 
 
 def test_the_experiment_counts_the_modes_that_a_classifier_sees(monkeypatch):
