@@ -233,9 +233,10 @@ def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypat
     assert tool(evaluate, "run", *MEASURED) == 0
     assert tool(reproduce, "run") == 0
     assert "identical" in capsys.readouterr().out
-    assert train_images(*flags, "--resume", "auto", "--steps", 3) == 2
-    assert "sample_shape is [8, 8, 3] there and [8, 8, 1] here" in capsys.readouterr().err
-    assert train_images(*flags, "--resume", "auto", "--steps", 3, "--change", "colour=rgb") == 0
+    assert train_images(*flags, "--resume", "auto", "--steps", 3, "--colour", "grey") == 2
+    assert "colour is 'rgb' there and 'grey' here" in capsys.readouterr().err
+    assert train_images(*flags, "--resume", "auto", "--steps", 3) == 0
+    assert open_run("run").settings["sample_shape"] == [8, 8, 3]
 
 
 def test_a_run_that_was_begun_before_there_was_a_choice_of_kernels(tmp_path, monkeypatch):
