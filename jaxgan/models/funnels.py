@@ -24,7 +24,7 @@ class FunnelCritic(nn.Module):
 
     funnels: int = 1024
     spread: float = 1.0
-    temperature: float = 0.05
+    temperature: float = 0.02
     dtype: Dtype | None = None
 
     @nn.compact
