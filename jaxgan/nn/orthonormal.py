@@ -91,8 +91,8 @@ def orthonormalised(matrix: Array, whitening: Array) -> tuple[Array, Array]:
         whitening: Z, [columns, columns].
 
     Returns:
-        W, whose singular values are in [0, 1], and the next Z, by which V Z would be W. It stays the same
-        where its numbers would be above 1000, as V lacks rank. Repeated with the same V, W becomes
+        W, whose singular values are in [0, 1], and the next Z, by which V Z would be W. It stays as it
+        is where its numbers would be above 1000, as V lacks rank. Repeated with the same V, W becomes
         orthonormal.
     """
     near = _product(matrix, whitening)
