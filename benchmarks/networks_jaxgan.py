@@ -26,10 +26,10 @@ def make_gan(setting: Setting, precision: str = "float32") -> GAN:
     experiment = opening.load(setting.experiment)
     model = {"model": setting.family} if setting.experiment == "cifar10" else {}
     config = experiment.configure(
-        "paper" if "paper" in experiment.presets else "", **model, width=setting.width,
-        batch_size=setting.batch_size, n_critic=setting.n_critic, penalty_weight=setting.penalty_weight,
-        learning_rate=setting.learning_rate, beta1=setting.beta1, beta2=setting.beta2,
-        decay_steps=setting.decay_steps)
+        "paper" if "paper" in experiment.presets else "", **model,
+        width=setting.width, batch_size=setting.batch_size, n_critic=setting.n_critic,
+        penalty_weight=setting.penalty_weight, learning_rate=setting.learning_rate,
+        beta1=setting.beta1, beta2=setting.beta2, decay_steps=setting.decay_steps)
     gan = experiment.make_game(config, setting.sample_shape)
     gan = dataclasses.replace(gan, generator_batches=setting.generator_batches)
     if precision != "bfloat16":
