@@ -91,9 +91,9 @@ def orthonormalised(matrix: Array, whitening: Array) -> tuple[Array, Array]:
         whitening: Z, [columns, columns].
 
     Returns:
-        W, whose singular values are in [0, 1], and the next Z, by which V Z would be W. It stays as it
-        is where its numbers would be above 1000, as V lacks rank. Repeated with the same V, W becomes
-        orthonormal.
+        W, whose singular values are in [0, 1], and the next Z, by which V Z is W; where it would have
+        numbers above 1000, because V lacks rank, it stays as it is. Repeated with the same V, of full
+        rank, W becomes orthonormal.
     """
     near = _product(matrix, whitening)
     gram = _product(near.T, near)
