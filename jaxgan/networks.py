@@ -211,9 +211,9 @@ def moving_average(average: PyTree, variables: PyTree, decay: float, step: Array
         step: how many updates there were, int32.
     """
     count = step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    limited = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
     return jax.tree.map(
-        lambda new, old: jnp.asarray(optax.incremental_update(new, old, 1.0 - decay), old.dtype)
+        lambda new, old: jnp.asarray(optax.incremental_update(new, old, 1.0 - limited), old.dtype)
         if is_inexact(new) else new, variables, average)
 
 

@@ -66,7 +66,7 @@ class Source(NamedTuple):
     arrays: PyTree
     draw: Callable[[PyTree, Key, Array, Array], Batch]
     size: int | None
-    sample_shape: tuple[int, ...]
+    sample_shape: Any
     value_range: tuple[float, float]
     num_classes: int
     window: Callable[[Key, Array, Array, Part], PyTree] | None = None
