@@ -103,7 +103,7 @@ PRESETS = {
         penalty="none", penalty_weight=0.0, final_penalty_weight=None),
     "funnels": replace(
         Config(), method="funnels", depth=1, penalty="none", penalty_weight=0.0,
-        final_penalty_weight=None, learning_rate=1e-2),
+        final_penalty_weight=None, learning_rate=3e-2),
     "gradient_penalty": replace(_published, method="gradient_penalty", penalty="gradient_penalty"),
     "one_sided": replace(_published, method="one_sided"),
     "clip": replace(_without, method="clip", clip=0.04, steps=5000),

@@ -99,7 +99,8 @@ def test_a_maximum_of_cones_is_1_lipschitz_and_what_it_says():
     variables = critic.init(jax.random.key(1), one, train=False)
     scores = [critic.apply(variables, x, train=False) for x in (one, other)]
     assert (jnp.abs(scores[0] - scores[1]) <= jnp.linalg.norm(one - other, axis=1) + 1e-5).all()
-    cold = FunnelCritic(8, spread=2.0, temperature=1e-3).apply(variables, one, train=False)
+    cold = critic.apply({"params": variables["params"] | {"log_temperature": jnp.log(1e-3)}}, one,
+                        train=False)
     centres, heights = (np.asarray(variables["params"][name]) for name in ("centres", "heights"))
     lengths = np.linalg.norm(np.asarray(one)[:, None] - centres[None], axis=-1) + heights[None]
     np.testing.assert_allclose(cold, -lengths.min(axis=1), atol=1e-3)

@@ -36,7 +36,8 @@ def test_the_optimal_critic_has_the_truths_numbers(published):
     config = configured(preset="funnels", pair="8,2", width=2, data_dir=str(published))
     funnels = wasserstein.open_funnels(config)
     variables = {"params": {"centres": jnp.asarray(funnels.centres),
-                            "heights": jnp.asarray(funnels.heights)}}
+                            "heights": jnp.asarray(funnels.heights),
+                            "log_temperature": jnp.log(0.01)}}
     state = CriticState(jnp.int32(0), NetworkState(variables["params"], {}, ()), variables)
     found = wasserstein.make_judge(config)(state)
     assert found["cos"] == pytest.approx(1, abs=0.01)

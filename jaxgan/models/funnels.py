@@ -1,5 +1,7 @@
 """A critic that is a maximum of cones: 1-Lipschitz whatever its parameters are."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,23 +10,23 @@ from jaxgan.types import Array, Dtype, PyTree
 
 
 class FunnelCritic(nn.Module):
-    """The smooth maximum of `-|x - a_n| - b_n`, of learned a_n and b_n.
+    """The smooth maximum of `-|x - a_n| - b_n`, of learned a_n and b_n, at a learned temperature.
 
     `temperature * logsumexp_n(-(|x - a_n| + b_n) / temperature)`. Its gradient is a mean of vectors that
-    are no longer than 1, so that it is 1-Lipschitz. At temperature 0 it can be every optimal critic
-    between finitely many points (the c-transform of Kantorovich duality). Where the potential is made of
-    such cones it knows the form of the answer.
+    are no longer than 1, so that it is 1-Lipschitz. While it is warm all funnels learn; at temperature 0
+    it can be every optimal critic between finitely many points (the c-transform of Kantorovich duality).
+    Where the potential is made of such cones it knows the form of the answer.
 
     Attributes:
         funnels: how many.
         spread: the centres start uniform in [-spread, spread].
-        temperature: in units of the samples; what it adds is at most temperature * log(funnels).
+        temperature: that it starts with, in units of the samples.
         dtype: None, as for the other critics; it computes in float32 at least.
     """
 
     funnels: int = 1024
     spread: float = 1.0
-    temperature: float = 0.02
+    temperature: float = 1.0
     dtype: Dtype | None = None
 
     @nn.compact
@@ -36,8 +38,9 @@ class FunnelCritic(nn.Module):
         centres = self.param("centres", lambda key, shape: jax.random.uniform(
             key, shape, minval=-self.spread, maxval=self.spread), (self.funnels, x.shape[-1]))
         heights = self.param("heights", nn.initializers.zeros, (self.funnels,))
+        temperature = jnp.exp(self.param("log_temperature", nn.initializers.constant(
+            math.log(self.temperature)), ()))
         squares = (jnp.square(x).sum(axis=-1, keepdims=True) + jnp.square(centres).sum(axis=-1)[None]
                    - 2 * jnp.matmul(x, centres.T, precision=jax.lax.Precision.HIGHEST))
         distances = jnp.sqrt(jnp.maximum(squares, 1e-6))  # not steep where it is 0
-        return self.temperature * jax.nn.logsumexp(
-            -(distances + heights[None]) / self.temperature, axis=-1)
+        return temperature * jax.nn.logsumexp(-(distances + heights[None]) / temperature, axis=-1)
