@@ -48,7 +48,9 @@ def main(options: Options) -> None:
         rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
                                      for members in groups.values()),
             "" if floor is None else _mean([floor])))
-    table += [*console.aligned(rows), measuring.described(runs[0])]
+    table += console.aligned(rows)
+    if runs[0]["protocol"]:
+        table.append(measuring.described(runs[0]))
     console.say(*table)
     files.write(out.with_suffix(".txt"), "".join(f"{console.printable(line)}\n" for line in table))
     titles = {number.name: number.title for number in numbers}
@@ -89,6 +91,8 @@ def _namer(folder: str) -> Callable[[str], evaluation.Number]:
 
 
 def _check_same_protocol(runs: Sequence[Mapping[str, Any]]) -> None:
+    if not any(run["protocol"] for run in runs):  # judged without samples
+        return
     first, *others = ((run["folder"], _protocol(run)) for run in runs)
     for folder, protocol in others:
         if differing := evaluation.differences(first[1], protocol):

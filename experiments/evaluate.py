@@ -64,8 +64,8 @@ def main(options: Options) -> None:
     out = launch.file_to_write(options.out) if options.out else None
     about, reference, settings, fakes, judge = (_images if options.images else _run)(options)
     if not reference.metrics:
-        values = judge()
-        found = measuring.entry(None, reference, values, samples="", **about)
+        _check_judged(options)
+        found = measuring.entry(None, reference, judge(), samples="", **about)
         console.say(*measuring.table(found, reference))
         write_evaluation(options.run_dir, found)
         return
@@ -84,6 +84,15 @@ def main(options: Options) -> None:
         write_evaluation(options.run_dir, found)
     elif out:
         files.write(out, json.dumps(found, indent=2) + "\n")
+
+
+def _check_judged(options: Options) -> None:
+    """Raises ValueError for options that mean samples, of a run that has none."""
+    kept = ("run_dir", "checkpoint", "experiment", "data_dir")
+    for field in dataclasses.fields(options):
+        if field.name not in kept and getattr(options, field.name) != field.default:
+            raise ValueError(f"{field.name} is for samples, which a critic alone has none of: leave it "
+                             "out")
 
 
 def _run(options: Options):

@@ -67,7 +67,8 @@ _SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "
           "length": (1, 2**14), "max_vocabulary": (1, 2**20), "num_classes": (0, 2**20),
           "condition_classes": (0, 2**20), "condition_numbers": (0, 2**20), "order": (1, 64),
           "image_size": (0, 2**14), "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
-          "kernel_size": (2, 63), "stages": (1, 14), "stacks": (1, 2**31 - 1)}
+          "kernel_size": (2, 63), "depth": (1, 2**8), "funnel_seed": (0, 2**32 - 1),
+          "stages": (1, 14), "stacks": (1, 2**31 - 1)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Loss:
     """The penalty on the critic's input gradient."""
     penalty_weight: float = 10.0
     """The penalty's weight (lambda, or gamma of R1 and R2)."""
-    final_penalty_weight: float | None = None
+    final_penalty_weight: float | None = since(None, before=None)
     """What the penalty's weight becomes over --decay-steps, in the way of --decay; None: it stays."""
     clip: float = 0.0
     """Clip the critic's weights to [-clip, clip] after each update (original WGAN: 0.01); 0: don't."""
@@ -129,8 +130,9 @@ class Optimiser:
     """Adam's first decay."""
     beta2: float = 0.9
     """Adam's second decay; RMSProp's decay."""
-    rmsprop_eps: Literal["outside", "inside"] = since("outside", before="inside")
-    """Where RMSProp adds its 1e-8: outside of the root of the mean square, as in PyTorch, or inside."""
+    rmsprop_eps: Literal["outside", "inside"] | None = since(None, before="inside")
+    """Where RMSProp adds its 1e-8: outside of the root of the mean square, as in PyTorch, or inside it;
+    None: outside, but in runs that were begun before there was a choice."""
     generator_learning_rate: float | None = None
     """The generator's own learning rate; None: that of both."""
     generator_beta1: float | None = None
@@ -318,11 +320,7 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
     """
     _check(config, bool(tasks))
     loss, optimiser = config.loss, config.optimiser
-    fields = {"dtype": jnp.dtype(config.networks.precision)}
-    if config.networks.remat:
-        if "remat" not in type(critic).__dataclass_fields__:
-            raise ValueError("remat is for residual networks: leave it out, or choose --model resnet")
-        fields["remat"] = True
+    fields = _module_fields(config, critic)
     return GAN(
         generator=generator.clone(**fields),
         critic=critic.clone(**fields),
@@ -349,11 +347,27 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
     """
     _check(config, has_tasks=False)
     loss, optimiser = config.loss, config.optimiser
+    for name in ("learning_rate", "beta1", "beta2"):
+        if getattr(optimiser, f"generator_{name}") is not None:
+            raise ValueError(f"generator_{name} is for GANs, and a critic alone has no generator: leave "
+                             "it out")
+    if loss.pack > 1:
+        raise ValueError(f"pack is for GANs; got {loss.pack}: leave it out for a critic alone")
     return critic_game(
-        critic.clone(dtype=jnp.dtype(config.networks.precision)), _critic_optimizer(config),
+        critic.clone(**_module_fields(config, critic)), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing),
         penalty=PENALTIES[loss.penalty](_penalty_weight(loss, optimiser)),
         augment=_augmentation(loss), ema_decay=optimiser.ema_decay or None)
+
+
+def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
+    """What the settings say of any network."""
+    fields: dict[str, Any] = {"dtype": jnp.dtype(config.networks.precision)}
+    if config.networks.remat:
+        if "remat" not in type(critic).__dataclass_fields__:
+            raise ValueError("remat is for residual networks: leave it out, or choose --model resnet")
+        fields["remat"] = True
+    return fields
 
 
 def make_optimizer(optimiser: Optimiser, network: Literal["generator", "critic"], updates_a_step: int
@@ -449,16 +463,11 @@ def _check(config: Config, has_tasks: bool) -> None:
                          "that the weights are made of, not the weights; leave it out")
     if loss.input_noise_steps and not loss.input_noise:
         raise ValueError("input_noise_steps needs an input_noise above 0")
-    if config.optimiser.decay == "cosine" and not config.optimiser.decay_steps:
-        raise ValueError("decay is cosine, but decay_steps is 0, so that nothing falls: give "
-                         "--decay-steps, or --decay linear")
-    if loss.final_penalty_weight is not None:
-        if loss.penalty == "none":
-            raise ValueError(f"final_penalty_weight is {loss.final_penalty_weight}, but there is no "
-                             "penalty: choose one with --penalty, or give --final-penalty-weight None")
-        if not config.optimiser.decay_steps:
-            raise ValueError(f"final_penalty_weight is {loss.final_penalty_weight}, but decay_steps is "
-                             "0, over which it is reached: give --decay-steps, or "
-                             "--final-penalty-weight None")
+    if not config.optimiser.decay_steps:
+        idle = {"--decay linear": config.optimiser.decay == "cosine",
+                "--final-penalty-weight None": loss.final_penalty_weight is not None}
+        if remedies := [remedy for remedy, is_idle in idle.items() if is_idle]:
+            raise ValueError("decay_steps is 0, so that neither the learning rate nor the penalty's "
+                             f"weight changes: give --decay-steps, or {' '.join(remedies)}")
     if not loss.pack >= 1:
         raise ValueError(f"pack must be at least 1; got {loss.pack}")

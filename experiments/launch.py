@@ -341,6 +341,9 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
         check_data(again, read_config(again)["settings"], recorded)
     folder = open_folder(experiment, config, recorded, change)
     training.check_processes(folder, schedule, config.run.resume or None)
+    if not reference.metrics and (config.evaluation.eval_metrics or config.evaluation.features):
+        raise ValueError("eval_metrics and features are for samples, which a critic alone has none of: "
+                         "leave them out")
     evaluator = (make_evaluator(config, reference, recorded)
                  if config.evaluation.eval_every and reference.metrics else None)
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)

@@ -110,7 +110,8 @@ def _drawn(game: GAN | Game, state: Any, example_keys: Key, condition: PyTree) -
     """
     sample = game_of(game).sample
     if sample is None:
-        raise ValueError("the game of this run has no `sample`: give it one")
+        raise ValueError("this run has no samples: a critic alone is measured by python -m "
+                         "experiments.evaluate, and a game of one's own needs a `sample`")
     return sample(state, example_keys, len(example_keys), condition)
 
 

@@ -10,9 +10,10 @@ import csv
 import dataclasses
 import functools
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -39,6 +40,7 @@ from jaxgan.data.transport import (
     true_distance,
 )
 from jaxgan.evaluation import Number
+from jaxgan.files import reason
 from jaxgan.loops import Game
 from jaxgan.models import FunnelCritic, MLPCritic
 from jaxgan.penalties import gradient_norms
@@ -133,21 +135,39 @@ def benchmark_folder(config: Config) -> Path | None:
     return folder if config.data.data_dir and (folder / "funnels.npz").is_file() else None
 
 
+class Opened(NamedTuple):
+    """A pair, opened.
+
+    Attributes:
+        funnels: its potential.
+        published: the numbers of the published solvers, by solver; {} if there are none.
+        is_made: whether the pair is none that was published.
+    """
+
+    funnels: Funnels
+    published: dict[str, dict[str, float]]
+    is_made: bool
+
+
 @functools.lru_cache(maxsize=4)
-def open_funnels(config: Config) -> Funnels:
-    """The pair's potential: the published one, or one that is made."""
+def open_pair(config: Config) -> Opened:
+    """Opens the published pair; where it isn't, makes one, and warns if it was to be there."""
     folder = benchmark_folder(config)
-    if folder is None:
-        return make_funnels(*pair(config), config.data.funnel_seed)
-    try:
-        return read_funnels(folder / "funnels.npz", *pair(config))
-    except DataNotFoundError:
-        return make_funnels(*pair(config), config.data.funnel_seed)
+    if folder is not None:
+        try:
+            return Opened(read_funnels(folder / "funnels.npz", *pair(config)),
+                          read_published(folder / "published.csv", *pair(config)), False)
+        except DataNotFoundError:
+            pass
+    if config.data.data_dir:
+        warnings.warn(f"there is no published pair {config.data.pair} in {config.data.data_dir}: one is "
+                      f"made, with --funnel-seed {config.data.funnel_seed}", UserWarning, stacklevel=2)
+    return Opened(make_funnels(*pair(config), config.data.funnel_seed), {}, True)
 
 
 def make_source(config: Config) -> Source:
     """Opens the pair."""
-    return transport_pair(open_funnels(config))
+    return transport_pair(open_pair(config).funnels)
 
 
 def make_critic(config: Config) -> nn.Module:
@@ -164,11 +184,28 @@ def make_critic(config: Config) -> nn.Module:
 def make_game(config: Config, sample_shape: tuple[int, ...]) -> Game:
     """Specifies the critic and how it is trained."""
     del sample_shape
+    _check(config)
     return flags.make_critic_game(config, make_critic(config))
+
+
+def _check(config: Config) -> None:
+    """Raises ValueError for settings that are not those of the method, or that it has no use for."""
+    preset, networks = PRESETS[config.networks.method], config.networks
+    told = {"critic_norm": (networks.critic_norm, preset.networks.critic_norm),
+            "penalty": (config.loss.penalty, preset.loss.penalty),
+            "clip": (config.loss.clip > 0, preset.loss.clip > 0)}
+    if networks.method == "funnels":  # it has no layers
+        told |= {name: (getattr(networks, name), getattr(preset.networks, name))
+                 for name in ("depth", "activation", "residual")}
+    for name, (given, there) in told.items():
+        if given != there:
+            raise ValueError(f"method {networks.method} goes with {name} {there}; got {given}: choose "
+                             f"another method, or leave {name}, --preset and --config out")
 
 
 def make_reference(config: Config) -> Reference:
     """What a critic is measured against: the truth."""
+    open_pair(config)  # what is amiss there is to be said before anything is trained
     return Reference(
         _no_samples, "raw", "", "", judge=Judge(
             lambda game: make_judge(config), NUMBERS, functools.partial(table, config)))
@@ -189,7 +226,7 @@ NUMBERS = (
 
 def make_judge(config: Config) -> Callable[[CriticState], dict[str, float]]:
     """Returns what measures a critic: its gradient and its estimate beside the true ones."""
-    funnels, critic = open_funnels(config), make_critic(config)
+    funnels, critic = open_pair(config).funnels, make_critic(config)
     key = keys.stream(jax.random.key(0), "evaluation")
 
     @jax.jit
@@ -197,9 +234,9 @@ def make_judge(config: Config) -> Callable[[CriticState], dict[str, float]]:
         scores = score_function(critic, state)
         for_real, for_fake = (jax.random.split(keys.stream(key, kind), _POINTS)
                               for kind in ("real", "fake"))
-        real = move(funnels, cube(for_real, pair(config)[0]))
-        fake = cube(for_fake, pair(config)[0])
-        gradient, optimal = jax.grad(lambda x: scores(x).sum())(real), -slope(funnels, real)
+        start = cube(for_real, pair(config)[0])
+        real, fake = move(funnels, start), cube(for_fake, pair(config)[0])
+        gradient, optimal = jax.grad(lambda x: scores(x).sum())(real), -slope(funnels, start)
         norms = gradient_norms(scores, real)
         return {"cos": ((gradient * optimal).sum(axis=-1) / jnp.maximum(norms, 1e-12)).mean(),
                 "l2": jnp.square(gradient - optimal).sum(axis=-1).mean(),
@@ -216,13 +253,11 @@ def make_judge(config: Config) -> Callable[[CriticState], dict[str, float]]:
 def table(config: Config, values: Mapping[str, float]) -> list[str]:
     """The measured critic beside the published solvers, as lines."""
     dimensions, count = pair(config)
-    folder = benchmark_folder(config)
-    published = read_published(folder, dimensions, count) if folder else {}
+    _, published, is_made = open_pair(config)
     rows = [("critic", "cos", "l2", "cost", "of the distance")]
     rows += [_row(config.networks.method, values, values["true"])]
-    rows += [_row(f"{name} (published)", found, published["true"]["cost"])
-             for name, found in published.items()]
-    made = "" if published else f", made (seed {config.data.funnel_seed})"
+    rows += [_row(f"{name} (published)", found, values["true"]) for name, found in published.items()]
+    made = f", made (seed {config.data.funnel_seed})" if is_made else ""
     return [f"{dimensions} dimensions, {count} funnels{made}; the distance is {values['true']:.4f}",
             *console.aligned(rows)]
 
@@ -232,15 +267,25 @@ def _row(name: str, values: Mapping[str, float], distance: float) -> tuple[str, 
             f"{100 * values['cost'] / distance:.0f} %")
 
 
-def read_published(folder: Path, dimensions: int, count: int) -> dict[str, dict[str, float]]:
-    """The published numbers of a pair by solver; {} if there are none."""
-    path = folder / "published.csv"
+def read_published(path: Path, dimensions: int, count: int) -> dict[str, dict[str, float]]:
+    """The published numbers of a pair by solver; {} if there are none.
+
+    Raises:
+        ValueError: the table is damaged.
+    """
     if not path.is_file():
         return {}
+    found = {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {row["method"]: {name: float(row[name]) for name in ("cos", "l2", "cost")}
-                for row in csv.DictReader(file)
-                if (int(row["dim"]), int(row["funnels"])) == (dimensions, count)}
+        rows = csv.DictReader(file)
+        try:
+            for row in rows:
+                if (int(row["dim"]), int(row["funnels"])) == (dimensions, count):
+                    found[row["method"]] = {name: float(row[name]) for name in ("cos", "l2", "cost")}
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"line {rows.line_num} of {path} must have dim, funnels, method, cos, l2 "
+                             f"and cost ({reason(error)}): bring the file back, or remove it") from error
+    return found
 
 
 def make_picture(config: Config, game: Game, source: Source, reference: Reference) -> Picture | None:

@@ -105,8 +105,11 @@ def duration(seconds: float) -> str:
 
 
 def _shape(shape: Any) -> str:
-    is_one = isinstance(shape, tuple) and shape and all(isinstance(size, int) for size in shape)
-    return "x".join(map(str, shape)) if is_one else str(shape)
+    if not isinstance(shape, tuple) or not shape:
+        return str(shape)
+    if all(isinstance(size, int) for size in shape):
+        return "x".join(map(str, shape))
+    return " and ".join(map(_shape, shape))
 
 
 def _devices(plan: Plan) -> str:

@@ -74,7 +74,8 @@ class Run:
     def __init__(self, folder: str | Path, settings: dict[str, Any], identity: Iterable[str], *,
                  change: Iterable[str] = (), before: Mapping[str, Any] = MappingProxyType({})):
         self.folder, self.before = Path(folder), before
-        self.identity = {name: settings.get(name) for name in sorted({"experiment", *identity})}
+        self.identity = json.loads(json.dumps(  # as it is read back: tuples are lists
+            {name: settings.get(name) for name in sorted({"experiment", *identity})}))
         config = read_config(self.folder) if self.config_path.exists() else None
         self.changes, self._moved = changes_of(config or {}, self.config_path), {}
         self.change = {*change}

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import evaluate, flags, launch, measuring, opening, sample, settings
+from experiments import evaluate, flags, gaussians, launch, measuring, opening, sample, settings
 from jaxgan import penalties
 from jaxgan.augment import packed
 from jaxgan.evaluation import Protocol, Samples
@@ -92,9 +92,9 @@ def test_a_fixed_weight_of_both_penalties_is_as_before():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"decay": "cosine"}, "decay is cosine, but decay_steps is 0, .* give --decay-steps, or --decay"),
-    ({"final_penalty_weight": 1.0}, "is 1.0, but decay_steps is 0, .* --decay-steps"),
-    ({"final_penalty_weight": 1.0, "penalty": "none", "decay_steps": 9}, "there is no penalty: choose"),
+    ({"decay": "cosine"}, "decay_steps is 0, .* give --decay-steps, or --decay linear$"),
+    ({"final_penalty_weight": 1.0}, "decay_steps is 0, .* or --final-penalty-weight None$"),
+    ({"decay": "cosine", "final_penalty_weight": 1.0}, "--decay linear --final-penalty-weight None$"),
     ({"final_penalty_weight": -1.0, "decay_steps": 9}, "final_penalty_weight must not be negative; got"),
     ({"final_penalty_weight": math.nan, "decay_steps": 9}, "final_penalty_weight must not be negative"),
     ({"pack": 0}, "pack must be at least 1; got 0"),
@@ -211,3 +211,13 @@ def test_gaussians_presets():
     paper, laptop = (launch.parse(gaussians, ["--preset", name]) for name in ("paper", "laptop"))
     assert (paper.loss, paper.optimiser) == (flags.Loss(penalty_weight=0.1), flags.Optimiser())
     assert laptop == settings.replace(paper, width=128, learning_rate=5e-4, steps=4000)
+
+
+def test_old_runs_had_no_final_weight():
+    """Whatever weight the experiment of today ends with by default."""
+    new = {"final_penalty_weight", "decay", "pack", "rmsprop_eps"}
+    values = {name: value for name, value in settings.flat(gaussians.PRESETS["laptop"]).items()
+              if name not in new}
+    read = settings.read(gaussians.Config(), values, "old")
+    assert read.loss.final_penalty_weight is None
+    assert (read.optimiser.decay, read.loss.pack, read.optimiser.rmsprop_eps) == ("linear", 1, "inside")

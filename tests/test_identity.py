@@ -255,6 +255,8 @@ def test_a_run_that_lacks_later_settings_goes_on_as_it_did(tmp_path, capsys):
 
     assert rule() == "inside"
     assert rule("--change", "rmsprop_eps=outside") == "outside"
+    assert run_here("gaussians", *flags, "--steps", 4, "--rmsprop-eps", "outside") == 2
+    assert "rmsprop_eps is 'inside' there and 'outside' here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -77,6 +77,23 @@ def test_no_singular_value_is_above_1_whatever_the_state_is(whitening):
     assert _singular(weights)[0] <= 1 + 1e-5
 
 
+def test_a_direction_that_the_kernel_nearly_lacks_holds_up_no_other():
+    kernel, whitening = jnp.diag(jnp.array([1.0, 1e-6, 1.0, 1.0])), jnp.eye(4)
+    step = jax.jit(orthonormalised)
+    for _ in range(100):
+        _, whitening = step(kernel, whitening)
+    assert jnp.isfinite(whitening).all()
+    kernel = kernel.at[2, 2].set(0.5)
+    for _ in range(20):
+        weights, whitening = step(kernel, whitening)
+    values = np.linalg.svd(weights, compute_uv=False)
+    np.testing.assert_allclose(values[:3], 1, rtol=1e-5)
+    assert values[3] < 0.01
+    for _ in range(60):  # the direction comes back
+        weights, whitening = step(jnp.eye(4), whitening)
+    np.testing.assert_allclose(np.linalg.svd(weights, compute_uv=False), 1, rtol=1e-5)
+
+
 def test_a_step_acts_on_the_singular_values_alone():
     """s becomes s (3 - s^2) / 2 between the same singular vectors; Z takes the same step."""
     left, _ = np.linalg.qr(_normal(6, 3))
@@ -372,7 +389,7 @@ def test_such_critics_score_each_sample_by_itself():
 @pytest.mark.parametrize(("critic", "shape", "text"), [
     (ResNetCritic((2, 2), norm="orthonormal"), (8, 8, 1), "'layer', 'spectral'; got 'orthonormal'"),
     (TextCritic(4, 1, norm="orthonormal"), (6, 4), "'layer', 'spectral'; got 'orthonormal'"),
-    (MLPCritic((4, 4), "orthonormal", residual=True), (2,), "'layer', 'spectral'; got 'orthonormal'"),
+    (MLPCritic((4, 4), "orthonormal", residual=True), (2,), "residual does not go with norm 'ortho"),
     (MLPCritic((4, 5), residual=True), (2,), r"one width; got \(4, 5\): leave residual out"),
     (MLPCritic((4,), activation="tanh"), (2,), "activation must be one of 'relu', .*; got 'tanh'"),
     (MLPCritic((4,), "orthonormal", activation="silu"), (2,), "slope is up to 1.1: choose 'maxmin'"),

@@ -117,5 +117,10 @@ def test_funnels_are_read_without_unpickling(tmp_path):
     np.savez(tmp_path / "o.npz", centers_3_4=np.array([{}], object), bias_3_4=made.heights)
     with pytest.raises(ValueError, match="can't be read"):
         read_funnels(tmp_path / "o.npz", 3, 4)
+    whole = (tmp_path / "f.npz").read_bytes()
+    for damaged in (whole[:len(whole) // 2], whole.replace(b"centers", b"center\0"), b"no archive"):
+        (tmp_path / "d.npz").write_bytes(damaged)
+        with pytest.raises((ValueError, DataNotFoundError)):
+            read_funnels(tmp_path / "d.npz", 3, 4)
     with pytest.raises(ValueError, match="at least one dimension"):
         make_funnels(0, 4)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import evaluate, launch, wasserstein
+from experiments import compare, evaluate, launch, sample, wasserstein
 from jaxgan.critics import CriticState
 from jaxgan.data import DataNotFoundError
 from jaxgan.networks import NetworkState
@@ -34,7 +34,7 @@ def published(tmp_path):
 
 def test_the_optimal_critic_has_the_truths_numbers(published):
     config = configured(preset="funnels", pair="8,2", width=2, data_dir=str(published))
-    funnels = wasserstein.open_funnels(config)
+    funnels = wasserstein.open_pair(config).funnels
     variables = {"params": {"centres": jnp.asarray(funnels.centres),
                             "heights": jnp.asarray(funnels.heights),
                             "log_temperature": jnp.log(0.01)}}
@@ -70,7 +70,8 @@ def test_published_numbers_stand_beside_and_are_measured_again(published, tmp_pa
     first = capsys.readouterr().out
     assert "8 dimensions, 2 funnels; the distance is" in first
     row = next(line for line in first.splitlines() if line.startswith("wgan-gp (published)"))
-    assert row.split()[2:] == ["0.500", "0.750", "1.250", "50", "%"]
+    true = json.loads((tmp_path / "run" / "result.json").read_text())["evaluation"]["true"]
+    assert row.split()[2:] == ["0.500", "0.750", "1.250", f"{125 / true:.0f}", "%"]
     assert first.count("(published)") == 2
     assert tool(evaluate, "run") == 0
     table = capsys.readouterr().out.splitlines()
@@ -92,9 +93,54 @@ def test_a_pair_is_two_numbers(pair):
 
 
 def test_what_is_not_published_is_made(published):
-    there, absent = (wasserstein.open_funnels(configured(pair=pair, data_dir=str(published)))
-                     for pair in ("8,2", "8,5"))
-    assert (there.heights == 0).all()
-    assert absent.centres.shape == (5, 8)
+    there = wasserstein.open_pair(configured(pair="8,2", data_dir=str(published)))
+    assert (there.funnels.heights == 0).all()
+    assert not there.is_made
+    with pytest.warns(UserWarning, match="no published pair 8,4 in .*: one is made, with --f"):
+        made = wasserstein.open_pair(configured(pair="8,4", data_dir=str(published)))
+    assert made.funnels.centres.shape == (4, 8)
+    assert made.is_made
+    assert made.published == {}
     with pytest.raises(DataNotFoundError):
         wasserstein.read_funnels(published / "none.npz", 8, 2)
+
+
+def test_a_run_goes_on_to_the_same_bits_and_is_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole, parts = (("--method", "orthonormal", *SHORT, "--run-dir", name)
+                    for name in ("whole", "parts"))
+    assert launch.start(wasserstein.experiment, whole) == 0
+    assert launch.start(wasserstein.experiment, (*parts, "--steps", "2")) == 0
+    assert launch.start(wasserstein.experiment, (*parts, "--resume", "latest")) == 0
+    digests = [json.loads((tmp_path / name / "result.json").read_text())["params_sha256"]
+               for name in ("whole", "parts")]
+    assert digests[0] == digests[1]
+    capsys.readouterr()
+    assert tool(compare, "whole", "parts") == 0
+    assert "cosine of the critic's gradient" in capsys.readouterr().out
+    assert tool(sample, "whole") == 2
+    assert "this run has no samples: a critic alone is measured by" in capsys.readouterr().err
+    assert tool(evaluate, "whole", "--num", "9") == 2
+    assert "num is for samples, which a critic alone has none of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"preset": "orthonormal", "method": "funnels"}, "method funnels goes with critic_norm none; got"),
+    ({"preset": "spectral", "critic_norm": "orthonormal"}, "method spectral goes with critic_norm"),
+    ({"preset": "funnels", "depth": 7}, "method funnels goes with depth 1; got 7"),
+    ({"method": "clip"}, "method clip goes with penalty none; got one_sided"),
+    ({"pack": 2}, "pack is for GANs; got 2"),
+    ({"remat": True}, "remat is for residual networks"),
+    ({"generator_beta1": 0.5}, "generator_beta1 is for GANs"),
+])
+def test_what_a_method_has_no_use_for_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        wasserstein.make_game(configured(**changes), ((16,), (16,)))
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "dim,funnels,method,cos,l2,cost\n8,2,x,1,2,y\n",
+                                  "dim,funnels,method,cos,l2,cost\nz,2,x,1,2,3\n"])
+def test_a_damaged_table_is_named_before_anything_is_trained(text, published):
+    (published / "w1_benchmark" / "published.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"line 2 of .*published\.csv must have dim"):
+        wasserstein.make_reference(configured(pair="8,2", data_dir=str(published)))

@@ -7,6 +7,8 @@ the distance is the mean length of the way, and the critic that is optimal for E
 moved points in the reals' place, is -u.
 """
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,11 +74,11 @@ def read_funnels(path: str | Path, dimensions: int, count: int) -> Funnels:
     """
     names = f"centers_{dimensions}_{count}", f"bias_{dimensions}_{count}"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = {name: np.asarray(file[name]) for name in names if name in file}
     except FileNotFoundError as error:
         raise DataNotFoundError(f"there is no file {path}") from error
-    except (OSError, EOFError, ValueError) as error:  # the last: it would have to be unpickled
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} can't be read ({reason(error)})") from error
     if missing := [name for name in names if name not in found]:
         raise DataNotFoundError(f"{path} has no {missing[0]}: choose a pair that it has")
@@ -96,7 +98,11 @@ def potential(funnels: Funnels, points: Array) -> Array:
 
 
 def slope(funnels: Funnels, points: Array) -> Array:
-    """Returns the gradient of u, [batch, dimensions]: the unit vector from the funnel's centre."""
+    """Returns the gradient of u, [batch, dimensions]: the unit vector from the funnel's centre.
+
+    It is the same all along a ray, and of a point that was moved best taken where it was: in few
+    dimensions many come so near to the centre that the direction is lost.
+    """
     away = points - _funnel(funnels, points)[0]
     return away / _least(jnp.linalg.norm(away, axis=-1, keepdims=True))
 

@@ -9,7 +9,7 @@ from jaxgan.models.ends import as_planes, check_conditioning, conditioned, judge
 from jaxgan.nn import Dense
 from jaxgan.nn.activations import ACTIVATIONS
 from jaxgan.nn.initializers import dense_init
-from jaxgan.nn.norms import NORMS, RESIDUAL_NORMS, check_norm, normalise, weight_layer
+from jaxgan.nn.norms import RESIDUAL_NORMS, check_norm, normalise, weight_layer
 from jaxgan.types import Array, Dtype, PyTree
 
 
@@ -81,7 +81,7 @@ class MLPCritic(nn.Module):
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool
                  ) -> Array | tuple[Array, dict[str, Array]]:
         """Maps samples, [batch, ...], to scores, [batch], or scores and heads."""
-        check_norm(self.norm, RESIDUAL_NORMS if self.residual else NORMS)
+        check_norm(self.norm)
         activation = self._activation()
         check_conditioning("MLPCritic", self.conditioning, self.num_classes, condition, samples,
                            self.num_numbers)
@@ -109,6 +109,9 @@ class MLPCritic(nn.Module):
         if self.norm == "orthonormal" and name == "silu":
             raise ValueError("MLPCritic: activation 'silu' does not go with norm 'orthonormal', as its "
                              "slope is up to 1.1: choose 'maxmin', or None")
+        if self.residual and self.norm not in RESIDUAL_NORMS:
+            raise ValueError(f"MLPCritic: residual does not go with norm {self.norm!r}, as sums are "
+                             "2-Lipschitz: leave residual out")
         if self.residual and len(set(self.hidden)) > 1:
             raise ValueError("MLPCritic: hidden layers that are added to their input must have one "
                              f"width; got {tuple(self.hidden)}: leave residual out, or make them equal")

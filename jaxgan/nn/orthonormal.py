@@ -18,7 +18,9 @@ from jaxgan.types import Array, PyTree
 # The most that a squared singular value s^2 may be before a step, which multiplies s by (3 - s^2) / 2:
 # at 3 it would become 0, and stay it.
 _MOST = 2.5
-_LARGEST = 1e3  # number of a whitening matrix, which would grow for ever where the kernel lacks rank
+# What is added to the squared singular values of V that the whitening matrix follows: it grows to its
+# inverse root where they are 0, and not for ever.
+_RIDGE = 1e-7
 
 
 class Orthonormal(nn.Module):
@@ -91,16 +93,16 @@ def orthonormalised(matrix: Array, whitening: Array) -> tuple[Array, Array]:
         whitening: Z, [columns, columns].
 
     Returns:
-        W, whose singular values are in [0, 1], and the next Z, by which V Z is W; where it would have
-        numbers above 1000, because V lacks rank, it stays as it is. Repeated with the same V, of full
-        rank, W becomes orthonormal.
+        W, whose singular values are in [0, 1] (of numbers below 1e9, whose squares float32 holds), and
+        the next Z. Repeated with the same V, Z comes to (V' V + 1e-7 I)^(-1/2), up to a rotation, and W
+        to be orthonormal, but for singular values of V near 3e-4 or below.
     """
     near = _product(matrix, whitening)
     gram = _product(near.T, near)
     scale = jnp.sqrt(_MOST / jnp.maximum(_MOST, jnp.abs(gram).sum(axis=0).max()))
-    step = scale * (1.5 * jnp.eye(len(gram), dtype=gram.dtype) - 0.5 * scale ** 2 * gram)
-    new = _product(whitening, step)
-    return _product(near, step), jnp.where(jnp.abs(new).max() <= _LARGEST, new, whitening)
+    step = scale * (1.5 * jnp.eye(len(gram), dtype=gram.dtype) - 0.5 * scale**2 * gram)
+    ridge = 0.5 * scale**3 * _RIDGE * _product(whitening.T, whitening)
+    return _product(near, step), _product(whitening, step - ridge)
 
 
 def _product(a: Array, b: Array) -> Array:
