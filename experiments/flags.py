@@ -18,6 +18,7 @@ from jaxgan.critics import critic_game
 from jaxgan.data import Examples, Source, resident, streaming
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
+from jaxgan.nn import orthonormal_kernels
 from jaxgan.nn.norms import NORMS
 from jaxgan.tasks import Task
 from jaxgan.terms import Term
@@ -385,6 +386,8 @@ def _critic_optimizer(config: Config) -> optax.GradientTransformation:
     optimizer = make_optimizer(config.optimiser, "critic", config.schedule.n_critic)
     if config.loss.clip:
         optimizer = optax.chain(optimizer, penalties.clip_weights(config.loss.clip))
+    if config.networks.critic_norm == "orthonormal":
+        optimizer = optax.chain(optimizer, orthonormal_kernels())
     return _frozen(config, "critic", optimizer)
 
 

@@ -13,7 +13,15 @@ from scipy import stats
 from tiny import assert_close, same
 
 from jaxgan.models import DCGANCritic, MLPCritic, ResNetCritic, TextCritic
-from jaxgan.nn import Conv, ConvTranspose, Dense, Orthonormal, group_sort, maxmin
+from jaxgan.nn import (
+    Conv,
+    ConvTranspose,
+    Dense,
+    Orthonormal,
+    group_sort,
+    maxmin,
+    orthonormal_kernels,
+)
 from jaxgan.nn.activations import ACTIVATIONS
 from jaxgan.nn.orthonormal import orthonormalised
 from jaxgan.probing import looks_across
@@ -92,6 +100,33 @@ def test_a_direction_that_the_kernel_nearly_lacks_holds_up_no_other():
     for _ in range(60):  # the direction comes back
         weights, whitening = step(jnp.eye(4), whitening)
     np.testing.assert_allclose(np.linalg.svd(weights, compute_uv=False), 1, rtol=1e-5)
+
+
+def test_kernels_stay_near_orthonormal_whatever_the_optimiser_does():
+    first, second, third = (jnp.linalg.qr(_normal(*shape))[0] for shape in ((6, 4), (8, 3), (7, 5)))
+    params = {"Dense_0": {"kernel": first, "bias": jnp.zeros(4)}, "Dense_2": {"kernel": third.T},
+              "Conv_1": {"kernel": second.reshape(2, 2, 2, 3)}, "class": {"kernel": _normal(3, 3)}}
+    plain, kept = optax.sgd(0.1), optax.chain(optax.sgd(0.1), orthonormal_kernels())
+    state = kept.init(params)
+    gradients = jax.tree.map(lambda x: jnp.sign(_normal(x.size, 1)).reshape(x.shape), params)
+    updates, _ = kept.update(gradients, state, params)
+    freely, _ = plain.update(gradients, plain.init(params), params)
+    assert same(updates["class"], freely["class"])
+    assert same(updates["Dense_0"]["bias"], freely["Dense_0"]["bias"])
+    # Where a singular value was s, it is s (3 - s^2) / 2; the rest of the kernel is as it was moved to.
+    moved = np.asarray(params["Dense_0"]["kernel"] + freely["Dense_0"]["kernel"])
+    u, s, v = np.linalg.svd(moved, full_matrices=False)
+    assert_close(params["Dense_0"]["kernel"] + updates["Dense_0"]["kernel"],
+                 u @ np.diag(s * (3 - s**2) / 2) @ v, rtol=1e-4, atol=1e-5)
+    for _ in range(200):
+        updates, state = kept.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        gradients = jax.tree.map(lambda x: jnp.roll(x, 1), gradients)
+    for layer, matrix in (("Dense_0", (6, 4)), ("Conv_1", (8, 3)), ("Dense_2", (5, 7))):
+        values = np.linalg.svd(params[layer]["kernel"].reshape(matrix), compute_uv=False)
+        np.testing.assert_allclose(values, 1, atol=0.25)
+    with pytest.raises(ValueError, match="orthonormal_kernels needs the parameters"):
+        kept.update(gradients, state)
 
 
 def test_a_step_acts_on_the_singular_values_alone():
@@ -225,7 +260,10 @@ def test_the_state_is_kept_in_training_only_and_a_bias_left_alone():
     assert same(after["batch_stats"], variables["batch_stats"])
     weights, whitening = orthonormalised(_normal(6, 4), jnp.eye(4))
     assert_close(trained["batch_stats"], {"Orthonormal_0": {"whitening": whitening}})
-    np.testing.assert_allclose(outputs, x @ np.asarray(weights) + np.arange(4.0), rtol=1e-5, atol=1e-5)
+    u, s, v = np.linalg.svd(np.asarray(weights, np.float64), full_matrices=False)
+    for _ in range(6):  # further steps in evaluation
+        s *= (3 - s**2) / 2
+    np.testing.assert_allclose(outputs, x @ (u * s @ v) + np.arange(4.0), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("layer", [partial(ConvTranspose, 3, (2,)), partial(nn.Conv, 3, (2,))])

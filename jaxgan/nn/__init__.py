@@ -3,9 +3,9 @@
 from jaxgan.nn.activations import group_sort, maxmin
 from jaxgan.nn.convolutions import conv, conv_kernel_gradient, conv_transpose
 from jaxgan.nn.layers import Conv, ConvTranspose, Dense
-from jaxgan.nn.orthonormal import Orthonormal
+from jaxgan.nn.orthonormal import Orthonormal, orthonormal_kernels
 from jaxgan.nn.random import Dropout, GaussianNoise, example_keys, module_rngs
 
 __all__ = ["Conv", "ConvTranspose", "Dense", "Dropout", "GaussianNoise", "Orthonormal", "conv",
            "conv_kernel_gradient", "conv_transpose", "example_keys", "group_sort", "maxmin",
-           "module_rngs"]
+           "module_rngs", "orthonormal_kernels"]
