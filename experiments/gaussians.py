@@ -51,8 +51,8 @@ class Config(flags.Config):
     """What reaches the modes with sharp samples."""
 
     networks: Networks = Networks()
-    loss: Loss = Loss(loss="non_saturating", penalty="r1_r2", penalty_weight=0.06,
-                      final_penalty_weight=0.0006)
+    loss: Loss = Loss(loss="non_saturating", penalty="r1_r2", penalty_weight=0.03,
+                      final_penalty_weight=0.0003)
     optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.0, beta2=0.99, decay_steps=150_000,
                                      decay="cosine", ema_decay=0.999)
     schedule: Schedule = Schedule(n_critic=1, batch_size=256, steps=150_000)

@@ -117,6 +117,7 @@ def test_errors():
         stacked(coded(), count=0)
 
 
+@pytest.mark.slow
 def test_the_preset_of_pacgan_is_published_and_runs(monkeypatch, quick_compilation):
     """128,000 stacks, 50 times; two images at once for the critic; one step with narrow networks."""
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), np.uint8)

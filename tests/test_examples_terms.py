@@ -157,7 +157,8 @@ def stop(moment):
         raise Stop
 
 
-@pytest.mark.parametrize("title", [ADA, pytest.param(DEPTHS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("title", [ADA, DEPTHS])
 def test_interrupted_on_two_devices_sampled_and_evaluated(title, tmp_path):
     found = run(title)
     gan = dataclasses.replace(found["gan"], generator_optimizer=optax.sgd(0.002, momentum=0.5),

@@ -232,6 +232,7 @@ def forget(folder, step):
     path.write_text(json.dumps({"manifest": body, "sha256": json_digest(body)}))
 
 
+@pytest.mark.slow
 def test_a_run_that_lacks_later_settings_goes_on_as_it_did(tmp_path, capsys):
     """Without being asked to, and with the arithmetic of then."""
     flags = ("--preset", "paper", *TINY, "--optimizer", "rmsprop", "--log-every", 1)
@@ -306,6 +307,7 @@ def test_a_history_that_is_none(changes, changed, tmp_path):
         changing.read_history(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_runs_that_changed_or_of_other_lengths_are_no_seeds_of_one(changed, tmp_path, capsys):
     flags = (*TINY, "--eval-every", 2, "--eval-metrics", "swd", "--loss", "hinge")

@@ -220,6 +220,7 @@ def test_what_is_left_open_goes_with_what_is_given(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for split in ("train", "test"):

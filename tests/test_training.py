@@ -306,7 +306,8 @@ def test_divergence_stops_and_names_step_and_metric(tmp_path, capsys):
                  marks=pytest.mark.slow),
     ("--loss", "relativistic", "--penalty", "r1_r2", "--input-noise", 0.1, "--input-noise-steps", 5),
     ("--precision", "bfloat16", "--fakes-at-once"),
-    ("--loss", "non_saturating", "--penalty", "none", "--pack", 2, "--input-noise", 0.1),
+    pytest.param(("--loss", "non_saturating", "--penalty", "none", "--pack", 2, "--input-noise", 0.1),
+                 marks=pytest.mark.slow),
 ], ids=["gan", "lsgan", "wgan", "sngan", "orthonormal", "dragan", "r3gan", "bfloat16", "pacgan"])
 def test_the_families_are_one_command_each(flags, tmp_path, capsys):
     assert run_here("gaussians", "--preset", "paper", *TINY, "--steps", 2, "--run-dir", tmp_path / "run",

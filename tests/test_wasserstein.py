@@ -49,7 +49,7 @@ def test_the_optimal_critic_has_the_truths_numbers(published):
 
 
 @pytest.mark.parametrize("method", [
-    method if method in ("smooth", "orthonormal") else pytest.param(method, marks=pytest.mark.slow)
+    method if method == "smooth" else pytest.param(method, marks=pytest.mark.slow)
     for method in wasserstein.METHODS])
 def test_every_method_trains_and_is_scored(method, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
