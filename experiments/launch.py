@@ -282,7 +282,8 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
     result, evaluator = finished.result, finished.evaluator
     measured = result.get("evaluation", result["final"])  # the first release put all into one
     found = None
-    if any(measuring.find(reference, name) for name in measured):
+    if (evaluator is not None or not reference.metrics) and any(
+            measuring.find(reference, name) for name in measured):
         found = measuring.entry(evaluator, reference, measured, step=result["steps"],
                                 params_sha256=result["params_sha256"])
         write_evaluation(folder, found)

@@ -43,6 +43,7 @@ from jaxgan.evaluation import Number
 from jaxgan.files import reason
 from jaxgan.loops import Game
 from jaxgan.models import FunnelCritic, MLPCritic
+from jaxgan.nn.activations import ACTIVATIONS
 from jaxgan.penalties import gradient_norms
 from jaxgan.pictures import plane
 from jaxgan.training import Picture
@@ -63,8 +64,8 @@ class Networks(flags.Networks):
     """Units in each hidden layer, or learned funnels; None: by a rule, from the dimensions."""
     depth: int = 3
     """Hidden layers."""
-    activation: str = "silu"
-    """What follows each: relu, leaky_relu, silu, softplus, maxmin or sort."""
+    activation: Literal[*ACTIVATIONS] = "silu"
+    """What follows each."""
     residual: bool = True
     """Hidden layers but the first add to their input."""
 
@@ -194,9 +195,9 @@ def _check(config: Config) -> None:
     told = {"critic_norm": (networks.critic_norm, preset.networks.critic_norm),
             "penalty": (config.loss.penalty, preset.loss.penalty),
             "clip": (config.loss.clip > 0, preset.loss.clip > 0)}
-    if networks.method == "funnels":  # it has no layers
+    if networks.method == "funnels":  # it has no layers, and computes in float32 at least
         told |= {name: (getattr(networks, name), getattr(preset.networks, name))
-                 for name in ("depth", "activation", "residual")}
+                 for name in ("depth", "activation", "residual", "precision")}
     for name, (given, there) in told.items():
         if given != there:
             raise ValueError(f"method {networks.method} goes with {name} {there}; got {given}: choose "

@@ -65,6 +65,13 @@ def test_the_result_has_the_evaluation_beside_the_last_iterations_metrics(run):
     assert {"critic/loss", "generator/loss", "critic/wasserstein"} <= found["final"].keys()
 
 
+def test_a_finished_run_that_is_not_to_be_evaluated_keeps_what_there_is(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    assert run_here("digits", *TINY, *QUICK, "--steps", 4, "--eval-every", 0, "--run-dir",
+                    tmp_path / "run", "--resume", "auto") == 0
+    assert stored(tmp_path / "run") == stored(run)
+
+
 @pytest.mark.slow
 def test_a_run_that_lacks_but_its_result_comes_to_the_same_one(run, tmp_path):
     """As if it was killed between the last evaluation and the end."""

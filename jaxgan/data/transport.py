@@ -20,6 +20,7 @@ from jax import lax
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.sources import Source, position_keys
 from jaxgan.digests import params_digest
+from jaxgan.distances import squared_distances
 from jaxgan.files import reason
 from jaxgan.keys import uniform
 from jaxgan.types import Array, Batch, Key, PyTree
@@ -131,7 +132,8 @@ def move(funnels: Funnels, points: Array, degree: int = DEGREE) -> Array:
     to_cube = jnp.where(ray == 0, 2 * HALF * points.shape[-1], to_side).min(axis=-1)  # at most
     # At x + r v the funnel m is as high as the own one where |x + r v - a_m| = r + rise.
     rise = (radius + heights[own])[:, None] - heights[None]
-    along = (points * ray).sum(axis=-1, keepdims=True) - _products(ray, centres)
+    along = (points * ray).sum(axis=-1, keepdims=True) - jnp.matmul(
+        ray, centres.T, precision=lax.Precision.HIGHEST)
     there = (jnp.square(distances) - jnp.square(rise)) / (2 * (rise - along))
     counts = (there > 0) & (there > -rise) & (jnp.arange(len(heights))[None] != own[:, None])
     to_funnel = jnp.min(jnp.where(counts, there, jnp.inf), axis=-1)
@@ -188,17 +190,11 @@ def _funnel(funnels: Funnels, points: Array) -> tuple[Array, Array]:
 def _nearest(funnels: Funnels, points: Array) -> tuple[Array, Array]:
     """Distances to the centres, [batch, funnels], and the funnel that each point is in, [batch].
 
-    The distance of a point that is nearly at a centre is rough: it is the root of a small difference.
+    That of a point that is nearly at a centre is rough, or 0: it is the root of a small difference.
     """
     centres, heights = map(jnp.asarray, funnels)
-    squares = (jnp.square(points).sum(axis=-1, keepdims=True)
-               + jnp.square(centres).sum(axis=-1)[None] - 2 * _products(points, centres))
-    distances = jnp.sqrt(jnp.maximum(squares, 0.0))
+    distances = jnp.sqrt(squared_distances(points, centres))
     return distances, jnp.argmin(distances + heights[None], axis=-1)
-
-
-def _products(points: Array, centres: Array) -> Array:
-    return jnp.matmul(points, centres.T, precision=lax.Precision.HIGHEST)
 
 
 def _least(lengths: Array) -> Array:

@@ -1,14 +1,8 @@
-"""Distances between all pairs of two sets, a block of rows at a time, in float64.
-
-Used inside `jax.enable_x64(True)`.
-"""
+"""Pairs of two sets, a block of rows at a time, in float64; used inside `jax.enable_x64(True)`."""
 
 from collections.abc import Iterator
 
-import jax.numpy as jnp
 import numpy as np
-
-from jaxgan.types import Array
 
 _BLOCK = 1024
 
@@ -29,14 +23,3 @@ def blocks(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(rows), size):
         block = rows[start:start + size]
         yield np.pad(block, ((0, size - len(block)), (0, 0)), mode="edge"), len(block)
-
-
-def squared_distances(x: Array, y: Array) -> Array:
-    """Returns |x_i - y_j|^2 = |x_i|^2 + |y_j|^2 - 2 x_i . y_j, [len(x), len(y)].
-
-    What rounding could have made of 0 is 0, so that equal points have distance 0 exactly.
-    """
-    x_squares, y_squares = jnp.square(x).sum(axis=1)[:, None], jnp.square(y).sum(axis=1)[None]
-    squares = x_squares + y_squares - 2 * x @ y.T
-    rounding = (x.shape[1] + 4) * jnp.finfo(x.dtype).eps * (x_squares + y_squares)
-    return jnp.where(squares > rounding, squares, 0)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgan.distances import squared_distances
 from jaxgan.types import Array, Dtype, PyTree
 
 
@@ -40,7 +41,6 @@ class FunnelCritic(nn.Module):
         heights = self.param("heights", nn.initializers.zeros, (self.funnels,))
         temperature = jnp.exp(self.param("log_temperature", nn.initializers.constant(
             math.log(self.temperature)), ()))
-        squares = (jnp.square(x).sum(axis=-1, keepdims=True) + jnp.square(centres).sum(axis=-1)[None]
-                   - 2 * jnp.matmul(x, centres.T, precision=jax.lax.Precision.HIGHEST))
-        distances = jnp.sqrt(jnp.maximum(squares, 1e-6))  # not steep where it is 0
+        # Of the root of 0 there is no derivative.
+        distances = jnp.sqrt(jnp.maximum(squared_distances(x, centres), 1e-6))
         return temperature * jax.nn.logsumexp(-(distances + heights[None]) / temperature, axis=-1)
