@@ -7,11 +7,10 @@ from jaxgan.types import Array
 
 
 def squared_distances(x: Array, y: Array) -> Array:
-    """Returns |x_i - y_j|^2 = |x_i|^2 + |y_j|^2 - 2 x_i . y_j, [len(x), len(y)].
+    """Returns |x_i - y_j|^2 = |x_i|^2 + |y_j|^2 - 2 x_i . y_j, [len(x), len(y)], not below 0.
 
-    What rounding could have made of 0 is 0, so that equal points have distance 0 exactly.
+    Of points that nearly coincide it is what rounding leaves of a difference of larger numbers.
     """
-    x_squares, y_squares = jnp.square(x).sum(axis=1)[:, None], jnp.square(y).sum(axis=1)[None]
-    squares = x_squares + y_squares - 2 * jnp.matmul(x, y.T, precision=lax.Precision.HIGHEST)
-    rounding = (x.shape[1] + 4) * jnp.finfo(x.dtype).eps * (x_squares + y_squares)
-    return jnp.where(squares > rounding, squares, 0)
+    squares = (jnp.square(x).sum(axis=-1, keepdims=True) + jnp.square(y).sum(axis=-1)[None]
+               - 2 * jnp.matmul(x, y.T, precision=lax.Precision.HIGHEST))
+    return jnp.maximum(squares, 0.0)

@@ -221,3 +221,12 @@ def test_old_runs_had_no_final_weight():
     read = settings.read(gaussians.Config(), values, "old")
     assert read.loss.final_penalty_weight is None
     assert (read.optimiser.decay, read.loss.pack, read.optimiser.rmsprop_eps) == ("linear", 1, "inside")
+
+
+def test_orthonormal_kernels_are_kept_so_behind_the_optimiser():
+    params = {"Dense_0": {"kernel": 1.1 * np.eye(3, dtype=np.float32)}}
+    for norm, moved in (("none", 0.0), ("orthonormal", 1.1 * (3 - 1.1**2) / 2 - 1.1)):
+        optimizer = make(critic_norm=norm, penalty="none").critic_optimizer
+        still = jax.tree.map(np.zeros_like, params)
+        updates, _ = optimizer.update(still, optimizer.init(params), params)
+        np.testing.assert_allclose(updates["Dense_0"]["kernel"], moved * np.eye(3), atol=1e-6)

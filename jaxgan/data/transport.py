@@ -190,7 +190,7 @@ def _funnel(funnels: Funnels, points: Array) -> tuple[Array, Array]:
 def _nearest(funnels: Funnels, points: Array) -> tuple[Array, Array]:
     """Distances to the centres, [batch, funnels], and the funnel that each point is in, [batch].
 
-    That of a point that is nearly at a centre is rough, or 0: it is the root of a small difference.
+    That of a point that is nearly at a centre is rough: it is the root of a small difference.
     """
     centres, heights = map(jnp.asarray, funnels)
     distances = jnp.sqrt(squared_distances(points, centres))

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxgan.distances import squared_distances
 from jaxgan.metrics import checks, pairs
 from jaxgan.types import Array
 
@@ -117,10 +116,10 @@ def _gaussian_sum(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
 
 @jax.jit
 def _gaussian_sums(x: Array, y: Array, bandwidth: float) -> Array:
-    return jnp.exp(squared_distances(x, y) / (-2 * bandwidth**2)).sum(axis=1)
+    return jnp.exp(pairs.squared_distances(x, y) / (-2 * bandwidth**2)).sum(axis=1)
 
 
 def _median_distance(points: np.ndarray) -> float:
     chosen = np.linspace(0, len(points) - 1, min(len(points), _MEDIAN_POINTS)).round().astype(int)
-    squares = np.asarray(jax.jit(squared_distances)(points[chosen], points[chosen]))
+    squares = np.asarray(jax.jit(pairs.squared_distances)(points[chosen], points[chosen]))
     return float(np.median(np.sqrt(squares[np.triu_indices(len(chosen), 1)])))

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxgan.distances import squared_distances
 from jaxgan.metrics import checks, pairs
 from jaxgan.types import Array
 
@@ -158,7 +157,7 @@ def _balls_around(rows: np.ndarray, points: np.ndarray,
 @functools.partial(jax.jit, static_argnames="k")
 def _kth_of_block(rows: Array, points: Array, k: int) -> Array:
     """Returns the k-th smallest squared distance of each row; k passes, since sorting is slower."""
-    squares = squared_distances(rows, points)
+    squares = pairs.squared_distances(rows, points)
 
     def pass_on(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
         value, reached = state
@@ -172,7 +171,7 @@ def _kth_of_block(rows: Array, points: Array, k: int) -> Array:
 
 @jax.jit
 def _balls_around_block(rows: Array, points: Array, limits: Array) -> tuple[Array, Array]:
-    inside = squared_distances(rows, points) <= limits[None]
+    inside = pairs.squared_distances(rows, points) <= limits[None]
     return inside.sum(axis=1), inside.any(axis=0)
 
 

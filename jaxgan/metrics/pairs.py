@@ -1,8 +1,15 @@
-"""Pairs of two sets, a block of rows at a time, in float64; used inside `jax.enable_x64(True)`."""
+"""Distances between all pairs of two sets, a block of rows at a time, in float64.
+
+Used inside `jax.enable_x64(True)`.
+"""
 
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 import numpy as np
+
+from jaxgan import distances
+from jaxgan.types import Array
 
 _BLOCK = 1024
 
@@ -23,3 +30,13 @@ def blocks(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(rows), size):
         block = rows[start:start + size]
         yield np.pad(block, ((0, size - len(block)), (0, 0)), mode="edge"), len(block)
+
+
+def squared_distances(x: Array, y: Array) -> Array:
+    """Returns |x_i - y_j|^2, [len(x), len(y)].
+
+    What rounding could have made of 0 is 0, so that equal points have distance 0 exactly.
+    """
+    squares, sizes = distances.squared_distances(x, y), [jnp.square(z).sum(axis=1) for z in (x, y)]
+    rounding = (x.shape[1] + 4) * jnp.finfo(x.dtype).eps * (sizes[0][:, None] + sizes[1][None])
+    return jnp.where(squares > rounding, squares, 0)
