@@ -9,9 +9,10 @@ from jaxgan.models.context import ContextGenerator
 from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
 from jaxgan.models.funnels import FunnelCritic
 from jaxgan.models.mlp import MLPCritic, MLPGenerator
+from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
 from jaxgan.models.text import TextCritic, TextGenerator
 
 __all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "FunnelCritic",
-           "MLPCritic", "MLPGenerator", "ResNetCritic", "ResNetGenerator", "ResidualBlock",
-           "TextCritic", "TextGenerator"]
+           "MLPCritic", "MLPGenerator", "R3GANCritic", "R3GANGenerator", "ResNetCritic",
+           "ResNetGenerator", "ResidualBlock", "TextCritic", "TextGenerator"]

@@ -29,6 +29,7 @@ from jaxgan.types import Array, Dtype
 
 Padding = str | Sequence[tuple[int, int]]
 Lowering = Callable[..., Array]  # (a, b, *, geometry) -> Array
+_FEW = 4  # channels: a CPU computes groups of so many one after the other, smaller ones together
 
 
 def conv(x: Array, kernel: Array, *, strides: Sequence[int], padding: Padding,
@@ -309,12 +310,22 @@ def _by_products(products: Lowering, native: Lowering, is_native: Callable[[Geom
             return native(a, b, geometry=geometry)
         if geometry.groups == 1:
             return products(a, b, geometry=geometry)
-        single = functools.partial(products, geometry=geometry._replace(groups=1))
-        a, b = (array.reshape(*array.shape[:-1], geometry.groups, -1) for array in (a, b))
-        out = jax.vmap(single, in_axes=-2, out_axes=-2)(a, b)
-        return out.reshape(*out.shape[:-2], -1)
+        return _by_groups(products, jax.vmap, a, b, geometry)
 
     return lowering
+
+
+def _by_groups(lowering: Lowering, mapped: Callable[[Callable], Callable], a: Array, b: Array,
+               geometry: Geometry) -> Array:
+    """Computes each group of channels as a convolution of its own."""
+    def split(array: Array) -> Array:
+        return jnp.moveaxis(array.reshape(*array.shape[:-1], geometry.groups, -1), -2, 0)
+
+    def single(operands: tuple[Array, Array]) -> Array:
+        return lowering(*operands, geometry=geometry._replace(groups=1))
+
+    out = jnp.moveaxis(mapped(single)((split(a), split(b))), 0, -2)
+    return out.reshape(*out.shape[:-2], -1)
 
 
 def _is_spatial(geometry: Geometry) -> bool:
@@ -349,6 +360,8 @@ def _primitive(name: str, own: Callable[..., Array], products: Lowering, fewer_p
 
     def on_cpu(a: Array, b: Array, *, geometry: Geometry) -> Array:
         channels = min(a.shape[-1], b.shape[-1], shape(a.shape, b.shape, geometry)[-1])
+        if _is_spatial(geometry) and 1 < geometry.groups <= channels // _FEW:
+            return _by_groups(on_cpu, lambda single: functools.partial(lax.map, single), a, b, geometry)
         suits = winograd.suits(geometry, a.shape[0], channels)
         return (fewer_products if suits else plain_on_cpu)(a, b, geometry=geometry)
 

@@ -1,0 +1,100 @@
+"""Weights in the layout of the authors' code, as parameters of the networks here."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator, stages
+from jaxgan.types import PyTree
+
+Rename = Callable[[str], str]  # a parameter's path, "stage_0_block_0/Conv_0/kernel" -> its name there
+
+
+def from_published(model: nn.Module, params: PyTree, state: Mapping[str, np.ndarray]) -> PyTree:
+    """Returns a network's parameters, taken from a state dictionary of the authors' PyTorch code.
+
+    R3GAN: the `state_dict()` of `Generator` or `Discriminator` (its buffers are left out).
+
+    Args:
+        model: an `R3GANGenerator` or `R3GANCritic`.
+        params: its parameters, of which only paths and shapes are used.
+        state: arrays by name, as `jaxgan.features.weights.load_pytorch` reads them.
+
+    Raises:
+        TypeError: there is no published layout for this model.
+        ValueError: an array is missing, has another shape, or is left over; the first one is named.
+    """
+    name_of = _rename(model)
+    left = {name for name in state if not re.search(_BUFFERS, name)}
+
+    def take(path: tuple, leaf: jax.Array) -> jax.Array:
+        here = "/".join(part.key for part in path)
+        there = name_of(here)
+        if there not in state:
+            raise ValueError(f"the weights have no {there}, which {type(model).__name__} needs for "
+                             f"{here}: they are of another network or layout")
+        array = _turned(here, np.asarray(state[there]))
+        if array.shape != leaf.shape:
+            raise ValueError(f"{there} has the shape {list(np.shape(state[there]))}, which makes "
+                             f"{list(array.shape)}; {type(model).__name__} has {list(leaf.shape)} at "
+                             f"{here}: choose the settings that the weights were trained with")
+        left.discard(there)
+        return jnp.asarray(array, leaf.dtype)
+
+    taken = jax.tree_util.tree_map_with_path(take, params)
+    if left:
+        raise ValueError(f"the weights have {min(left)}, for which {type(model).__name__} has no place: "
+                         "choose the settings that they were trained with")
+    return taken
+
+
+_BUFFERS = r"Resampler\.Kernel$"
+
+
+def _turned(path: str, array: np.ndarray) -> np.ndarray:
+    """An array of PyTorch's order of axes, [out, in, height, width], in ours."""
+    if path.endswith("basis"):  # [channels, (1,) height, width]
+        return np.moveaxis(array.reshape(len(array), *array.shape[-2:]), 0, -1)
+    return np.transpose(array, (2, 3, 1, 0)) if array.ndim == 4 else array.T
+
+
+def _rename(model: nn.Module) -> Rename:
+    if isinstance(model, R3GANGenerator | R3GANCritic):
+        return _r3gan(model)
+    raise TypeError(f"no published layout is known for {type(model).__name__}: there are those of "
+                    "R3GANGenerator and R3GANCritic")
+
+
+def _r3gan(model: R3GANGenerator | R3GANCritic) -> Rename:
+    blocks = [stage.blocks for stage in stages(model)]
+    is_generator, last = isinstance(model, R3GANGenerator), len(blocks) - 1
+
+    def at(stage: int, layer: int) -> str:
+        """A layer of a stage; stages are counted as data flows there, from the smallest images here."""
+        return f"MainLayers.{stage if is_generator else last - stage}.Layers.{layer}"
+
+    def transition(stage: int) -> str:
+        return at(stage, 0 if is_generator else blocks[stage])
+
+    def rename(path: str) -> str:
+        if found := re.fullmatch(r"stage_(\d+)_block_(\d+)/Conv_(\d)/(kernel|bias)", path):
+            stage, block, layer = map(int, found.groups()[:3])
+            part = f"LinearLayer{layer + 1}.Layer.weight" if found[4] == "kernel" else (
+                f"NonLinearity{layer + 1}.Bias")
+            return f"{at(stage, block + is_generator)}.{part}"
+        if found := re.fullmatch(r"to_width_(\d+)/kernel", path):
+            return f"{transition(int(found[1]))}.LinearLayer.Layer.weight"
+        return {
+            "basis": f"{transition(0)}.Basis" + ("" if is_generator else ".weight"),
+            "basis_weights/kernel": f"{transition(0)}.LinearLayer.weight",
+            "features/kernel": f"{transition(0)}.LinearLayer.weight",
+            "from_image/kernel": "ExtractionLayer.Layer.weight",
+            "to_image/kernel": "AggregationLayer.Layer.weight",
+            "class_embedding/kernel": "EmbeddingLayer.weight",
+        }[path]
+
+    return rename
