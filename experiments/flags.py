@@ -18,6 +18,7 @@ from jaxgan.critics import critic_game
 from jaxgan.data import Examples, Source, resident, streaming
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
+from jaxgan.networks import half_life
 from jaxgan.nn import orthonormal_kernels
 from jaxgan.nn.norms import NORMS
 from jaxgan.tasks import Task
@@ -147,12 +148,27 @@ class Optimiser:
     critic_beta2: float | None = None
     """The critic's own beta2; None: that of both."""
     decay_steps: int = 0
-    """Iterations over which the learning rate falls to zero; 0: it stays. If it is not given, a run of
-    more steps takes all of these."""
+    """Iterations over which the learning rate falls to its final value, and whatever else has a final
+    value changes to that; 0: all stays. If it is not given, a run of more steps takes all of these."""
+    schedule_images: int = since(0, before=0)
+    """--decay-steps by the images in the critic's batches, in place of it; 0: as that says."""
     decay: Literal["linear", "cosine"] = since("linear", before="linear")
-    """How it falls, and how the penalty's weight changes: evenly, or by half a cosine."""
+    """How all that changes: evenly, or by half a cosine."""
+    final_learning_rate: float = since(0.0, before=0.0)
+    """What the learning rates of both networks fall to."""
+    warmup_steps: int = since(0, before=0)
+    """Iterations over which the learning rates rise evenly from 0; 0: they start as they are."""
+    final_beta2: float | None = since(None, before=None)
+    """What Adam's second decay changes to; None: it stays."""
     ema_decay: float = 0.0
     """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
+    ema_half_life: float = since(0.0, before=0.0)
+    """Images in which the averaged generator forgets half of what it holds, in place of --ema-decay; 0:
+    as that says."""
+    final_ema_half_life: float | None = since(None, before=None)
+    """What the half-life changes to, which may start from 0; None: it stays."""
+    ema_ramp: float = since(0.0, before=0.0)
+    """The half-life is at most this share of the images seen so far; 0: no such limit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -320,18 +336,17 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         ValueError: a setting out of its range, or settings that don't go together.
     """
     _check(config, bool(tasks))
-    loss, optimiser = config.loss, config.optimiser
-    fields = _module_fields(config, critic)
+    loss, fields = config.loss, _module_fields(config, critic)
     return GAN(
         generator=generator.clone(**fields),
         critic=critic.clone(**fields),
         latent_size=latent_size,
         loss=LOSSES[loss.loss](loss.label_smoothing),
-        penalty=PENALTIES[loss.penalty](_penalty_weight(loss, optimiser)),
+        penalty=PENALTIES[loss.penalty](_penalty_weight(config)),
         augment=_augmentation(loss),
-        generator_optimizer=_frozen(config, "generator", make_optimizer(optimiser, "generator", 1)),
+        generator_optimizer=_frozen(config, "generator", make_optimizer(config, "generator")),
         critic_optimizer=_critic_optimizer(config),
-        ema_decay=optimiser.ema_decay or None,
+        ema_decay=_average(config),
         generator_batches=generator_batches,
         tasks=tasks,
         adversarial_weight=loss.adversarial_weight,
@@ -347,9 +362,9 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
         ValueError: as for `make_gan`.
     """
     _check(config, has_tasks=False)
-    loss, optimiser = config.loss, config.optimiser
+    loss = config.loss
     for name in ("learning_rate", "beta1", "beta2"):
-        if getattr(optimiser, f"generator_{name}") is not None:
+        if getattr(config.optimiser, f"generator_{name}") is not None:
             raise ValueError(f"generator_{name} is for GANs, and a critic alone has no generator: leave "
                              "it out")
     if loss.pack > 1:
@@ -357,8 +372,8 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
     return critic_game(
         critic.clone(**_module_fields(config, critic)), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing),
-        penalty=PENALTIES[loss.penalty](_penalty_weight(loss, optimiser)),
-        augment=_augmentation(loss), ema_decay=optimiser.ema_decay or None)
+        penalty=PENALTIES[loss.penalty](_penalty_weight(config)),
+        augment=_augmentation(loss), ema_decay=_average(config))
 
 
 def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
@@ -371,19 +386,49 @@ def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
     return fields
 
 
-def make_optimizer(optimiser: Optimiser, network: Literal["generator", "critic"], updates_a_step: int
+def make_optimizer(config: Config, network: Literal["generator", "critic"]
                    ) -> optax.GradientTransformation:
     """The optimiser of a network: with its own rate and decays where they are given."""
+    optimiser = config.optimiser
+    updates = config.schedule.n_critic if network == "critic" else 1  # in a step
+    steps = decay_steps(config) * updates
+
     def own(name: str) -> float:
         value = getattr(optimiser, f"{network}_{name}")
         return getattr(optimiser, name) if value is None else value
 
-    rate = scheduled(own("learning_rate"), 0.0, optimiser.decay_steps * updates_a_step, optimiser.decay)
+    rate = scheduled(own("learning_rate"), optimiser.final_learning_rate, steps, optimiser.decay)
+    if optimiser.warmup_steps:
+        rate = _warmed(rate, optimiser.warmup_steps * updates)
+    if optimiser.final_beta2 is not None:
+        return optax.inject_hyperparams(optax.adam, static_args="b1")(
+            rate, own("beta1"), scheduled(own("beta2"), optimiser.final_beta2, steps, optimiser.decay))
     return OPTIMIZERS[optimiser.optimizer](rate, own("beta1"), own("beta2"), optimiser.rmsprop_eps)
 
 
+def decay_steps(config: Config) -> int:
+    """Iterations over which what has a final value changes to it; 0 if all stays."""
+    optimiser = config.optimiser
+    return optimiser.decay_steps or -(-optimiser.schedule_images // config.schedule.batch_size)
+
+
+def _warmed(rate: optax.Schedule, steps: int) -> optax.Schedule:
+    return lambda count: rate(count) * jnp.minimum((count + 1) / float(steps), 1.0)
+
+
+def _average(config: Config) -> float | optax.Schedule | None:
+    """The decay of the averaged generator; None without one."""
+    optimiser = config.optimiser
+    if not optimiser.ema_half_life and optimiser.final_ema_half_life is None:
+        return optimiser.ema_decay or None
+    last = optimiser.final_ema_half_life
+    images = optimiser.ema_half_life if last is None else scheduled(
+        optimiser.ema_half_life, last, decay_steps(config), optimiser.decay)
+    return half_life(images, config.schedule.batch_size, ramp=optimiser.ema_ramp or None)
+
+
 def _critic_optimizer(config: Config) -> optax.GradientTransformation:
-    optimizer = make_optimizer(config.optimiser, "critic", config.schedule.n_critic)
+    optimizer = make_optimizer(config, "critic")
     if config.loss.clip:
         optimizer = optax.chain(optimizer, penalties.clip_weights(config.loss.clip))
     if config.networks.critic_norm == "orthonormal":
@@ -408,11 +453,12 @@ def scheduled(first: float, last: float, steps: int, shape: Literal["linear", "c
     return optax.linear_schedule(first, last, steps)
 
 
-def _penalty_weight(loss: Loss, optimiser: Optimiser) -> penalties.Weight:
+def _penalty_weight(config: Config) -> penalties.Weight:
+    loss = config.loss
     if loss.final_penalty_weight is None:
         return loss.penalty_weight
-    return scheduled(loss.penalty_weight, loss.final_penalty_weight, optimiser.decay_steps,
-                     optimiser.decay)
+    return scheduled(loss.penalty_weight, loss.final_penalty_weight, decay_steps(config),
+                     config.optimiser.decay)
 
 
 def _augmentation(loss: Loss) -> Augmentation | None:
@@ -444,7 +490,8 @@ def _check(config: Config, has_tasks: bool) -> None:
         raise ValueError("adversarial_weight and weighting are for experiments with tasks: leave them "
                          "out")
     for name in ("penalty_weight", "final_penalty_weight", "clip", "input_noise", "input_noise_steps",
-                 "decay_steps"):
+                 "decay_steps", "schedule_images", "final_learning_rate", "warmup_steps",
+                 "ema_half_life", "final_ema_half_life", "ema_ramp"):
         if values[name] is None:
             continue
         if not values[name] >= 0:
@@ -454,8 +501,8 @@ def _check(config: Config, has_tasks: bool) -> None:
     for name in ("learning_rate", "generator_learning_rate", "critic_learning_rate"):
         if values[name] is not None and not values[name] > 0:
             raise ValueError(f"{name} must be above 0; got {values[name]}")
-    for name in (f"{network}{beta}" for network in ("", "generator_", "critic_")
-                 for beta in ("beta1", "beta2")):
+    for name in ("final_beta2", *(f"{network}{beta}" for network in ("", "generator_", "critic_")
+                                  for beta in ("beta1", "beta2"))):
         if values[name] is not None and not 0 <= values[name] < 1:
             raise ValueError(f"{name} must be in [0, 1); got {values[name]}")
     if loss.label_smoothing and loss.loss not in _SMOOTHED:
@@ -466,11 +513,24 @@ def _check(config: Config, has_tasks: bool) -> None:
                          "that the weights are made of, not the weights; leave it out")
     if loss.input_noise_steps and not loss.input_noise:
         raise ValueError("input_noise_steps needs an input_noise above 0")
-    if not config.optimiser.decay_steps:
-        idle = {"--decay linear": config.optimiser.decay == "cosine",
-                "--final-penalty-weight None": loss.final_penalty_weight is not None}
+    if not decay_steps(config):
+        idle = {"--decay linear": values["decay"] == "cosine",
+                "--final-learning-rate 0": values["final_learning_rate"] != 0,
+                **{f"--{name.replace('_', '-')} None": values[name] is not None for name in (
+                    "final_penalty_weight", "final_beta2", "final_ema_half_life")}}
         if remedies := [remedy for remedy, is_idle in idle.items() if is_idle]:
-            raise ValueError("decay_steps is 0, so that neither the learning rate nor the penalty's "
-                             f"weight changes: give --decay-steps, or {' '.join(remedies)}")
+            raise ValueError("decay_steps is 0, so that neither the learning rate nor anything else "
+                             f"changes: give --decay-steps, or {' '.join(remedies)}")
+    if values["decay_steps"] and values["schedule_images"]:
+        raise ValueError(f"decay_steps is {values['decay_steps']} and schedule_images "
+                         f"{values['schedule_images']}, which say the same: leave one at 0")
+    if values["final_beta2"] is not None and values["optimizer"] != "adam":
+        raise ValueError(f"final_beta2 is for adam; the optimizer is {values['optimizer']}")
+    has_half_life = values["ema_half_life"] > 0 or values["final_ema_half_life"] is not None
+    if has_half_life and values["ema_decay"]:
+        raise ValueError("ema_decay and ema_half_life say the same: give one of them, and 0 for the "
+                         "other")
+    if values["ema_ramp"] and not has_half_life:
+        raise ValueError("ema_ramp limits a half-life: give --ema-half-life, or --ema-ramp 0")
     if not loss.pack >= 1:
         raise ValueError(f"pack must be at least 1; got {loss.pack}")

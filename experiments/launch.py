@@ -160,8 +160,8 @@ def _fitted(experiment: Experiment, config: Config, asked: argparse.Namespace) -
 
 def _warn_of_ends(config: Config) -> None:
     """Says of a flag that its effect ends before the run does."""
-    steps, decay = config.schedule.steps, config.optimiser.decay_steps
-    if 0 < decay < steps:
+    steps, decay = config.schedule.steps, flags.decay_steps(config)
+    if 0 < decay < steps and not config.optimiser.final_learning_rate:
         warnings.warn(f"the learning rate is 0 from step {decay} on, and the run goes on to step "
                       f"{steps}: choose --decay-steps {steps}, or 0 for a rate that stays", UserWarning,
                       stacklevel=3)

@@ -52,7 +52,7 @@ def critic_game(
     penalty: Term | None = None,
     augment: Augmentation | None = None,
     terms: Sequence[Term] = (),
-    ema_decay: float | None = None,
+    ema_decay: float | optax.Schedule | None = None,
 ) -> Game:
     """Returns the game in which a critic tells two distributions apart that don't change.
 
@@ -66,7 +66,7 @@ def critic_game(
         penalty: None, or a penalty on its input gradient, from `jaxgan.penalties`.
         augment: None, or what it is shown in place of samples.
         terms: further terms that it minimises or observes.
-        ema_decay: None, or the decay of the average of its variables.
+        ema_decay: None, or the decay of the average of its variables; a number or a schedule.
     """
     def as_gan(real: PyTree) -> GAN:
         return GAN(generator=_Given(), critic=critic, latent_size=None,

@@ -39,7 +39,7 @@ _KINDS: dict[str, tuple] = {  # of the fields of a GAN
     "penalty": (Term | None, "None or one of jaxgan.penalties, gradient_penalty() for example"),
     "augment": (Augmentation | None, "None or one of jaxgan.augment"),
     "weighting": (Weighting, "one of jaxgan.weighting, fixed() for example"),
-    "ema_decay": (Real | None, "a number, or None"),
+    "ema_decay": (Real | Callable | None, "a number, a schedule, or None"),
     "generator_batches": (Integral, "a whole number"),
 }
 
@@ -81,8 +81,9 @@ class GAN:
         lower: the reverse: the generator's samples -> what is like the data, for `sample` and
             `generate`.
         ema_decay: None, or the decay of the averaged generator (parameters and statistics) that
-            `sample` prefers; early on it is `(1 + step) / (10 + step)` if that is less. Statistics that
-            are integers, truths or random keys are the generator's own.
+            `sample` prefers; early on it is `(1 + step) / (10 + step)` if that is less. Or a schedule,
+            iterations -> decay, `jaxgan.networks.half_life` say. Statistics that are integers, truths
+            or random keys are the generator's own.
         generator_batches: how many of an iteration's critic batches make up the generator's batch
             (2 in the CIFAR ResNet of WGAN-GP: critic 64, generator 128).
         across_batch: whether the critic is meant to score a sample by the batch's others too, even
@@ -107,7 +108,7 @@ class GAN:
     prior: Prior | None = None
     lift: Callable[[PyTree], PyTree] | None = None
     lower: Callable[[PyTree], PyTree] | None = None
-    ema_decay: float | None = None
+    ema_decay: float | optax.Schedule | None = None
     generator_batches: int = 1
     across_batch: bool = False
 
@@ -132,7 +133,7 @@ class GAN:
         if (self.lift is None) != (self.lower is None):
             raise ValueError("lift and lower go together: give both, or none")
         check_weight("adversarial_weight", self.adversarial_weight)
-        if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
+        if isinstance(self.ema_decay, Real) and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}")
         for role in ("critic", "generator"):
             check_terms(role, terms_of(self, role))

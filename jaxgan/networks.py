@@ -198,20 +198,50 @@ def update(
          for term in terms if term.name in states} or network.terms), metrics
 
 
-def moving_average(average: PyTree, variables: PyTree, decay: float, step: Array) -> PyTree:
+def half_life(images: float | optax.Schedule, batch_size: int, *, ramp: float | None = None
+              ) -> optax.Schedule:
+    """Returns the decay of a moving average that forgets half of what it holds in so many images.
+
+    It is 2^(-batch_size / images), 0 for a half-life of 0. Karras et al. 2018 (arXiv 1710.10196); 2020
+    (arXiv 2006.06676), appendix C, for the ramp.
+
+    Args:
+        images: the half-life, images that the networks have seen; or a schedule of the iteration.
+        batch_size: images in an iteration, over all devices.
+        ramp: None, or what share of the images seen so far the half-life is at most.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    if not callable(images) and not 0 <= images < np.inf:
+        raise ValueError(f"a half-life must be from 0 images on; got {images}")
+    if batch_size < 1 or (ramp is not None and not ramp > 0):
+        raise ValueError(f"batch_size must be at least 1 and ramp above 0; got {batch_size} and {ramp}")
+
+    def decay(step: Array) -> Array:
+        life = jnp.asarray(images(step) if callable(images) else images, jnp.float32)
+        if ramp is not None:
+            life = jnp.minimum(life, ramp * batch_size * jnp.asarray(step, jnp.float32))
+        return jnp.exp2(-batch_size / jnp.maximum(life, 1e-8))
+
+    return decay
+
+
+def moving_average(average: PyTree, variables: PyTree, decay: float | optax.Schedule, step: Array
+                   ) -> PyTree:
     """Returns the moving average of a network's variables after an update.
 
-    The decay is `(1 + step) / (10 + step)` early on, if that is less. What has no mean, integers, truths
-    or random keys, is the network's own.
+    What has no mean, integers, truths or random keys, is the network's own.
 
     Args:
         average: as it was.
         variables: after the update.
-        decay: in [0, 1).
+        decay: in [0, 1), early on `(1 + step) / (10 + step)` if that is less; or a schedule, step ->
+            decay, which nothing limits.
         step: how many updates there were, int32.
     """
     count = step.astype(jnp.float32)
-    limited = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    limited = decay(step) if callable(decay) else jnp.minimum(decay, (1.0 + count) / (10.0 + count))
     return jax.tree.map(
         lambda new, old: jnp.asarray(optax.incremental_update(new, old, 1.0 - limited), old.dtype)
         if is_inexact(new) else new, variables, average)

@@ -157,17 +157,18 @@ def test_choices_are_those_of_the_registries(capsys):
 def test_each_network_may_have_an_optimiser_of_its_own():
     """One step of Adam moves each parameter by the learning rate."""
     def moved(**changes):
-        made = {name: flags.make_optimizer(flags.Optimiser(learning_rate=0.1, **changes), name, 1)
+        made = {name: flags.make_optimizer(settings.replace(
+                    flags.Config(), learning_rate=0.1, **changes), name)
                 for name in ("generator", "critic")}
         return {name: float(optimizer.update(np.float32(1), optimizer.init(np.float32(0)))[0])
                 for name, optimizer in made.items()}
 
     assert moved() == pytest.approx({"generator": -0.1, "critic": -0.1})
     assert moved(critic_learning_rate=0.4) == pytest.approx({"generator": -0.1, "critic": -0.4})
-    optimiser = flags.Optimiser(generator_beta1=0.25, critic_beta2=0.5)
+    config = settings.replace(flags.Config(), generator_beta1=0.25, critic_beta2=0.5)
     moments = {}
     for name in ("generator", "critic"):
-        made = flags.make_optimizer(optimiser, name, 1)
+        made = flags.make_optimizer(config, name)
         state = made.update(np.float32(1), made.init(np.float32(0)))[1][0]
         moments[name] = float(state.mu), float(state.nu)
     assert moments["generator"] == pytest.approx((0.75, 0.1))

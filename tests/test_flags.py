@@ -13,6 +13,7 @@ from jaxgan import penalties
 from jaxgan.augment import packed
 from jaxgan.evaluation import Protocol, Samples
 from jaxgan.models import MLPCritic, MLPGenerator
+from jaxgan.networks import moving_average
 from jaxgan.steps import critic_step, init_state
 from tests.test_experiments import tool
 from tests.test_training import TINY, rows, run_here
@@ -25,6 +26,12 @@ def make(**changes):
     """A small GAN by its settings."""
     return flags.make_gan(settings.replace(flags.Config(), **changes), MLPGenerator(hidden=(8,)),
                           MLPCritic(hidden=(8,)), 2)
+
+
+def optimiser(network="critic", **changes):
+    """A network's optimiser by its settings, with one update an iteration unless they say otherwise."""
+    config = settings.replace(flags.Config(), **{"n_critic": 1, **changes})
+    return flags.make_optimizer(config, network)
 
 
 # Schedules.
@@ -54,14 +61,54 @@ def test_schedules_that_stay_or_outlast_any_count(shape):
 
 def test_the_critics_rate_falls_by_its_own_updates():
     """Over two iterations of two updates each; Adam moves by the rate if the gradient stays."""
-    optimizer = flags.make_optimizer(flags.Optimiser(learning_rate=0.1, decay_steps=2, decay="cosine"),
-                                     "critic", 2)
+    optimizer = optimiser(learning_rate=0.1, decay_steps=2, decay="cosine", n_critic=2)
     state, moved = optimizer.init(np.float32(0)), []
     for _ in range(5):
         update, state = optimizer.update(np.float32(1), state)
         moved.append(-float(update))
     assert moved == pytest.approx([0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.05 * (1 - math.sqrt(0.5)),
                                    0.0], rel=1e-4, abs=1e-7)
+
+
+def test_rates_rise_then_fall_to_their_final_values_by_images():
+    """Over 40 images in batches of 8, of one generator update each; two of them warm up."""
+    optimizer = optimiser("generator", learning_rate=0.4, final_learning_rate=0.1, schedule_images=40,
+                          batch_size=8, warmup_steps=2, n_critic=3)
+    state, moved = optimizer.init(np.float32(0)), []
+    for _ in range(7):
+        update, state = optimizer.update(np.float32(1), state)
+        moved.append(-float(update))
+    assert moved == pytest.approx([0.2, 0.34, 0.28, 0.22, 0.16, 0.1, 0.1], rel=1e-4)
+
+
+def test_adams_second_decay_changes_as_pytorchs_does_when_it_is_set():
+    torch = pytest.importorskip("torch")
+    gradients = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    theirs, ours = torch.zeros(3, requires_grad=True), jnp.zeros(3)
+    other = torch.optim.Adam([theirs], lr=1e-2, betas=(0.0, 0.9), eps=1e-8)
+    optimizer = optimiser(learning_rate=1e-2, final_learning_rate=1e-2, beta1=0.0, beta2=0.9,
+                          final_beta2=0.99, decay="cosine", decay_steps=8)
+    state = optimizer.init(ours)
+    for count, gradient in enumerate(gradients):
+        share = 0.5 * (1 + math.cos(math.pi * min(count / 8, 1)))
+        other.param_groups[0]["betas"] = (0.0, 0.99 + (0.9 - 0.99) * share)
+        theirs.grad = torch.from_numpy(gradient.copy())
+        other.step()
+        updates, state = jax.jit(optimizer.update)(jnp.asarray(gradient), state)
+        ours = optax.apply_updates(ours, updates)
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4)
+
+
+def test_the_average_forgets_half_in_its_half_life():
+    """From 0 to 40 images over 10 iterations of 8; and at most a quarter of the images seen."""
+    decay = make(ema_half_life=0.0, final_ema_half_life=40.0, schedule_images=80, batch_size=8).ema_decay
+    np.testing.assert_allclose([decay(jnp.int32(i)) for i in (0, 5, 10, 99)],
+                               [0.0, 2 ** (-8 / 20), 2 ** (-8 / 40), 2 ** (-8 / 40)], rtol=1e-5)
+    decay = make(ema_half_life=40.0, ema_ramp=0.25, batch_size=8).ema_decay
+    np.testing.assert_allclose([decay(jnp.int32(i)) for i in (0, 4, 20, 99)],
+                               [0.0, 0.5, 2 ** (-8 / 40), 2 ** (-8 / 40)], rtol=1e-5)
+    average = moving_average({"w": jnp.array([1.0])}, {"w": jnp.array([3.0])}, decay, jnp.int32(4))
+    np.testing.assert_allclose(average["w"], [2.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("penalty", ["gradient_penalty", "r1", "r1_r2"])
@@ -97,6 +144,15 @@ def test_a_fixed_weight_of_both_penalties_is_as_before():
     ({"decay": "cosine", "final_penalty_weight": 1.0}, "--decay linear --final-penalty-weight None$"),
     ({"final_penalty_weight": -1.0, "decay_steps": 9}, "final_penalty_weight must not be negative; got"),
     ({"final_penalty_weight": math.nan, "decay_steps": 9}, "final_penalty_weight must not be negative"),
+    ({"final_learning_rate": 1e-5}, "decay_steps is 0, .* or --final-learning-rate 0$"),
+    ({"final_beta2": 0.99}, "decay_steps is 0, .* or --final-beta2 None$"),
+    ({"final_beta2": 1.0, "decay_steps": 9}, r"final_beta2 must be in \[0, 1\); got 1.0"),
+    ({"final_beta2": 0.9, "decay_steps": 9, "optimizer": "rmsprop"}, "final_beta2 is for adam; the opt"),
+    ({"decay_steps": 9, "schedule_images": 90}, "decay_steps is 9 and schedule_images 90, which say"),
+    ({"ema_decay": 0.9, "ema_half_life": 90.0}, "ema_decay and ema_half_life say the same: give one"),
+    ({"ema_ramp": 0.1}, "ema_ramp limits a half-life: give --ema-half-life"),
+    ({"ema_half_life": -1.0}, "ema_half_life must not be negative; got -1"),
+    ({"warmup_steps": -1}, "warmup_steps must not be negative; got -1"),
     ({"pack": 0}, "pack must be at least 1; got 0"),
 ])
 def test_settings_that_do_not_go_together(changes, message):
@@ -108,8 +164,7 @@ def test_settings_that_do_not_go_together(changes, message):
 
 def first_step(gradient, **changes):
     """By how many learning rates the first update moves a parameter."""
-    optimizer = flags.make_optimizer(
-        flags.Optimiser(optimizer="rmsprop", beta2=0.99, learning_rate=1.0, **changes), "critic", 1)
+    optimizer = optimiser(optimizer="rmsprop", beta2=0.99, learning_rate=1.0, **changes)
     return -float(optimizer.update(np.float32(gradient), optimizer.init(np.float32(0)))[0])
 
 
@@ -128,8 +183,7 @@ def test_rmsprop_is_pytorchs():
     theirs = torch.zeros(6, requires_grad=True)
     other = torch.optim.RMSprop([theirs], lr=1e-3, alpha=0.99, eps=1e-8)
     ours = jnp.zeros(6)
-    optimizer = flags.make_optimizer(
-        flags.Optimiser(optimizer="rmsprop", beta2=0.99, learning_rate=1e-3), "critic", 1)
+    optimizer = optimiser(optimizer="rmsprop", beta2=0.99, learning_rate=1e-3)
     state = optimizer.init(ours)
     for gradient in gradients.astype(np.float32):
         theirs.grad = torch.from_numpy(gradient.copy())
