@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Integral, Real
+from types import NoneType
 from typing import NamedTuple, cast
 
 import flax.linen as nn
@@ -39,7 +40,7 @@ _KINDS: dict[str, tuple] = {  # of the fields of a GAN
     "penalty": (Term | None, "None or one of jaxgan.penalties, gradient_penalty() for example"),
     "augment": (Augmentation | None, "None or one of jaxgan.augment"),
     "weighting": (Weighting, "one of jaxgan.weighting, fixed() for example"),
-    "ema_decay": (Real | Callable | None, "a number, a schedule, or None"),
+    "ema_decay": ((Real, Callable, NoneType), "a number, a schedule, or None"),
     "generator_batches": (Integral, "a whole number"),
 }
 
@@ -133,7 +134,7 @@ class GAN:
         if (self.lift is None) != (self.lower is None):
             raise ValueError("lift and lower go together: give both, or none")
         check_weight("adversarial_weight", self.adversarial_weight)
-        if isinstance(self.ema_decay, Real) and not 0.0 <= self.ema_decay < 1.0:
+        if not (self.ema_decay is None or callable(self.ema_decay) or 0.0 <= self.ema_decay < 1.0):
             raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}")
         for role in ("critic", "generator"):
             check_terms(role, terms_of(self, role))

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 from jaxgan.terms import Term, Value, View, check_terms, is_weighed
 from jaxgan.types import Array, Metrics, PyTree, check_type, described
@@ -218,7 +219,7 @@ def half_life(images: float | optax.Schedule, batch_size: int, *, ramp: float | 
     if batch_size < 1 or (ramp is not None and not ramp > 0):
         raise ValueError(f"batch_size must be at least 1 and ramp above 0; got {batch_size} and {ramp}")
 
-    def decay(step: Array) -> Array:
+    def decay(step: ArrayLike) -> Array:
         life = jnp.asarray(images(step) if callable(images) else images, jnp.float32)
         if ramp is not None:
             life = jnp.minimum(life, ramp * batch_size * jnp.asarray(step, jnp.float32))

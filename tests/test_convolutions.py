@@ -128,6 +128,15 @@ def test_agrees_with_xla_to_the_second_derivative(name, geometry):
     assert_close(derivatives(ours, a, b, tangents), derivatives(oracle, a, b, tangents))
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_groups_of_several_channels_agree_with_xla_to_the_second_derivative(name):
+    """A CPU computes them one after the other, by another way than small ones."""
+    ours, oracle, (a, b) = case(name, normal(0, 2, 5, 4, 12), normal(1, 3, 3, 4, 15),
+                                normal(2, 2, 5, 4, 15), strides=(1, 1), padding="SAME", groups=3)
+    tangents = normal(3, *a.shape), normal(4, *b.shape)
+    assert_close(derivatives(ours, a, b, tangents), derivatives(oracle, a, b, tangents))
+
+
 def strided(name, groups=1):
     return case(name, normal(0, 2, 6, 5, 4), normal(1, 3, 2, 4 // groups, 6), normal(2, 2, 3, 3, 6),
                 strides=(2, 2), padding="SAME", groups=groups)
