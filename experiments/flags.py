@@ -13,7 +13,7 @@ import optax
 from experiments import measuring, settings
 from experiments.settings import may_differ, reports, since
 from jaxgan import losses, penalties, weighting
-from jaxgan.augment import Augmentation, chain, instance_noise, packed
+from jaxgan.augment import Augmentation, ada, adaptive, chain, diffaugment, instance_noise, packed
 from jaxgan.critics import critic_game
 from jaxgan.data import Examples, Source, resident, streaming
 from jaxgan.gan import GAN
@@ -62,6 +62,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": lambda rate, beta1, beta2, eps: optax.rmsprop(
         rate, decay=beta2, eps=1e-8, eps_in_sqrt=eps == "inside"),
 }
+AUGMENTATIONS = {"diffaugment": diffaugment, "ada": ada}
 PRECISIONS = ("float32", "bfloat16")
 # What numbers of parameters and pixels are made of, where an experiment has it: far more than is of use,
 # and little enough to be multiplied. 0 is a default there.
@@ -111,6 +112,18 @@ class Loss:
     """Standard deviation of Gaussian noise on the critic's input; 0: none."""
     input_noise_steps: int = 0
     """Iterations over which the input noise falls to zero; 0: it stays."""
+    augment: Literal["none", *AUGMENTATIONS] = since("none", before="none")
+    """How images are changed before the critic sees them, reals and fakes alike (docs/shown.md)."""
+    augment_p: float | None = since(None, before=None)
+    """The probability of each such change in each image; None: 1 of diffaugment, of ada by how far the
+    critic overfits."""
+    final_augment_p: float | None = since(None, before=None)
+    """What that changes to over --decay-steps; None: it stays."""
+    augment_operations: str | None = since(None, before=None)
+    """Which changes, and by what their probabilities are multiplied: a list like xflip,cutout=0.5; None:
+    all of diffaugment, of ada those of pixels and colours."""
+    augment_images: float = since(500_000.0, before=500_000.0)
+    """Images in which the probability of ada goes from 0 to 1 at most."""
     pack: int = since(1, before=1)
     """Samples that the critic scores together, as if they were the channels of one (PacGAN)."""
     adversarial_weight: float = 1.0
@@ -336,6 +349,10 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         ValueError: a setting out of its range, or settings that don't go together.
     """
     _check(config, bool(tasks))
+    if config.loss.augment != "none" and (bound := [task.name for task in tasks
+                                                    if task.name != "classification"]):
+        raise ValueError(f"augment moves images away from what the task {bound[0]} says of them: leave it "
+                         "out")
     loss, fields = config.loss, _module_fields(config, critic)
     return GAN(
         generator=generator.clone(**fields),
@@ -343,7 +360,7 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         latent_size=latent_size,
         loss=LOSSES[loss.loss](loss.label_smoothing),
         penalty=PENALTIES[loss.penalty](_penalty_weight(config)),
-        augment=_augmentation(loss),
+        augment=_augmentation(config, generator),
         generator_optimizer=_frozen(config, "generator", make_optimizer(config, "generator")),
         critic_optimizer=_critic_optimizer(config),
         ema_decay=_average(config),
@@ -373,7 +390,7 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
         critic.clone(**_module_fields(config, critic)), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing),
         penalty=PENALTIES[loss.penalty](_penalty_weight(config)),
-        augment=_augmentation(loss), ema_decay=_average(config))
+        augment=_augmentation(config), ema_decay=_average(config))
 
 
 def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
@@ -461,14 +478,49 @@ def _penalty_weight(config: Config) -> penalties.Weight:
                      config.optimiser.decay)
 
 
-def _augmentation(loss: Loss) -> Augmentation | None:
-    """What the critic is shown: samples with noise on them, packs, or packs of such samples."""
-    found = []
+def _augmentation(config: Config, generator: nn.Module | None = None) -> Augmentation | None:
+    """What the critic is shown: changed images, with noise on them, in packs."""
+    loss, found = config.loss, []
+    if loss.augment != "none":
+        found.append(_changed(config, generator))
     if loss.input_noise:
         found.append(instance_noise(scheduled(loss.input_noise, 0.0, loss.input_noise_steps)))
     if loss.pack > 1:
         found.append(packed(loss.pack))
     return chain(found) if len(found) > 1 else next(iter(found), None)
+
+
+def _changed(config: Config, generator: nn.Module | None) -> Augmentation:
+    loss = config.loss
+    probability = loss.augment_p
+    if loss.final_augment_p is not None:
+        probability = scheduled(loss.augment_p or 0.0, loss.final_augment_p, decay_steps(config),
+                                config.optimiser.decay)
+    options: dict[str, Any] = {} if loss.augment_operations is None else {
+        "operations": as_operations(loss.augment_operations)}
+    if probability is not None:
+        options["probability"] = probability
+    elif loss.augment == "ada":
+        options["probability"] = adaptive(images=loss.augment_images)
+    is_sigmoid = getattr(generator, "output", None) == "sigmoid"
+    return AUGMENTATIONS[loss.augment](value_range=(0.0 if is_sigmoid else -1.0, 1.0), **options)
+
+
+def as_operations(text: str) -> dict[str, float]:
+    """The operations of --augment-operations, and their multipliers.
+
+    Raises:
+        ValueError: a multiplier is no number.
+    """
+    found = {}
+    for one in text.split(","):
+        name, is_given, factor = one.strip().partition("=")
+        try:
+            found[name] = float(factor) if is_given else 1.0
+        except ValueError:
+            raise ValueError("augment_operations must be names, with multipliers where they aren't 1, like "
+                             f"xflip,cutout=0.5; got {one.strip()!r}") from None
+    return found
 
 
 def _frozen(config: Config, network: Literal["generator", "critic"],
@@ -517,7 +569,7 @@ def _check(config: Config, has_tasks: bool) -> None:
         idle = {"--decay linear": values["decay"] == "cosine",
                 "--final-learning-rate 0": values["final_learning_rate"] != 0,
                 **{f"--{name.replace('_', '-')} None": values[name] is not None for name in (
-                    "final_penalty_weight", "final_beta2", "final_ema_half_life")}}
+                    "final_penalty_weight", "final_beta2", "final_ema_half_life", "final_augment_p")}}
         if remedies := [remedy for remedy, is_idle in idle.items() if is_idle]:
             raise ValueError("decay_steps is 0, so that neither the learning rate nor anything else "
                              f"changes: give --decay-steps, or {' '.join(remedies)}")
@@ -532,5 +584,18 @@ def _check(config: Config, has_tasks: bool) -> None:
                          "other")
     if values["ema_ramp"] and not has_half_life:
         raise ValueError("ema_ramp limits a half-life: give --ema-half-life, or --ema-ramp 0")
+    _check_augment(loss)
     if not loss.pack >= 1:
         raise ValueError(f"pack must be at least 1; got {loss.pack}")
+
+
+def _check_augment(loss: Loss) -> None:
+    idle = {"augment_p": loss.augment_p, "final_augment_p": loss.final_augment_p,
+            "augment_operations": loss.augment_operations}
+    for name, value in idle.items():
+        if value is not None and loss.augment == "none":
+            raise ValueError(f"{name} is for --augment diffaugment or ada; got {value} for none")
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1]; got {value}")
+    if not loss.augment_images > 0:
+        raise ValueError(f"augment_images must be above 0; got {loss.augment_images}")

@@ -1,9 +1,4 @@
-"""What the critic is shown in place of samples: noise on them, packs of them, any function of one's own.
-
-An augmentation is drawn once in an update for the reals and once for the fakes, and shown as often as a
-term needs it (`View.show`), by the same function in the critic's and in the generator's update, so that
-the generator learns through it.
-"""
+"""What an augmentation is; noise, packs, and one after the other."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce

@@ -1,0 +1,19 @@
+"""What the critic is shown in place of samples: noise on them, packs of them, images that are changed.
+
+An augmentation is drawn once in an update for the reals and once for the fakes, and shown as often as a
+term needs it (`View.show`), by the same function in the critic's and in the generator's update, so that
+the generator learns through it.
+"""
+
+from jaxgan.augment.basic import Augmentation, chain, instance_noise, packed
+from jaxgan.augment.images import (
+    ADA,
+    DIFFAUGMENT,
+    PROBABILITY,
+    ada,
+    adaptive,
+    diffaugment,
+)
+
+__all__ = ["ADA", "DIFFAUGMENT", "PROBABILITY", "Augmentation", "ada", "adaptive", "chain",
+           "diffaugment", "instance_noise", "packed"]
