@@ -349,10 +349,10 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         ValueError: a setting out of its range, or settings that don't go together.
     """
     _check(config, bool(tasks))
-    if config.loss.augment != "none" and (bound := [task.name for task in tasks
-                                                    if task.name != "classification"]):
-        raise ValueError(f"augment moves images away from what the task {bound[0]} says of them: leave it "
-                         "out")
+    bound = [term.name for task in tasks for term in task if term and term.name != "class"]
+    if config.loss.augment != "none" and bound:
+        raise ValueError(f"augment would move images away from what {bound[0]} compares them with: leave "
+                         "it out")
     loss, fields = config.loss, _module_fields(config, critic)
     return GAN(
         generator=generator.clone(**fields),
@@ -518,8 +518,8 @@ def as_operations(text: str) -> dict[str, float]:
         try:
             found[name] = float(factor) if is_given else 1.0
         except ValueError:
-            raise ValueError("augment_operations must be names, with multipliers where they aren't 1, like "
-                             f"xflip,cutout=0.5; got {one.strip()!r}") from None
+            raise ValueError("augment_operations must be names, with multipliers where they aren't 1, "
+                             f"like xflip,cutout=0.5; got {one.strip()!r}") from None
     return found
 
 

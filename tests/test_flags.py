@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from experiments import evaluate, flags, gaussians, launch, measuring, opening, sample, settings
-from jaxgan import penalties
+from jaxgan import penalties, tasks
 from jaxgan.augment import packed
 from jaxgan.evaluation import Protocol, Samples
-from jaxgan.models import MLPCritic, MLPGenerator
+from jaxgan.keys import example_keys
+from jaxgan.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 from jaxgan.networks import moving_average
 from jaxgan.steps import critic_step, init_state
 from tests.test_experiments import tool
@@ -153,11 +154,45 @@ def test_a_fixed_weight_of_both_penalties_is_as_before():
     ({"ema_ramp": 0.1}, "ema_ramp limits a half-life: give --ema-half-life"),
     ({"ema_half_life": -1.0}, "ema_half_life must not be negative; got -1"),
     ({"warmup_steps": -1}, "warmup_steps must not be negative; got -1"),
+    ({"augment_p": 0.5}, "augment_p is for --augment diffaugment or ada; got 0.5"),
+    ({"augment": "ada", "augment_p": 1.5}, r"augment_p must be in \[0, 1\]; got 1.5"),
+    ({"augment": "ada", "augment_operations": "xflip,hue=much"}, "cutout=0.5; got 'hue=much'"),
+    ({"augment": "diffaugment", "augment_operations": "xflip"}, "no operation 'xflip': choose from"),
+    ({"augment": "ada", "final_augment_p": 0.5}, "decay_steps is 0, .* or --final-augment-p None$"),
+    ({"augment": "ada", "augment_images": 0.0}, "augment_images must be above 0; got 0.0"),
     ({"pack": 0}, "pack must be at least 1; got 0"),
 ])
 def test_settings_that_do_not_go_together(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+# Augmentation.
+
+def test_what_a_task_compares_images_with_does_not_move_along():
+    config = settings.replace(flags.Config(), augment="ada")
+    parts = (config, MLPGenerator((8, 8, 1), (8,)), MLPCritic((8,), heads=(("class", 3),)), 2)
+    flags.make_gan(*parts, tasks=(tasks.classification(),))
+    with pytest.raises(ValueError, match="augment would move images away from what reconstruction comp"):
+        flags.make_gan(*parts, tasks=(tasks.reconstruction(),))
+
+
+def test_an_augmentations_flags_are_its_arguments():
+    keys = example_keys(jax.random.key(0), 3000)
+    gan = make(augment="ada", augment_p=0.2, final_augment_p=0.6, augment_operations="hue,noise=0.5",
+               decay_steps=10)
+    for step, probability in ((0, 0.2), (5, 0.4), (10, 0.6)):
+        draws = gan.augment.draw(keys, jnp.int32(step), ())
+        assert float(draws["hue_on"].mean()) == pytest.approx(probability, abs=0.04)
+        assert float(draws["noise_on"].mean()) == pytest.approx(probability / 2, abs=0.04)
+    assert set(draws) == {"keys", "hue", "hue_on", "noise", "noise_on"}
+    assert make(augment="ada").augment.term.name == "ada"
+    assert make(augment="diffaugment").augment.term is None
+    white = jnp.ones((len(keys), 2, 2, 1))  # a generator's sigmoid says that images are in [0, 1]
+    sigmoid = flags.make_gan(settings.replace(flags.Config(), augment="diffaugment", augment_operations=
+                                              "cutout"), DCGANGenerator((8, 8, 1)), DCGANCritic(), 2)
+    shown = sigmoid.augment.show(sigmoid.augment.draw(keys, jnp.int32(0), ()), white)
+    assert set(np.unique(shown)) == {0.5, 1.0}
 
 
 # RMSProp.
