@@ -85,9 +85,7 @@ def make_source(config: Config) -> Source:
     data = config.data
     source = image_sets.make_source(config, labels=True, value_range=(
         (-1.0, 1.0) if config.networks.model == "resnet" or data.dataset in _IN_COLOUR else (0.0, 1.0)))
-    if source.num_classes != data.num_classes:
-        raise ValueError(f"num_classes is {data.num_classes}, but {data.folder or data.dataset} has "
-                         f"{source.num_classes}: give --num-classes {source.num_classes}")
+    image_sets.check_classes(data, source)
     return source
 
 

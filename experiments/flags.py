@@ -214,6 +214,8 @@ class Data:
     stream: bool = reports(False)
     """Keep the images on the host and send each step's to the device, for sets larger than its memory;
     the result is the same."""
+    flip: bool = since(False, before=False)
+    """See each image in a mirror every second time, by chance."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -349,10 +351,10 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         ValueError: a setting out of its range, or settings that don't go together.
     """
     _check(config, bool(tasks))
-    bound = [term.name for task in tasks for term in task if term and term.name != "class"]
+    bound = [each.name for task in tasks for each in task if each and each.name != "class"]
     if config.loss.augment != "none" and bound:
-        raise ValueError(f"augment would move images away from what {bound[0]} compares them with: leave "
-                         "it out")
+        raise ValueError(f"augment would move images away from what {bound[0]} compares them with: "
+                         "leave it out")
     loss, fields = config.loss, _module_fields(config, critic)
     return GAN(
         generator=generator.clone(**fields),

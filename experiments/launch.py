@@ -24,7 +24,7 @@ from experiments.flags import Config
 from experiments.measuring import Reference
 from jaxgan import console, training
 from jaxgan.checkpoints import Checkpoints
-from jaxgan.data import Source
+from jaxgan.data import Source, flipped
 from jaxgan.evaluation import Evaluator
 from jaxgan.files import reason
 from jaxgan.gan import GAN
@@ -331,6 +331,7 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     flags.check_sizes(config)
     _warn_of_ends(config)
     source, reference = experiment.make_source(config), experiment.make_reference(config)
+    source = flipped(source) if config.data.flip else source
     schedule = plan(config, reference)
     game = experiment.make_game(config, source.sample_shape)
     if config.data.stream and source.window is None:

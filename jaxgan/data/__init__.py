@@ -14,6 +14,7 @@ from jaxgan.data.sources import (
     Source,
     class_weights,
     draw_step,
+    flipped,
     in_memory,
     pixels,
     quantize,
@@ -25,9 +26,9 @@ from jaxgan.data.stacked import stacked
 from jaxgan.data.text import Corpus, decode, embedded_text, encode, markov, read_text, sequences
 from jaxgan.data.toy import MIXTURES, Mixture, mixture
 
-__all__ = ["MASKS", "MIXTURES", "NAMES", "Arrays", "Corpus", "DataNotFoundError", "Dataset", "Examples",
-           "Mixture", "Part", "Scaling", "Source", "Split", "canvases", "class_weights", "decode",
-           "draw_step", "embedded_text", "encode", "epoch_and_offset", "in_memory", "load", "markov",
-           "masked", "mixture", "open_arrays", "open_folder", "pixels", "position_keys", "quantize",
-           "read_text", "resident", "scale", "sequences", "shuffled_index", "stacked", "streaming",
-           "weighted_index", "windows"]
+__all__ = ["MASKS", "MIXTURES", "NAMES", "Arrays", "Corpus", "DataNotFoundError", "Dataset",
+           "Examples", "Mixture", "Part", "Scaling", "Source", "Split", "canvases", "class_weights",
+           "decode", "flipped", "draw_step", "embedded_text", "encode", "epoch_and_offset",
+           "in_memory", "load", "markov", "masked", "mixture", "open_arrays", "open_folder",
+           "pixels", "position_keys", "quantize", "read_text", "resident", "scale", "sequences",
+           "shuffled_index", "stacked", "streaming", "weighted_index", "windows"]

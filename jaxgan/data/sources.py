@@ -152,6 +152,34 @@ def resident(examples: Dataset | Arrays, *, value_range: tuple[float, float] = (
     return _images(examples, arrays, locate, value_range, dequantize)
 
 
+def flipped(source: Source) -> Source:
+    """Returns a source of the same images, each seen in a mirror every second time, by chance.
+
+    Whether it is depends on the key and the position of an example, as all that is drawn.
+
+    Args:
+        source: one of images, [batch, height, width, channels].
+
+    Raises:
+        ValueError: its samples are no images, or their condition is more than classes or numbers.
+    """
+    if len(np.shape(source.sample_shape)) != 1 or len(source.sample_shape) != 3:
+        raise ValueError("only images, [height, width, channels], can be flipped; got samples of shape "
+                         f"{source.sample_shape}")
+
+    def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
+        batch = source.draw(arrays, key, epochs, offsets)
+        if not jax.tree_util.treedef_is_leaf(jax.tree.structure(batch.condition)) and (
+                batch.condition is not None):
+            raise ValueError("the masks or boxes of a condition would stay where they are if images "
+                             "were flipped: leave that out")
+        is_flipped = uniform(position_keys(stream(key, "flip"), epochs, offsets)) < 0.5
+        return batch._replace(samples=jnp.where(is_flipped[:, None, None, None],
+                                                batch.samples[:, :, ::-1], batch.samples))
+
+    return source._replace(draw=draw)
+
+
 def class_weights(labels: np.ndarray) -> np.ndarray:
     """Returns weights, [examples], by which every class is drawn equally often."""
     return 1 / np.bincount(labels)[labels]

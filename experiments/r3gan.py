@@ -1,0 +1,146 @@
+"""R3GAN: a relativistic loss with R1 and R2, and residual networks of grouped convolutions.
+
+Huang et al. 2024 (arXiv 2501.05441). The presets that name a data set have the networks and settings of
+the article's configurations: widths, cosine schedules by images of learning rate, penalty, Adam's second
+decay, average and augmentation. By default small networks train on small images in minutes on two
+processor cores.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+from experiments import flags, image_sets, launch, measuring
+from experiments.experiment import Experiment
+from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
+from experiments.image_sets import Images
+from experiments.measuring import Reference
+from experiments.settings import replace
+from jaxgan.data import Source
+from jaxgan.gan import GAN
+from jaxgan.models import R3GANCritic, R3GANGenerator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks(flags.Networks):
+    """The networks."""
+
+    widths: str = "64,32"
+    """Channels of each stage, from the smallest images upwards: each stage doubles height and width."""
+    blocks: int = 2
+    """Residual blocks of a stage."""
+    cardinality: str | None = None
+    """Groups of the 3x3 convolutions: one number, or one for each stage; None: an eighth of its width."""
+    expansion: int = 2
+    """How much wider a block is inside than outside."""
+    latent_size: int = 64
+    """Latent variables."""
+    critic_norm: Literal["none"] = "none"
+    """R3GAN has no normalisation."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(Images):
+    """The data."""
+
+    num_classes: int = 0
+    """How many classes the images are of, to draw them for these; 0: for none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(flags.Config):
+    """What trains in minutes on two cores."""
+
+    networks: Networks = Networks()
+    loss: Loss = Loss(loss="relativistic", penalty="r1_r2", penalty_weight=0.5, final_penalty_weight=0.05)
+    optimiser: Optimiser = Optimiser(
+        learning_rate=5e-4, final_learning_rate=5e-5, beta1=0.0, beta2=0.9, final_beta2=0.99,
+        decay="cosine", decay_steps=6000, ema_half_life=0.0, final_ema_half_life=20_000.0)
+    schedule: Schedule = Schedule(n_critic=1, steps=6000)
+    data: Data = Data(dataset="digits", image_size=32)
+    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=2000)
+    evaluation: Evaluation = Evaluation(eval_every=2000)
+
+
+# All of ADA's operations on pixels and colours, and holes; colours half as often (arXiv 2501.05441).
+_OPERATIONS = ("xflip,rotate90,xint,scale,rotate,aniso,xfrac,brightness=0.5,contrast=0.5,lumaflip=0.5,"
+               "hue=0.5,saturation=0.5,cutout")
+
+
+def _published(widths: str, cardinality: str, batch_size: int, penalty: float, augment: float,
+               half_life: float, *, images: int = 20_000_000, **changes: Any) -> Config:
+    """A configuration of the article: everything that changes does so by a cosine over so many images."""
+    return replace(
+        Config(), widths=widths, cardinality=cardinality, batch_size=batch_size, penalty_weight=penalty,
+        final_penalty_weight=penalty / 10, learning_rate=2e-4, final_learning_rate=5e-5, augment="ada",
+        augment_p=0.0, final_augment_p=augment, augment_operations=_OPERATIONS, decay_steps=0,
+        schedule_images=images, final_ema_half_life=half_life, flip=True,
+        steps=-(-images // batch_size), precision="bfloat16", log_every=100, sample_every=1000,
+        checkpoint_every=1000, eval_every=0, **changes)
+
+
+PRESETS = {
+    "default": Config(),
+    "cifar10": _published("768,768,768,768", "96", 512, 0.05, 0.55, 5e6, dataset="cifar10",
+                          num_classes=10),
+    "ffhq64": _published("768,768,768,768,384", "96,96,96,96,48", 256, 2.0, 0.3, 5e5, dataset="folder",
+                         image_size=64),
+    "ffhq256": _published("768,768,768,768,384,192,96", "96,96,96,96,48,24,12", 256, 150.0, 0.3, 5e5,
+                          dataset="folder", image_size=256),
+    "imagenet32": _published("1536,1536,1536,1536", "96", 4096, 0.5, 0.5, 5e7, dataset="folder",
+                             image_size=32, num_classes=1000, images=200_000_000),
+    "imagenet64": _published("1536,1536,1536,1536,1536", "96", 4096, 1.0, 0.4, 5e7, dataset="folder",
+                             image_size=64, num_classes=1000, images=200_000_000),
+}
+
+
+def make_source(config: Config) -> Source:
+    """Opens the data, with labels if there are to be classes.
+
+    Raises:
+        ValueError: there are more classes, or fewer.
+    """
+    source = image_sets.make_source(config, labels=config.data.num_classes > 0)
+    if config.data.num_classes:
+        image_sets.check_classes(config.data, source)
+    return source
+
+
+def make_reference(config: Config) -> Reference:
+    """What samples are measured against."""
+    accuracy = "accuracy," if config.data.num_classes else ""
+    return measuring.of_images(partial(image_sets.open_data, config.data), quick=f"{accuracy}fd",
+                               metrics=f"{accuracy}fd,kid,is,pr,dc,copying,swd")
+
+
+def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
+    """Specifies the GAN.
+
+    Raises:
+        ValueError: widths or cardinalities that no network can have.
+    """
+    networks = config.networks
+    widths = _numbers("widths", networks.widths)
+    groups = None if networks.cardinality is None else _numbers("cardinality", networks.cardinality)
+    shape: dict[str, Any] = {
+        "widths": widths, "blocks": networks.blocks, "expansion": networks.expansion,
+        "cardinality": groups[0] if groups is not None and len(groups) == 1 else groups,
+        "num_classes": config.data.num_classes}
+    return flags.make_gan(config, R3GANGenerator(tuple(sample_shape), **shape), R3GANCritic(**shape),
+                          networks.latent_size)
+
+
+def _numbers(name: str, text: str) -> Sequence[int]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"{name} must be whole numbers with commas between, like 64,32; got {text!r}"
+                         ) from None
+
+
+experiment = Experiment(Config, make_source, make_gan, make_reference, presets=PRESETS)
+
+
+if __name__ == "__main__":
+    launch.main(experiment)
