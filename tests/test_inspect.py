@@ -124,6 +124,28 @@ def test_nothing_is_trained_on_where_more_than_one_in_a_hundred_is_broken(pictur
         load(f"folder:{pictures}", "train", image_size=16)
 
 
+@pytest.mark.parametrize(("bad", "others", "why"), [
+    ([np.nan], "f4", "1 of its pixels is NaN or infinite"),
+    ([1.0, np.inf], "f4", "1 of its pixels is NaN or infinite"),  # on its second page
+    ([1.5], "u1", "its pixels are floating-point numbers, and others' are not")])
+def test_numbers_that_are_not_trained_on_are_named(bad, others, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "train").mkdir(parents=True)
+    for i in range(3):
+        pages = [Image.fromarray(np.full((9, 9), i, "f4" if i == 1 else others)) for _ in bad]
+        if i == 1:
+            for page, value in zip(pages, bad, strict=True):
+                page.putpixel((3, 2), value)
+        pages[0].save(tmp_path / "a" / "train" / f"{i}.tif", save_all=True, append_images=pages[1:])
+    assert tool(inspect, "a") == 0
+    said = capsys.readouterr().out
+    assert f"1; train/1.tif ({why})" in said
+    assert "1 of the 3 images of train can't be read, which is more than 1 %" in said
+    assert "python -m" not in said
+    with pytest.raises(ValueError, match=r"1 of 3 images cannot be read: train/1.tif"):
+        load("folder:a", "train", colour="pages" if len(bad) > 1 else None)
+
+
 def test_only_broken_images_have_no_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()

@@ -122,15 +122,22 @@ def decode(opener: Opener, length: int, form: Form) -> np.ndarray:
 def content(opener: Opener, length: int) -> tuple[bytes, tuple[Any, ...]]:
     """Returns all pixels of the first image in a file, and what kind they are, to tell copies by.
 
-    Arguments and errors as of `decode`.
+    Arguments and errors as of `decode`; numbers that are none are refused as there, on any page.
     """
     from PIL import ImageOps
 
     with _pixels.take(length if length > _SMALL else 0), opener() as file, _opened(file) as image:
         count = _count(image, None)
     with _pixels.take(max(count, length)), opener() as file, _opened(file) as image:
+        for page in reversed(range(getattr(image, "n_frames", 1) if image.mode == "F" else 1)):
+            image.seek(page)  # to the first one at last
+            _count(image, None)  # which checks its size
+            if image.mode == "F":
+                _floats(image)
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode != "F" and not image.mode.startswith("I"):
+        if image.mode.startswith("I"):
+            _of_sixteen_bits(image)
+        elif image.mode != "F":
             image = image.convert("RGBA")
         return image.tobytes(), (image.mode, image.size)
 
@@ -244,11 +251,7 @@ def _grey(image: Any, form: Form) -> Any:
         return _opaque(_of_bytes(image), form.background).convert("L")
     if form.dtype == "uint16":
         return Image.fromarray(_of_sixteen_bits(image).astype(np.float32))
-    values = np.asarray(image, np.float32)
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise ValueError(f"{count} of its pixels {'is' if count == 1 else 'are'} NaN or infinite")
-    return Image.fromarray(values)
+    return Image.fromarray(_floats(image))
 
 
 def _of_bytes(image: Any) -> Any:
@@ -260,6 +263,13 @@ def _of_bytes(image: Any) -> Any:
     if image.mode.startswith("I"):  # which convert() would clip at 255
         return Image.fromarray((_of_sixteen_bits(image) >> 8).astype(np.uint8))
     return image
+
+
+def _floats(image: Any) -> np.ndarray:
+    values = np.asarray(image, np.float32)
+    if count := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"{count} of its pixels {'is' if count == 1 else 'are'} NaN or infinite")
+    return values
 
 
 def _of_sixteen_bits(image: Any) -> np.ndarray:

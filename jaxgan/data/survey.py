@@ -22,7 +22,7 @@ class Survey(NamedTuple):
 
     Attributes:
         tree: what the images lie in.
-        headers: what each image says of itself, by its file, of all that can be read.
+        headers: what each image says of itself, by its file, of all that can be trained on.
         broken: what is wrong with the others.
         copies: files whose images are the same, pixel by pixel, of each such image.
         table: the table beside them, if there is one.
@@ -70,6 +70,10 @@ def survey(path: str | os.PathLike, table: str | os.PathLike | None = None) -> S
     with quiet(), ThreadPoolExecutor() as pool:
         for batch in tree.batches(files):
             list(pool.map(see, *zip(*batch, strict=True)))
+    if len({header.dtype for header in readable.values()}) > 1:  # all are brought to bytes then
+        for file in [file for file, header in readable.items() if header.dtype == "float32"]:
+            del readable[file]
+            broken[file] = "its pixels are floating-point numbers, and others' are not"
     copies = sorted(sorted(same) for same in alike.values() if len(same) > 1)
     splits, problem, found = {}, "", None
     try:
