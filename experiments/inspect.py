@@ -192,9 +192,13 @@ def _kind(header: Header) -> str:
 
 def _columns(seen: Survey) -> str:
     table = seen.table
-    count = len(next(iter(table.numbers.values()))) if table.numbers else 0
-    numbers = f"{count} numbers" + (f" ({', '.join(table.columns)})" if table.columns else "")
-    return " and ".join(["classes"] * (table.labels is not None) + [numbers] * bool(count))
+    classes, found = len({*(table.labels or {}).values()}), []
+    if classes > 1 or not table.numbers:  # vectors of a dataset.json make one class of all
+        found.append(console.counted(classes, "class", "es"))
+    if table.numbers:
+        numbers = console.counted(len(next(iter(table.numbers.values()))), "number")
+        found.append(numbers + (f" ({', '.join(table.columns)})" if table.columns else ""))
+    return " and ".join(found)
 
 
 def _counted(names: Iterable[str]) -> str:

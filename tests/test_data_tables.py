@@ -144,6 +144,8 @@ def test_a_dataset_json_without_labels_is_none(tmp_path):
     ("dataset.json", "[" * 100_000, "dataset.json: it is no JSON .*nested too deeply"),
     ("labels.csv", "file,label\na.png,1\n", "labels.csv: 1 of its 1 files is not there, a.png"),
     ("labels.csv", "name,label\na.png,1\n", "must name a column 'file', and .*; got 'name, label'"),
+    ("labels.csv", "file;age\na.png;1,5\n", "labels.csv: .* by ';', 'file;age': save it with commas"),
+    ("labels.csv", '"Label"\t"File"\r\n1\ta.png\n', r"are separated by '\\t', '\"Label\"\\t\"File\"'"),
     ("labels.csv", "file\na.png\n", "no column besides 'file': add 'label', or numbers"),
     ("labels.csv", "file,label\n", "labels.csv: it has no rows"),
     ("labels.csv", "", "its first line must name a column 'file'"),

@@ -101,6 +101,20 @@ def test_what_is_to_be_mended_is_said_and_no_command_suggested(pictures, capsys)
     assert "python -m" not in said
 
 
+@pytest.mark.parametrize(("name", "table", "said"), [
+    ("t.csv", "file,age\n0.png,1\n1.png,2\n", "t.csv: 1 number (age)"),
+    ("t.csv", "file,label\n0.png,x\n1.png,x\n", "t.csv: 1 class"),
+    ("t.json", '{"labels": [["0.png", [1.0, 2.0]], ["1.png", [1.0, 3.0]]]}', "t.json: 2 numbers"),
+])
+def test_a_table_has_what_its_columns_are(name, table, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(table)
+    for i in range(2):
+        paint(tmp_path / "a" / f"{i}.png", 16, 16)
+    assert tool(inspect, "a", "--table", name) == 0
+    assert f" {said}\n" in capsys.readouterr().out
+
+
 def test_a_table_is_described(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for i in range(40):
@@ -109,7 +123,7 @@ def test_a_table_is_described(tmp_path, monkeypatch, capsys):
         f"{i}.png,{'abc'[i % 3]},{i},1\n" for i in range(40)))
     assert tool(inspect, "a", "--table", "t.csv") == 0
     said = capsys.readouterr().out
-    assert "t.csv: classes and 2 numbers (age, size)" in said
+    assert "t.csv: 3 classes and 2 numbers (age, size)" in said
     assert "--image-size 16 --fit crop --colour grey" in said
     assert "--table t.csv --conditions classes" in said
 

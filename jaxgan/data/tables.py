@@ -129,7 +129,13 @@ def _of_json(name: str, data: bytes) -> Table | None:
 
 
 def _of_csv(name: str, data: bytes) -> Table:
-    rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+    text = data.decode("utf-8-sig")
+    first = text.partition("\n")[0].strip()
+    for mark in (mark for mark in ";\t|" if mark in first):
+        if {*_FILE} & {column.strip(' "').lower() for column in first.split(mark)}:
+            raise ValueError(f"{name}: its columns are separated by {mark!r}, {first!r:.80}: save it "
+                             "with commas between them")
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = [column.strip() for column in next(rows, [])]
     lower = [column.lower() for column in header]
     at = next((lower.index(column) for column in _FILE if column in lower), None)
