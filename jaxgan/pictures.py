@@ -269,6 +269,7 @@ def series(samples: np.ndarray, columns: int = 4, rows: int = 4) -> np.ndarray:
 def pairs(real: np.ndarray | None, fake: np.ndarray, variables: int = 4) -> np.ndarray:
     """Draws vectors: each of the first variables against each other one, and its histogram.
 
+    Where there are more of them, a line says so.
     The first and the last column of a histogram count what is beyond the reals, too.
 
     Args:
@@ -298,6 +299,8 @@ def pairs(real: np.ndarray | None, fake: np.ndarray, variables: int = 4) -> np.n
             axes.set_xlabel(f"variable {column}", fontsize="small")
         if column == 0:
             axes.set_ylabel(f"variable {row}" if row else "density", fontsize="small")
+    if count < fake.shape[1]:
+        figure.supxlabel(f"the first {count} of {fake.shape[1]} variables", fontsize="small")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2,
                   fontsize="small", markerscale=3)
     return _drawn(canvas)

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from jaxgan.pictures import grid, plane, save_curves, save_png
+from jaxgan.pictures import grid, pairs, plane, save_curves, save_png
 
 
 def test_grid_places_images_row_by_row():
@@ -22,6 +22,14 @@ def test_grid_of_colours_and_of_odd_channels():
     np.testing.assert_array_equal(grid(image)[1:-1, 1:-1], image[0])
     two = image[..., :2]
     np.testing.assert_array_equal(grid(two)[1:-1, 1:-1], image[0][..., :1].repeat(3, -1))
+
+
+def test_vectors_of_more_variables_than_are_drawn_say_so():
+    vectors = np.random.default_rng(0).normal(size=(20, 3))
+    one, of_two, of_three = (pairs(None, vectors[:, :count], variables=1) for count in (1, 2, 3))
+    assert (one != of_two).any()
+    assert (of_two != of_three).any()
+    assert (of_two[:100] != of_three[:100]).sum() == 0  # it is the line below
 
 
 def test_png_comes_back_and_nothing_partial_stays(tmp_path):
