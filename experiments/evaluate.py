@@ -125,7 +125,7 @@ def _images(options: Options):
         settings = {"sample_shape": training.images.shape[1:],
                     "scaling": training.scaling.as_json()}
     samples = measuring.of_folder(options.images, tuple(settings["sample_shape"]),
-                                  from_json(settings.get("scaling")))
+                                  from_json(settings.get("scaling")), settings.get("colour"))
     return {"step": 0}, reference, settings, lambda protocol: samples, dict
 
 

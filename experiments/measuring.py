@@ -122,13 +122,15 @@ def of_source(open_source: Callable[[], Source], name: str, features: str, quick
         features, quick, metrics, **options)
 
 
-def of_folder(folder: str, sample_shape: tuple[int, ...], scaling: Scaling | None = None) -> Samples:
+def of_folder(folder: str, sample_shape: tuple[int, ...], scaling: Scaling | None = None,
+              colour: str | None = None) -> Samples:
     """The images of a folder or an archive, all of them, brought to this shape.
 
     Args:
         folder: where they are.
         sample_shape: of the samples that they are to be compared with.
         scaling: what the values of those stand for; None for bytes.
+        colour: "pages" if their channels are pages.
 
     Raises:
         ValueError: they are in colour, but the shape is of grey ones; or of another kind.
@@ -136,9 +138,9 @@ def of_folder(folder: str, sample_shape: tuple[int, ...], scaling: Scaling | Non
     if len(sample_shape) != 3:
         raise ValueError(f"images can't be compared with samples of shape {sample_shape}")
     how = {"image_size": sample_shape[:2]}
-    if scaling not in (None, BYTES) or sample_shape[2] not in (1, 3, 4):
+    if scaling not in (None, BYTES) or sample_shape[2] not in (1, 3, 4) or colour == "pages":
         found = load(f"folder:{folder}", "all", **how,
-                     colour="grey" if sample_shape[2] == 1 else "pages")
+                     colour="grey" if sample_shape[2] == 1 and colour != "pages" else "pages")
         scaling = scaling or BYTES
         if (found.scaling.dtype, found.images.shape[1:]) != (scaling.dtype, tuple(sample_shape)):
             raise ValueError(f"the images in {folder} are {found.scaling.dtype} of shape "

@@ -54,8 +54,8 @@ def drawn(samples: np.ndarray, settings: Mapping[str, Any], columns: int | None 
           real: np.ndarray | None = None) -> np.ndarray:
     """Returns a picture of samples, as a run's settings say what they are.
 
-    Images and slices of volumes are shown from the lowest to the highest value there may be, series and
-    vectors in their own units.
+    Images and slices of volumes are shown from the lowest to the highest value there may be, of pages
+    the first; series and vectors in their own units.
 
     Args:
         samples: as a generator gives them, [count, ...].
@@ -69,6 +69,8 @@ def drawn(samples: np.ndarray, settings: Mapping[str, Any], columns: int | None 
         return pairs(real, values) if axes == 1 else series(values)
     low, high = settings["value_range"]
     images = pixels((samples - low) / (high - low), (0, 1))
+    if settings.get("colour") == "pages":  # four of them are no colours with their opacity
+        images = images[..., :1]
     return grid(images, columns) if axes == 3 else slices(images)
 
 

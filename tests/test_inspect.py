@@ -180,6 +180,19 @@ def test_the_size_that_is_suggested(sizes, expected):
     assert (size, "pad" if is_cut(sizes, size) else "crop") == expected
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_bytes_on_pages_are_no_colours(count, tmp_path, monkeypatch):
+    """The first one is shown, black; the others would make a colour of it, or lay it on white."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    first, *others = [Image.new("L", (40, 40), 50 * page) for page in range(count)]
+    for i in range(4):
+        first.save(tmp_path / "a" / f"{i}.tif", save_all=True, append_images=others)
+    assert tool(inspect, "a") == 0
+    with Image.open("inspect.png") as picture:
+        assert {*np.unique(picture)} == {0, 128}  # with the border's
+
+
 def test_deep_images_and_pages_are_shown_and_suggested(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()

@@ -8,7 +8,7 @@ import pytest
 import tyro
 from PIL import Image
 
-from experiments import compare, evaluate, gaussians, launch, measuring, open_run, settings
+from experiments import compare, evaluate, gaussians, launch, measuring, open_run, settings, showing
 from jaxgan.data import load
 from jaxgan.pictures import load_png
 from tests.test_training import TINY, result, rows, run_here
@@ -164,6 +164,18 @@ def test_images_of_another_program(run, tmp_path, capsys):
     Image.fromarray(np.full((8, 8, 3), (1, 2, 3), np.uint8)).save(tmp_path / "colour.png")
     assert tool(evaluate, run, "--images", tmp_path, "--metrics", "swd") == 2
     assert "are in colour, but they are to be compared with grey ones" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_pages_are_no_colours(count, tmp_path):
+    pages = np.random.default_rng(0).integers(0, 256, (8, 9, count), np.uint8)
+    first, *others = map(Image.fromarray, np.moveaxis(pages, -1, 0))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+    taken = measuring.of_folder(str(tmp_path), pages.shape, colour="pages").take(np.arange(1))
+    np.testing.assert_array_equal(taken, pages[None])
+    settings = {"value_range": (0, 255), "colour": "pages"}
+    shown = showing.drawn(taken.astype(np.float32), settings)[1:33, 1:37]  # enlarged fourfold
+    np.testing.assert_array_equal(shown[::4, ::4], np.repeat(pages[..., :1], 3, axis=-1))
 
 
 @pytest.mark.slow

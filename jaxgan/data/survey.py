@@ -155,10 +155,10 @@ def some(survey: Survey, form: Form, count: int) -> np.ndarray:
     if not shown:
         return np.zeros((0, *form.size, 1), np.uint8)
     images = np.stack([shown[number] for number in sorted(shown)])
-    if form.channels == 4:
+    if form.colour == "rgba":
         alpha = images[..., 3:] / 255
         images = np.rint(images[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    images = images if images.shape[-1] == 3 else images[..., :1]
+    images = images[..., :1] if form.colour == "pages" else images
     if images.dtype == np.uint8:
         return images
     low, high = float(images.min()), float(images.max())
