@@ -63,13 +63,14 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
         rate, decay=beta2, eps=1e-8, eps_in_sqrt=eps == "inside"),
 }
 AUGMENTATIONS = {"diffaugment": diffaugment, "ada": ada}
+_LONGEST_SIDE = 2**14  # of an image
 PRECISIONS = ("float32", "bfloat16")
 # What numbers of parameters and pixels are made of, where an experiment has it: far more than is of use,
 # and little enough to be multiplied. 0 is a default there.
 _SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "blocks": (1, 2**10),
           "length": (1, 2**14), "max_vocabulary": (1, 2**20), "num_classes": (0, 2**20),
           "condition_classes": (0, 2**20), "condition_numbers": (0, 2**20), "order": (1, 64),
-          "image_size": (0, 2**14), "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
+          "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
           "kernel_size": (2, 63), "depth": (1, 2**8), "funnel_seed": (0, 2**31 - 1),
           "stages": (1, 14), "stacks": (1, 2**31 - 1)}
 
@@ -298,12 +299,11 @@ def as_size(size: int | str) -> tuple[int, int]:
     Raises:
         ValueError: it is neither, or out of its range.
     """
-    least, most = 1, _SIZES["image_size"][1]
     found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", str(size))
     sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not least <= min(sides) <= max(sides) <= most:
+    if not 1 <= min(sides) <= max(sides) <= _LONGEST_SIDE:
         raise ValueError("image_size must be a number like 64, or height and width like 48x64, from "
-                         f"{least} to {most}; got {size}")
+                         f"1 to {_LONGEST_SIDE}; got {size}")
     return sides
 
 
@@ -330,9 +330,9 @@ def check_sizes(config: Config) -> None:
         ValueError: a setting is out of its range.
     """
     for name, value in settings.flat(config).items():
-        if name == "image_size" and isinstance(value, str):
+        if name == "image_size" and value is not None:
             as_size(value)
-        if type(value) is int:
+        elif type(value) is int:
             least, most = _SIZES.get(name, (-2**63, 2**63 - 1))
             if not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}; got {value}")

@@ -281,7 +281,8 @@ def test_a_size_that_the_resnet_does_not_take(tmp_path):
 @pytest.mark.parametrize(("flags", "message"), [
     (("--image-size", "48by64"), "image_size must be a number like 64, or height and width like 48x64"),
     (("--image-size", "0x8"), "from 1 to 16384; got 0x8"), (("--image-size", "8x99999"), "got 8x99999"),
-    (("--image-size", "-3"), "image_size must be from 0 to 16384; got -3"),
+    (("--image-size", "-3"), "height and width like 48x64, from 1 to 16384; got -3"),
+    (("--image-size", "0"), "height and width like 48x64, from 1 to 16384; got 0"),
     (("--data-range", "3"), "data_range must be two numbers with a comma between, like 0,4095; got '3'"),
     (("--colour", "rgb", "--transparency", "keep"), "which colour rgb has not"),
     (("--table", "none.csv"), "none.csv: the table can't be read"),
