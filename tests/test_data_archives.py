@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import struct
 import tarfile
 import threading
@@ -268,6 +269,36 @@ def test_headers_that_lie(at, new, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         load(f"folder:{path}")
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("pax", [False, True])
+def test_a_file_with_holes_is_named(pax, tmp_path):
+    record = ("x", b"31 GNU.sparse.name=train/a.png\n")
+    data = tarred(tmp_path / "b.tar", [record] * pax + [("train/a.png", png())]).read_bytes()
+    (tmp_path / "a.tar").write_bytes(changed_header(data, 156, b"x" if pax else b"S"))
+    with pytest.raises(ValueError, match=r"\(train/a.png is stored with holes: make .* without --spars"):
+        load(f"folder:{tmp_path / 'a.tar'}")
+
+
+def test_xz_takes_bounded_memory(tmp_path):
+    """By its header, the first block wants a dictionary of 4 GiB."""
+    path = packed("tar.xz", tmp_path, pictures())
+    data = bytearray(path.read_bytes())
+    end = 12 + 4 * (data[12] + 1)  # of the block's header, which its sum ends
+    assert data[14:16] == b"\x21\x01"  # LZMA2, of one byte
+    data[16] = 40
+    data[end - 4:end] = zlib.crc32(data[12:end - 4]).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"xz takes more than 256 MiB of memory .*: pack it with xz -9"):
+        load(f"folder:{path}")
+
+
+def test_xz_of_several_streams(tmp_path):
+    path = packed("tar", tmp_path, pictures())
+    data = path.read_bytes()
+    parts = [lzma.compress(data[:5000]), bytes(8), lzma.compress(data[5000:]), bytes(2**21)]
+    (tmp_path / "a.tar.xz").write_bytes(b"".join(parts))
+    assert load(f"folder:{tmp_path / 'a.tar.xz'}").digest == load(f"folder:{path}").digest
 
 
 @pytest.mark.parametrize(("kind", "text"), [

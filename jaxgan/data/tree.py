@@ -31,13 +31,15 @@ _MOST_FILES = 2**22  # in an archive
 _MOST_NAMES = 2**28  # bytes of a zip file's directory
 _MOST_HEADER = 2**20  # bytes of a name in a tar file
 _CHUNK = 2**20
+_MOST_UNPACKING = 2**28  # bytes that xz may take for it, by what the file says; of xz -9 it is a quarter
 _BATCH, _BATCH_BYTES = 1024, 2**26  # files that are opened before the next ones are; bytes in memory
 _BLOCK = 512  # bytes, of which everything in a tar file is a multiple
 _DAMAGE = (OSError, EOFError, ValueError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
            RuntimeError)  # which zipfile raises of a compression it doesn't know, or of a password
 _RECORD = re.compile(rb"(\d{1,9}) ([^=]{1,100})=")  # of a pax header; it begins with its length
 _EMPTY = b"123456"  # links, devices and folders: they have no contents, whatever they say
-_UNPACKERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+_UNPACKERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open),
+              (b"\xfd7zXZ\0", lambda packed: io.BufferedReader(_Xz(packed), _CHUNK)))
 
 
 class Tree(ABC):
@@ -274,6 +276,53 @@ class _Packed(Tree):
             yield name, partial(_whole, b"", 1), 0
 
 
+class _Xz(io.RawIOBase):
+    """The contents of an xz file, unpacked in bounded memory, for which `lzma.open` has no argument."""
+
+    def __init__(self, packed: BinaryIO):
+        self._blocks, self._block, self._at = _unpacked(packed), b"", 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._block = self._block or next(self._blocks, b"")
+        count = min(len(buffer), len(self._block))
+        buffer[:count], self._block = self._block[:count], self._block[count:]
+        self._at += count
+        return count
+
+
+def _unpacked(packed: BinaryIO) -> Iterator[bytes]:
+    """Yields what the streams of an xz file hold, block by block.
+
+    Raises:
+        EOFError, ValueError, lzma.LZMAError: it is cut off, damaged, or takes too much memory.
+    """
+    data = packed.read(_CHUNK)
+    while data:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_UNPACKING)
+        while not decoder.eof:
+            try:
+                block = decoder.decompress(data, _CHUNK)
+            except lzma.LZMAError as error:
+                if "Memory usage" not in str(error):
+                    raise
+                raise ValueError(f"xz takes more than {_MOST_UNPACKING >> 20} MiB of memory to unpack "
+                                 "it: pack it with xz -9 or less") from error
+            if block:
+                yield block
+            data = packed.read(_CHUNK) if decoder.needs_input else b""
+            if decoder.needs_input and not data:
+                raise EOFError("it is cut off")
+        data = decoder.unused_data.lstrip(b"\0")
+        while not data and (more := packed.read(_CHUNK)):  # zeros may follow each stream
+            data = more.lstrip(b"\0")
+
+
 def _whole(data: bytes, size: int) -> BinaryIO:
     _check_size(size)
     if len(data) < size:
@@ -301,7 +350,7 @@ def _members(file: BinaryIO, wanted: Wanted) -> Iterator[tuple[str, int, int]]:
     Source: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU tar's long names and sizes.
 
     Raises:
-        ValueError: it is damaged, or holds too many files.
+        ValueError: it is damaged, or holds too many files, or one with holes.
     """
     at, count, long_name, pax = 0, 0, None, {}
     while len(header := file.read(_BLOCK)) == _BLOCK and any(header):
@@ -319,9 +368,13 @@ def _members(file: BinaryIO, wanted: Wanted) -> Iterator[tuple[str, int, int]]:
             else:
                 pax = _records(text)
         else:
-            if kind in b"07\0":
+            is_sparse = kind == b"S" or any(key.startswith("GNU.sparse.") for key in pax)
+            if kind in b"07\0S":
                 size = _number(b"%o" % int(pax["size"])) if "size" in pax else size
-                name = _plain(pax.get("path") or long_name or _ustar_name(header), wanted)
+                name = pax.get("GNU.sparse.name") or pax.get("path") or long_name or _ustar_name(header)
+                if is_sparse:  # its bytes begin with a list of holes
+                    raise ValueError(f"{name} is stored with holes: make the tar file without --sparse")
+                name = _plain(name, wanted)
                 if name and not header[:100].rstrip(b"\0").endswith(b"/"):
                     count += 1
                     if count > _MOST_FILES:
@@ -377,7 +430,7 @@ def _decoded(text: bytes) -> str:
 
 def _skip_to(file: BinaryIO, at: int) -> None:
     """Goes forward to a place; past the end, to the end."""
-    if not isinstance(file, gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile):
+    if isinstance(file, _Kept):
         file.seek(at)
         return
     while (left := at - file.tell()) > 0 and file.read(min(left, _CHUNK)):
