@@ -163,10 +163,10 @@ def test_a_run_ends_with_five_lines_and_a_report(run, capsys):
     assert picture == str(run / "samples" / "step_00000004.png")
     evaluated = json.loads((run / "evaluation.json").read_text())["evaluations"][-1]["metrics"]
     for line, title, name in ((lines[2], "raw Frechet distance", "raw/fd"),
-                              (lines[3], "sliced Wasserstein distance, size 8", "swd_8"),
-                              (lines[4], "sliced Wasserstein distance", "swd")):
+                              (lines[3], "sliced Wasserstein distance", "swd")):
         assert re.split(" {2,}", line) == [title, f"{evaluated[name]['value']:.4g}",
                                            f"held-out reals {evaluated[name]['floor']:.4g}"]
+    assert lines[4].split() == ["critic/wasserstein", f"{found['final']['critic/wasserstein']:.4g}"]
     assert report == str(run / "report.txt")
     text = (run / "report.txt").read_text()
     assert f"params_sha256 {found['params_sha256']}\n" in text

@@ -217,7 +217,9 @@ def _sliced(seen: Comparison) -> dict[str, float]:
         return {"swd": metrics.sliced_wasserstein(real, fake, **options)}
     levels = metrics.sliced_wasserstein_images(
         *(of.samples[:protocol.sliced_images] for of in (seen.real, seen.fake)), **options)
-    return {"swd" if level == "mean" else f"swd_{level}": value for level, value in levels.items()}
+    mean = levels.pop("mean")
+    of_sizes = {f"swd_{level}": value for level, value in levels.items()} if len(levels) > 1 else {}
+    return of_sizes | {"swd": mean}
 
 
 def _ngrams(seen: Comparison) -> dict[str, float]:
