@@ -469,9 +469,16 @@ def find(reference: Reference, name: str) -> Number | None:
 
 
 def is_better_higher(reference: Reference, name: str) -> bool:
-    """Whether a number is better when it is higher; one that nothing describes is better when lower."""
+    """Whether a number is better when it is higher; one that nothing describes is better when lower.
+
+    Raises:
+        ValueError: it is neither.
+    """
     number = find(reference, name)
-    return number is not None and number.higher_is_better
+    if number and number.higher_is_better is None:
+        raise ValueError(f"best_metric can't be {name}, which is best at neither end: choose another "
+                         "number")
+    return number is not None and bool(number.higher_is_better)
 
 
 def reached_floor(evaluator: Evaluator, values: Mapping[str, float]) -> list[str]:

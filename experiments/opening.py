@@ -238,7 +238,8 @@ def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mappin
                else _few(shapes))
     template = jax.eval_shape(game_of(game).init, jax.random.key(0), Batch(samples, condition))
     checkpoints = Checkpoints(folder, config.run.keep, config.run.best_metric or None,
-                              highest=is_better_higher(reference, config.run.best_metric))
+                              highest=checkpoint == "best" and is_better_higher(
+                                  reference, config.run.best_metric))
     try:
         step = None if checkpoint == "latest" else checkpoint
         if step == "best" and (step := checkpoints.best_step()) is None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import compare, evaluate, launch, sample, wasserstein
+from experiments import compare, evaluate, launch, measuring, sample, wasserstein
 from jaxgan.critics import CriticState
 from jaxgan.data import DataNotFoundError
 from jaxgan.networks import NetworkState
@@ -137,6 +137,15 @@ def test_a_run_goes_on_to_the_same_bits_and_is_compared(tmp_path, monkeypatch, c
 def test_what_a_method_has_no_use_for_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         wasserstein.make_game(configured(**changes), ((16,), (16,)))
+
+
+def test_an_estimate_is_best_at_neither_end():
+    """The nearest to the truth is."""
+    reference = wasserstein.make_reference(configured(pair="8,2"))
+    assert measuring.is_better_higher(reference, "cos")
+    assert not measuring.is_better_higher(reference, "l2")
+    with pytest.raises(ValueError, match="best_metric can't be cost, which is best at neither"):
+        launch.plan(configured(pair="8,2", best_metric="cost"), reference)
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "dim,funnels,method,cos,l2,cost\n8,2,x,1,2,y\n",

@@ -75,7 +75,7 @@ class Number(NamedTuple):
         name: what the metric calls it; a * stands for what there are several of: sizes or classes.
         title: what it is called in a table, after the name of the features if it is of features; a *
             stands for the same as in the name.
-        higher_is_better: whether the highest is the best, and not the lowest.
+        higher_is_better: whether the highest is the best, and not the lowest; None if neither is.
         inception_title: what it is called instead if the features are Inception's.
         deviation_of: the name of the number whose standard deviation it is, and beside which it is
             shown; "" for a number of its own.
@@ -85,7 +85,7 @@ class Number(NamedTuple):
 
     name: str
     title: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     inception_title: str = ""
     deviation_of: str = ""
     has_floor: bool = False
