@@ -349,6 +349,8 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     evaluator = (make_evaluator(config, reference, recorded)
                  if config.evaluation.eval_every and reference.metrics else None)
     arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
+    if again:  # it is as it was
+        arguments["about"] = arguments["about"]._replace(warning="")
     trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
     _, result = training.train(trained, source, folder, schedule, **arguments)
     return Finished(folder, result, reference, evaluator)
@@ -367,14 +369,25 @@ def _check_packs(config: Config, schedule: training.Plan, *, is_conditional: boo
 
 
 def about(experiment: Experiment, config: Config) -> training.About:
-    """What is said of a run at its start: what the data are called, and which flags make it shorter."""
+    """What is said of a run at its start: what the data are called, which flags make it shorter, and
+    whether its learning rate falls to 0.
+    """
     values = settings.flat(config)
     data = next((str(values[name]) for name in ("folder", "file", "text_file", "dataset")
                  if values.get(name)), experiment.name)
     shorter = ["--preset laptop"] * ("laptop" in experiment.presets) + ["fewer --steps"]
     smaller = [f"--{name}" for name in ("width", "batch_size") if name in values]
     return training.About(data, f"{', '.join(shorter)} or a smaller "
-                                f"{' or '.join(smaller).replace('_', '-')}")
+                                f"{' or '.join(smaller).replace('_', '-')}", _warning_of_rate(config))
+
+
+def _warning_of_rate(config: Config) -> str:
+    """What is to be said of a run that ends before its learning rate is 0."""
+    steps, decay = config.schedule.steps, config.optimiser.decay_steps
+    if not decay or steps >= decay:
+        return ""
+    return (f"the learning rate falls to 0 over {decay} steps, and the run ends at step {steps}: give "
+            f"--decay-steps {steps} as well, to have it fall in time")
 
 
 def record(experiment: Experiment, config: Config, source: Source, reference: Reference

@@ -25,14 +25,16 @@ class About(NamedTuple):
     Attributes:
         data: what the data are called.
         shorter: what would make the run shorter; it is named if the run would take very long.
+        warning: what may not be meant in its settings; "" for nothing.
     """
 
     data: str = "arrays"
     shorter: str = "fewer steps, a smaller batch_size or smaller networks"
+    warning: str = ""
 
 
 def introduce(run: Run, plan: Plan, source: Source, networks: dict[str, PyTree], step: int,
-              about: About) -> None:
+              about: About, has_pictures: bool) -> None:
     """Says what is trained on what, and where it can be looked at.
 
     Args:
@@ -42,6 +44,7 @@ def introduce(run: Run, plan: Plan, source: Source, networks: dict[str, PyTree],
         networks: the trained parameters by network, or their shapes.
         step: what it starts from.
         about: what else is said of it.
+        has_pictures: whether there will be any, or lines of text.
     """
     if jax.process_index() > 0:
         return
@@ -52,12 +55,14 @@ def introduce(run: Run, plan: Plan, source: Source, networks: dict[str, PyTree],
     drawn_for = (f", each with {console.counted(len(source.numbers.low), 'number')}"
                  if source.numbers else
                  f", {source.num_classes} classes" if (source.num_classes or 0) > 1 else "")
+    pictures = f"{run.folder}/samples, " if has_pictures else ""
     console.warn(
         f"run       {run.folder} {begin}, {plan.steps} steps in all",
         f"data      {about.data}: {size} of shape {_shape(source.sample_shape)}{drawn_for}",
         f"networks  {', '.join(f'{name} {count:,} parameters' for name, count in sizes.items())}",
         f"device    {_devices(plan)}",
-        f"look at   {run.folder}/samples, tensorboard --logdir {run.folder}")
+        f"look at   {pictures}tensorboard --logdir {run.folder}",
+        *[f"warning: {about.warning}"] * bool(about.warning))
 
 
 @dataclasses.dataclass

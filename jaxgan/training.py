@@ -186,7 +186,7 @@ def train(
                 return state, result
             checkpoints.discard_unfinished()
             introduce(run, plan, source, jax.eval_shape(game.networks, template), int(state.step),
-                      about or About())
+                      about or About(), real is not None or picture is not None)
             outlook = Outlook(plan, about or About())
             while True:
                 run.start(int(state.step), checkpoints.changed)

@@ -121,7 +121,7 @@ def test_only_the_first_process_speaks(monkeypatch, capsys):
 def test_what_experiments_say_of_themselves(name, words, data, preset):
     experiment = opening.load(name)
     assert launch.about(experiment, launch.parse(experiment, words)) == (
-        data, f"{preset}fewer --steps or a smaller --width or --batch-size")
+        data, f"{preset}fewer --steps or a smaller --width or --batch-size", "")
 
 
 FLAGS = (*TINY, *QUICK, "--eval-every", 2)
@@ -149,6 +149,8 @@ def test_a_run_says_first_what_it_trains_on_what(tmp_path, capsys):
         assert lines[2] == "networks  critic {:,} parameters, generator {:,} parameters".format(*sizes)
         assert re.fullmatch(r"device    cpu, \d+ cores", lines[3])
         assert lines[4] == f"look at   {folder}/samples, tensorboard --logdir {folder}"
+        assert lines[5] == ("warning: the learning rate falls to 0 over 6000 steps, and the run ends at "
+                            f"step {steps}: give --decay-steps {steps} as well, to have it fall in time")
 
 
 def test_a_run_ends_with_five_lines_and_a_report(run, capsys):

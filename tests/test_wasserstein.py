@@ -54,13 +54,15 @@ def test_the_optimal_critic_has_the_truths_numbers(published):
 def test_every_method_trains_and_is_scored(method, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert launch.start(wasserstein.experiment, ("--method", method, "--run-dir", "run", *SHORT)) == 0
+    printed = capsys.readouterr()
+    assert "look at   tensorboard --logdir run\n" in printed.err  # there is no picture
+    assert "the learning rate falls" not in printed.err
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert {"cos", "l2", "cost", "true"} <= result["evaluation"].keys()
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     assert settings["method"] == method
-    said = capsys.readouterr().out
-    assert "8 dimensions, 2 funnels, made (seed 0)" in said
-    assert method in said
+    assert "8 dimensions, 2 funnels, made (seed 0)" in printed.out
+    assert method in printed.out
 
 
 def test_published_numbers_stand_beside_and_are_measured_again(published, tmp_path, monkeypatch, capsys):
