@@ -77,7 +77,8 @@ class Reference(NamedTuple):
         metrics: those for afterwards; "" where there are no samples, and the judge says all.
         labelled: None, or the labelled images of a split that the classifier learns from.
         own: metrics that the experiment brings, besides the library's.
-        num_fake: how many samples, where the protocol and the data leave it open; 0 for 10,000.
+        num_fake: how many samples, where the protocol leaves it open; 0 for as many as there are
+            held-out reals, or 10,000 if these have no end.
         requests: None, or what samples are drawn for, by split; "test" for evaluations.
         judge: None, or what else is measured of a state.
         baselines: what other samples the numbers are to be seen beside, by name.
@@ -498,6 +499,12 @@ def described(found: Mapping[str, Any]) -> str:
             f"features {protocol['features']} {protocol['features_digest'][:12]}")
 
 
+def held_out(found: Mapping[str, Any]) -> str:
+    """What the floor of an evaluation is of; how many, where these are fewer than the samples."""
+    count = found.get("floor_count", 0)
+    return f"{count} held-out reals" if 0 < count < found["protocol"]["num_fake"] else "held-out reals"
+
+
 def table(found: Mapping[str, Any], reference: Reference) -> list[str]:
     """An evaluation's numbers beside those of held-out reals, as lines."""
     metrics = found["metrics"]
@@ -505,7 +512,7 @@ def table(found: Mapping[str, Any], reference: Reference) -> list[str]:
         return reference.judge.table({name: values["value"] for name, values in metrics.items()})
     numbers = [find(reference, name) for name in metrics]
     deviations = {number.deviation_of: number.name for number in numbers if number.deviation_of}
-    columns = {"value": "samples", "floor": "held-out reals"} | {
+    columns = {"value": "samples", "floor": held_out(found)} | {
         name: name for values in metrics.values() for name in values if name not in ("value", "floor")}
     rows = [("", *columns.values(), "")]
     for number in numbers:

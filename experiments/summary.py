@@ -63,7 +63,7 @@ def _evaluated(found: Mapping[str, Any] | None, reference: Reference) -> Iterato
         floor = values.get("floor")
         if not number.deviation_of:
             yield (number.title, f"{values['value']:.4g}",
-                   "" if floor is None else f"held-out reals {floor:.4g}")
+                   "" if floor is None else f"{measuring.held_out(found)} {floor:.4g}")
 
 
 def _logged(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -131,7 +131,9 @@ def test_conditions_are_evaluated(runs, monkeypatch, capsys):
     for kind, number in (("vectors", "samples read as another class"),
                          ("series", "error of the numbers read")):
         assert tool(evaluate, runs / kind, "--metrics", "condition,swd", "--num", 20) == 0
-        assert number in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert number in printed
+        assert "4 held-out reals" in printed  # beside 20 samples
         found = json.loads((runs / kind / "evaluation.json").read_text())
         entry, = found.get("evaluations", [found])
         assert 0 <= entry["metrics"]["condition"]["value"] <= 1
