@@ -17,6 +17,8 @@ from jaxgan.models import (
     ResidualBlock,
     ResNetCritic,
     ResNetGenerator,
+    StyleGAN2Critic,
+    StyleGAN2Generator,
     TextCritic,
     TextGenerator,
 )
@@ -59,7 +61,7 @@ def _normal(shape, seed=1):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-# The sizes of the networks of the WGAN-GP article, by its public code.
+# The sizes of the networks of the WGAN-GP and StyleGAN2 articles, by their public code.
 
 
 @pytest.mark.parametrize(("module", "shape", "parameters"), [
@@ -74,10 +76,18 @@ def _normal(shape, seed=1):
     (ResNetGenerator((64, 64, 3), (512, 512, 256, 128, 64), first_bias=False), (128,), 8_540_483),
     (ResNetCritic((64, 128, 256, 512, 512), down_blocks=4, stem="conv", head="flatten",
                   norm="layer", first_bias=False), (64, 64, 3), 7_491_841),
+    (StyleGAN2Generator((1024, 1024, 3)), (512,), 30_370_060),
+    (StyleGAN2Critic(), (1024, 1024, 3), 29_012_513),
+    (StyleGAN2Generator((256, 256, 3), 16384), (512,), 24_767_458),
+    (StyleGAN2Critic(16384), (256, 256, 3), 24_001_089),
+    (StyleGAN2Generator((32, 32, 3), mapping_layers=2), (512,), 19_947_539),
+    (StyleGAN2Critic(architecture="plain"), (32, 32, 3), 20_720_641),
+    (StyleGAN2Generator((32, 32, 3), mapping_layers=2, num_classes=10), (512,), 20_215_315),
+    (StyleGAN2Critic(architecture="plain", num_classes=10), (32, 32, 3), 23_089_664),
 ])
 def test_published_numbers_of_parameters(module, shape, parameters):
-    variables = jax.eval_shape(
-        lambda key: module.init(key, jnp.zeros((2, *shape)), None, train=False), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: module.init(
+        key, jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32), train=False), jax.random.key(0))
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) == parameters
 
 
@@ -96,6 +106,8 @@ GENERATORS = {
     "resnet": (ResNetGenerator((8, 8, 3), (4, 4)), (8, 8, 3), -1, 1),
     "resnet_long": (ResNetGenerator((8, 16, 2), (6, 4, 2), norm="none", output="sigmoid",
                                     first_bias=False), (8, 16, 2), 0, 1),
+    "stylegan2": (StyleGAN2Generator((8, 8, 2), 64, w_size=5, mapping_layers=1, noise="constant",
+                                     style_mixing=0.0), (8, 8, 2), -np.inf, np.inf),
     "text": (TextGenerator(6, 4, 8, 2, 3), (6, 4), 0, 1),
 }
 
@@ -467,6 +479,15 @@ def test_remat_keeps_less_for_the_same_gradient(network):
     (ResNetCritic((2, 2), head="max"), (1, 8, 8, 1), "head must be 'mean' or 'flatten'; got 'max'"),
     (ResNetCritic((2, 2), 2), (1, 8, 8, 1), "down_blocks must be from 0 to 1.*got 2"),
     (ResNetCritic((2, 2)), (1, 8, 8), "takes images of shape"),
+    (StyleGAN2Generator((28, 28, 1)), (1, 4), "takes square images of 8, 16, .*; got 28x28: pad, crop"),
+    (StyleGAN2Generator((16, 8, 1)), (1, 4), "takes square images of 8, 16, .*; got 16x8"),
+    (StyleGAN2Generator((8, 8, 1), 4), (1, 4), "leave 0 channels at 8x8 pixels: choose a base of 8"),
+    (StyleGAN2Generator((8, 8, 1), noise="fixed"), (1, 4), "one of 'random', .*; got 'fixed'"),
+    (StyleGAN2Generator((8, 8, 1), style_mixing=90), (1, 4), r"a probability, in \[0, 1\]; got 90"),
+    (StyleGAN2Generator((8, 8, 1), num_classes=3), (1, 4), "takes labels, .*got NoneType"),
+    (StyleGAN2Critic(), (1, 4, 4, 1), "StyleGAN2Critic takes square images .*; got 4x4"),
+    (StyleGAN2Critic(architecture="skip"), (1, 8, 8, 1), "one of 'residual', 'plain'; got 'skip'"),
+    (StyleGAN2Critic(group_size=0), (1, 8, 8, 1), "group_size must be at least 1; got 0"),
 ])
 def test_what_does_not_fit_is_refused_by_name(module, shape, text):
     with pytest.raises(ValueError, match=text):

@@ -35,9 +35,9 @@ def _theirs(num_classes):
 
 
 def _taken(module, theirs, *inputs):
-    params = jax.eval_shape(lambda key: module.init(key, *inputs, train=True), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: module.init(key, *inputs, train=True), jax.random.key(0))
     state = {name: value.numpy() for name, value in theirs.state_dict().items()}
-    return from_published(module, params["params"], state)
+    return from_published(module, shapes, state)
 
 
 def _assert_close(ours, theirs, name=""):
@@ -56,10 +56,10 @@ def test_outputs_and_derivatives_of_both_orders_are_those_of_pytorch(num_classes
     critic_params = _taken(critic, torch_critic, images, labels)
 
     def scores(critic_params, images):
-        return critic.apply({"params": critic_params}, images, labels, train=True)
+        return critic.apply(critic_params, images, labels, train=True)
 
     def generate(generator_params, latents):
-        return generator.apply({"params": generator_params}, latents, labels, train=True)
+        return generator.apply(generator_params, latents, labels, train=True)
 
     def r1(critic_params):
         return (jax.grad(lambda x: scores(critic_params, x).sum())(images) ** 2).sum()

@@ -11,8 +11,10 @@ from jaxgan.models.funnels import FunnelCritic
 from jaxgan.models.mlp import MLPCritic, MLPGenerator
 from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
+from jaxgan.models.stylegan2 import StyleGAN2Critic, StyleGAN2Generator
 from jaxgan.models.text import TextCritic, TextGenerator
 
 __all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "FunnelCritic",
            "MLPCritic", "MLPGenerator", "R3GANCritic", "R3GANGenerator", "ResNetCritic",
-           "ResNetGenerator", "ResidualBlock", "TextCritic", "TextGenerator"]
+           "ResNetGenerator", "ResidualBlock", "StyleGAN2Critic", "StyleGAN2Generator", "TextCritic",
+           "TextGenerator"]

@@ -1,4 +1,4 @@
-"""Weights in the layout of the authors' code, as parameters of the networks here."""
+"""Weights in the layout of the authors' code, as variables of the networks here."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,19 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator, stages
+from jaxgan.models.stylegan2 import StyleGAN2Critic, StyleGAN2Generator
 from jaxgan.types import PyTree
 
-Rename = Callable[[str], str]  # a parameter's path, "stage_0_block_0/Conv_0/kernel" -> its name there
+Rename = Callable[[str], str]  # a variable's path, "stage_0_block_0/Conv_0/kernel" -> its name there
 
 
-def from_published(model: nn.Module, params: PyTree, state: Mapping[str, np.ndarray]) -> PyTree:
-    """Returns a network's parameters, taken from a state dictionary of the authors' PyTorch code.
+def from_published(model: nn.Module, variables: PyTree, state: Mapping[str, np.ndarray]) -> PyTree:
+    """Returns a network's variables, taken from a state dictionary of the authors' PyTorch code.
 
-    R3GAN: the `state_dict()` of `Generator` or `Discriminator` (its buffers are left out).
+    The `state_dict()` of R3GAN's or StyleGAN2's `Generator` or `Discriminator`. The filters in it are
+    left out; StyleGAN2's average style and noise maps are variables here, too.
 
     Args:
-        model: an `R3GANGenerator` or `R3GANCritic`.
-        params: its parameters, of which only paths and shapes are used.
+        model: an `R3GANGenerator`, `R3GANCritic`, `StyleGAN2Generator` or `StyleGAN2Critic`.
+        variables: what its `init` returns, `{"params": ..., other collections}`, of which only paths and
+            shapes are used.
         state: arrays by name, as `jaxgan.features.weights.load_pytorch` reads them.
 
     Raises:
@@ -29,10 +32,10 @@ def from_published(model: nn.Module, params: PyTree, state: Mapping[str, np.ndar
         ValueError: an array is missing, has another shape, or is left over; the first one is named.
     """
     name_of = _rename(model)
-    left = {name for name in state if not re.search(_BUFFERS, name)}
+    left = {name for name in state if not re.search(_FILTERS, name)}
 
     def take(path: tuple, leaf: jax.Array) -> jax.Array:
-        here = "/".join(part.key for part in path)
+        here = "/".join(part.key for part in path[1:])
         there = name_of(here)
         if there not in state:
             raise ValueError(f"the weights have no {there}, which {type(model).__name__} needs for "
@@ -43,30 +46,37 @@ def from_published(model: nn.Module, params: PyTree, state: Mapping[str, np.ndar
                              f"{list(array.shape)}; {type(model).__name__} has {list(leaf.shape)} at "
                              f"{here}: choose the settings that the weights were trained with")
         left.discard(there)
-        return jnp.asarray(array, leaf.dtype)
+        return jnp.array(array, leaf.dtype)  # a copy: PyTorch may go on training its own
 
-    taken = jax.tree_util.tree_map_with_path(take, params)
+    taken = jax.tree_util.tree_map_with_path(take, variables)
     if left:
         raise ValueError(f"the weights have {min(left)}, for which {type(model).__name__} has no place: "
                          "choose the settings that they were trained with")
     return taken
 
 
-_BUFFERS = r"Resampler\.Kernel$"
+_FILTERS = r"(Resampler\.Kernel|resample_filter)$"
 
 
 def _turned(path: str, array: np.ndarray) -> np.ndarray:
     """An array of PyTorch's order of axes, [out, in, height, width], in ours."""
-    if path.endswith("basis"):  # [channels, (1,) height, width]
+    if path.endswith("noise_const"):
+        return array
+    if path.endswith(("basis", "const")):  # [channels, (1,) height, width]
         return np.moveaxis(array.reshape(len(array), *array.shape[-2:]), 0, -1)
+    if path.endswith("b4/fc/kernel"):  # of 4x4 positions, one channel after the other
+        return np.transpose(array.reshape(len(array), -1, 4, 4), (2, 3, 1, 0)).reshape(-1, len(array))
     return np.transpose(array, (2, 3, 1, 0)) if array.ndim == 4 else array.T
 
 
 def _rename(model: nn.Module) -> Rename:
     if isinstance(model, R3GANGenerator | R3GANCritic):
         return _r3gan(model)
+    if isinstance(model, StyleGAN2Generator | StyleGAN2Critic):
+        return lambda path: {"w_avg": "mapping.w_avg"}.get(path, path.replace("/", ".").replace(
+            "kernel", "weight"))
     raise TypeError(f"no published layout is known for {type(model).__name__}: there are those of "
-                    "R3GANGenerator and R3GANCritic")
+                    "R3GAN's and StyleGAN2's networks")
 
 
 def _r3gan(model: R3GANGenerator | R3GANCritic) -> Rename:

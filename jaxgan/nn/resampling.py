@@ -1,4 +1,4 @@
-"""Images of half and of twice the size, with the filter [1, 3, 3, 1].
+"""The filter [1, 3, 3, 1], and images of half and of twice the size by it.
 
 Zhang 2019 (arXiv 1904.11486) for the filter; Karras et al. 2020 (arXiv 1912.04958) and Huang et al. 2024
 (arXiv 2501.05441) for its use in GANs. Each axis is filtered by itself, by sums of shifted images, whose
@@ -46,6 +46,26 @@ def downsample(x: Array) -> Array:
         first, second = jnp.take(pairs, 0, axis + 1), jnp.take(pairs, 1, axis + 1)
         x = 0.375 * (first + second) + 0.125 * (
             _shifted(second, axis, 1) + _shifted(first, axis, -1))
+    return x
+
+
+def smooth(x: Array, padding: int) -> Array:
+    """Filters images, along each axis with [1, 3, 3, 1] / 8.
+
+    Args:
+        x: [batch, height, width, channels].
+        padding: zeros that are put on each side first.
+
+    Returns:
+        [batch, height + 2 padding - 3, width + 2 padding - 3, channels].
+    """
+    for axis in (1, 2):
+        pad = [(0, 0, 0)] * x.ndim
+        pad[axis] = (padding, padding, 0)
+        x = lax.pad(x, jnp.zeros((), x.dtype), pad)
+        first, second, third, fourth = (
+            lax.slice_in_dim(x, i, x.shape[axis] - 3 + i, axis=axis) for i in range(4))
+        x = 0.125 * (first + fourth) + 0.375 * (second + third)
     return x
 
 
