@@ -1,14 +1,15 @@
-"""Penalties on the critic's gradient with respect to its input, and weight clipping.
+"""Penalties on gradients: the critic's by its input, the generator's by its styles; weight clipping.
 
-A penalty is a term of the critic, part of its adversarial loss. Its `value` is a `Penalty`, whose
-function `measure` maps `(critic_fn, real, fake, key)` to the scalar without its weight and the gradient
-norms that it was computed from, [points], which tell how well the constraint holds. `critic_fn` maps
-samples [batch, ...] to scores [batch] and must score each sample by itself; samples may be any pytree
-of arrays. `key` is one key, or one key per sample (what a view gives, so that a sample gets the same
-randomness on any number of devices).
+A penalty is a term of the critic, part of its adversarial loss; `path_length` alone is the generator's.
+A penalty's `value` is a `Penalty`, whose function `measure` maps `(critic_fn, real, fake, key)` to the
+scalar without its weight and the gradient norms that it was computed from, [points], which tell how well
+the constraint holds. `critic_fn` maps samples [batch, ...] to scores [batch] and must score each sample
+by itself; samples may be any pytree of arrays. `key` is one key, or one key per sample (what a view
+gives, so that a sample gets the same randomness on any number of devices).
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import cast
@@ -196,6 +197,46 @@ def combine(*penalties: Term) -> Term:
         return cast("Array", total), jnp.concatenate([norms for _, norms in parts])
 
     return _term(penalties[0].name, 1.0, measure)
+
+
+def path_length(weight: Weight = 2.0, decay: float = 0.01, shrink: int = 2, *, name: str = "path"
+                ) -> Term:
+    """The generator's term `weight * E[(||J^T y|| - a)^2]`: steps of one length in w make steps of one.
+
+    J is the derivative of an image by its styles w, y ~ N(0, I) / sqrt(pixels), the norm the root of the
+    mean over layers of the sum of squares, and a the moving average of the norms, which is reported as
+    `generator/path_length`. Karras et al. 2020 (arXiv 1912.04958), equation 4 and appendix B, where it
+    is due in every 4th update: `lazy(path_length(), 4)`.
+
+    Args:
+        weight: a number or a schedule.
+        decay: how far a moves towards the batch's mean in an update.
+        shrink: examples of which it takes one, 2 for half of the batch.
+        name: of the term.
+
+    Raises:
+        ValueError: `decay` is outside of (0, 1], or `shrink` below 1. Where the term is computed: the
+            generator's module lacks the methods map, from latents to styles [batch, layers, w_size], and
+            synthesise, from styles to images, called as `jaxgan.models.StyleGAN2Generator` has them.
+    """
+    if not 0.0 < decay <= 1.0 or shrink < 1:
+        raise ValueError(f"decay must be in (0, 1] and shrink at least 1; got {decay} and {shrink}")
+
+    def value(view: View, mean: Array) -> Value:
+        latents, condition, example_keys = jax.tree.map(
+            lambda x: x[::shrink], (view.latents, view.fake.condition, view.keys(name)))
+        ws, _ = view.generate(latents, condition, name, "map")
+
+        def projected(ws: Array) -> Array:  # an image depends on its own styles alone
+            images, _ = view.generate(ws, condition, name, "synthesise")
+            return (images * keys.normal(example_keys, images.shape[1:])).sum() / math.sqrt(
+                math.prod(images.shape[1:-1]))
+
+        lengths = _safe_sqrt(jnp.square(jax.grad(projected)(ws)).sum(-1).mean(1))
+        return Value(jnp.square(lengths - mean).mean(), {"path_length": lengths.mean()})
+
+    return Term(name, value, weight, lambda: jnp.zeros(()),
+                lambda mean, observed: mean + decay * (observed["path_length"] - mean))
 
 
 def add_noise(samples: PyTree, key: Key, scale: ArrayLike) -> PyTree:

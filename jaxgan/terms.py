@@ -117,8 +117,9 @@ class View(NamedTuple):
             random numbers draw the same for the same kind; "real" and "fake" are those of the scores.
         show: (kind, samples) -> what the critic is shown of them. "real" and "fake" repeat the draws of
             the reals and the fakes, another kind has its own.
-        generate: (latents, condition, kind="generate") -> samples and heads of the generator, in
-            training mode; the kind as for `judge`.
+        generate: (latents, condition, kind="generate", method=None) -> samples and heads of the
+            generator, in training mode; the kind as for `judge`. Or what a method of the module gives,
+            which is called as the module is.
         keys: (name, count=None) -> one key for each example, [count], by default one a sample. They
             depend on the update, the name and the example's index in the global batch alone.
         mean: the mean of arrays over all devices.

@@ -96,16 +96,16 @@ class _Tools(NamedTuple):
 
         return judge
 
-    def generate(self, network: NetworkState, latents: PyTree, condition: PyTree, kind: str
-                 ) -> tuple[WithHeads, PyTree]:
+    def generate(self, network: NetworkState, latents: PyTree, condition: PyTree, kind: str,
+                 method: str | None = None) -> tuple[WithHeads, PyTree]:
         generated, stats = _apply(_on_axis(self.gan.generator, self.axis_name), network, latents,
-                                  condition, self.rngs(f"generator_{kind}", batch_size(latents)))
+                                  condition, self.rngs(f"generator_{kind}", batch_size(latents)), method)
         return samples_and_heads(generated), stats
 
     def generating(self, network: NetworkState) -> Callable[..., WithHeads]:
         """Returns `View.generate`."""
-        return lambda latents, condition=None, kind="generate": self.generate(
-            network, latents, condition, kind)[0]
+        return lambda latents, condition=None, kind="generate", method=None: self.generate(
+            network, latents, condition, kind, method)[0]
 
     def view(self, real: Seen, fake: Seen, fakes: Fakes, critic: NetworkState, generator: NetworkState,
              show: Callable[[str, PyTree], PyTree]) -> View:
@@ -199,13 +199,13 @@ def _judge_both(tools: _Tools, network: NetworkState, real: PyTree, fake: PyTree
     return of_real, of_fake, stats
 
 
-def _apply(module: nn.Module, network: NetworkState, inputs: PyTree, condition: PyTree, rngs: dict
-           ) -> tuple[PyTree, PyTree]:
+def _apply(module: nn.Module, network: NetworkState, inputs: PyTree, condition: PyTree, rngs: dict,
+           method: str | None = None) -> tuple[PyTree, PyTree]:
     """Applies a module in training mode; returns its output and its new statistics."""
     with nn.intercept_methods(check_call):
         applied = module.apply(network.variables, inputs, condition, train=True,
-                               mutable=list(network.stats), rngs=rngs)
-    if batch_size(inputs) == 1 and getattr(module, "axis_name", None) is None:
+                               mutable=list(network.stats), rngs=rngs, method=method)
+    if method is None and batch_size(inputs) == 1 and getattr(module, "axis_name", None) is None:
         check_single(module, inputs, condition)
     return applied
 

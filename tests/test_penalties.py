@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import measured
+from tiny import measured, seen, view
 
 from jaxgan import keys, penalties
 
@@ -237,6 +237,49 @@ def test_noise_has_the_given_deviation():
     assert abs(np.corrcoef(noise.reshape(500, 16).T) - np.eye(16)).max() < 0.25  # not one a sample
     np.testing.assert_array_equal(penalties.add_noise(samples, KEY, 0.0), samples)
     assert penalties.add_noise(samples.astype(jnp.bfloat16), KEY, 0.3).dtype == jnp.bfloat16
+
+
+def path_lengths(scales, mean, **options):
+    """The term's value where an image is the sum of two styles, each scaled, and its y, [batch, ...]."""
+    def generate(latents, condition, kind, method):
+        if method == "map":
+            return jnp.stack([latents, latents], 1), {}
+        return (latents * scales[None, :, None]).sum(1).reshape(-1, 32, 16, 2), {}
+
+    latents, images = jnp.ones((6, 1024)), jnp.zeros((6, 32, 16, 2))
+    of = view(seen(images), seen(images), latents=latents, generate=generate)
+    return penalties.path_length(**options).value(of, mean), keys.normal(of.keys("path"), (32, 16, 2))
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 3])
+def test_path_lengths_of_a_linear_generator(shrink):
+    """J^T y is y times the layer's scale, and the length the scales' root mean square times |y|.
+
+    Their mean square being 12.5, and |y|^2 being about the 1024 numbers of 512 pixels, it is about 5.
+    """
+    @jax.jit
+    def value_and_slope(scales):
+        def loss(scales):
+            value, y = path_lengths(scales, 2.0, shrink=shrink)
+            return value.loss, (value, y)
+
+        slope, seen = jax.grad(loss, has_aux=True)(scales)
+        return *seen, slope
+
+    value, y, slope = value_and_slope(jnp.array([3.0, 4.0]))
+    size = flat_norms(y)[::shrink] / np.sqrt(512)
+    lengths = np.sqrt(12.5) * size
+    np.testing.assert_allclose(lengths, 5.0, rtol=0.1)
+    np.testing.assert_allclose(value.observed["path_length"], lengths.mean(), rtol=1e-5)
+    np.testing.assert_allclose(value.loss, np.square(lengths - 2.0).mean(), rtol=1e-4)
+    by_length = (2 * (lengths - 2.0) * size).mean()  # and the length by a scale is scale / (2 root)
+    np.testing.assert_allclose(slope, by_length * np.array([3.0, 4.0]) / (2 * np.sqrt(12.5)), rtol=1e-4)
+
+
+def test_the_mean_of_path_lengths_follows_them():
+    term = penalties.path_length(decay=0.25)
+    assert term.init() == 0.0
+    assert term.update(jnp.float32(2.0), {"path_length": jnp.float32(4.0)}) == 2.5
 
 
 def test_clip_weights_holds_the_limit():

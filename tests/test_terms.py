@@ -54,6 +54,24 @@ class Maker(nn.Module):
         return WithHeads(nn.Dense(2)(x), {"spread": nn.Dense(1)(x)})
 
 
+class Styled(nn.Module):
+    """Latents and a code to two styles, and styles to points in the plane."""
+
+    def setup(self):
+        self.mapping, self.synthesis = nn.Dense(4), nn.Dense(2)
+        self.noise = layers.GaussianNoise(0.3)
+
+    def __call__(self, latents, condition, *, train):
+        return self.synthesise(self.map(latents, condition, train=train), train=train)
+
+    def map(self, latents, condition, *, train):
+        ws = self.mapping(jnp.concatenate([latents, condition["code"]], axis=-1))
+        return self.noise(ws, train=train).reshape(-1, 2, 2)
+
+    def synthesise(self, ws, condition=None, *, train):
+        return self.synthesis(nn.softplus(self.noise(ws.reshape(-1, 4), train=train)))
+
+
 class Judge(nn.Module):
     """Scores, and a head for every task."""
 
@@ -177,6 +195,7 @@ CASES = {
                   penalty=penalties.gradient_penalty(0.5)),
     "following noise": make(augment=following(), penalty=penalties.r1(0.5)),
     "lazy following noise": make(augment=following(every=3)),
+    "path length": on("generator", penalties.path_length(0.5, 0.3), generator=Styled()),
     "fed by the backward pass": on("critic", tracked(), mean_of()),
     "of the generator": on(
         "generator",
@@ -210,7 +229,7 @@ def trained(gan, devices, steps=4, start=begin):
 
 # Those that take longest.
 SLOW = {"batch norm", "uncertainty", "relativistic average", "of the generator", "lazy following noise",
-        "classification, localisation", "packs"}
+        "classification, localisation", "packs", "path length"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
@@ -349,6 +368,9 @@ def growing(state, observed):
     (lambda: lazy_adam(0.1, 0.0, 0.9, 0), "lazy_adam: every must be a whole number, at least 1; got 0"),
     (lambda: penalties.combine(lazy(penalties.r1(), 2), penalties.r2()),
      "combine adds penalties with fixed weights"),
+    (lambda: penalties.path_length(decay=0.0, shrink=3), r"decay must be in \(0, 1\] .*; got 0.0 and 3"),
+    (lambda: begin(on("generator", lazy(penalties.path_length(), 2))),
+     'the generator\'s term path can\'t be computed: "Maker" object has no attribute "map"'),
     (lambda: packed(0), "size must be at least 1; got 0"),
     (lambda: chain([]), "chain needs at least one augmentation"),
     (lambda: chain([following(), following()]), "at most one augmentation of a chain may have a term"),
