@@ -154,7 +154,8 @@ def _fitted(experiment: Experiment, config: Config, asked: argparse.Namespace) -
         there = begun.get("decay_steps")
         return settings.replace(config, decay_steps=there if type(there) is int else decay)
     warnings.warn(f"decay_steps is {steps}, as steps is: by default it is {decay}, after which the "
-                  "learning rate would be 0", UserWarning, stacklevel=2)
+                  f"learning rate would be {config.optimiser.final_learning_rate:g}", UserWarning,
+                  stacklevel=2)
     return settings.replace(config, decay_steps=steps)
 
 
@@ -383,11 +384,12 @@ def about(experiment: Experiment, config: Config) -> training.About:
 
 def _warning_of_rate(config: Config) -> str:
     """What is to be said of a run that ends before its learning rate is 0."""
-    steps, decay = config.schedule.steps, config.optimiser.decay_steps
+    steps, decay = config.schedule.steps, flags.decay_steps(config)
     if not decay or steps >= decay:
         return ""
-    return (f"the learning rate falls to 0 over {decay} steps, and the run ends at step {steps}: give "
-            f"--decay-steps {steps} as well, to have it fall in time")
+    return (f"the learning rate falls to {config.optimiser.final_learning_rate:g} over {decay} steps, "
+            f"and the run ends at step {steps}: give --decay-steps {steps} as well, to have it fall in "
+            "time")
 
 
 def record(experiment: Experiment, config: Config, source: Source, reference: Reference

@@ -28,10 +28,10 @@ class Networks(flags.Networks):
 
     widths: str = "64,32"
     """Channels of each stage, from the smallest images upwards: each stage doubles height and width."""
-    blocks: int = 2
+    blocks: int = 1
     """Residual blocks of a stage."""
     cardinality: str | None = None
-    """Groups of the 3x3 convolutions: one number, or one for each stage; None: an eighth of its width."""
+    """Groups of the 3x3 convolutions: one number, or one for each stage; None: width / 8."""
     expansion: int = 2
     """How much wider a block is inside than outside."""
     latent_size: int = 64
@@ -53,14 +53,15 @@ class Config(flags.Config):
     """What trains in minutes on two cores."""
 
     networks: Networks = Networks()
-    loss: Loss = Loss(loss="relativistic", penalty="r1_r2", penalty_weight=0.5, final_penalty_weight=0.05)
+    loss: Loss = Loss(loss="relativistic", penalty="r1_r2", penalty_weight=0.5,
+                      final_penalty_weight=0.05)
     optimiser: Optimiser = Optimiser(
         learning_rate=5e-4, final_learning_rate=5e-5, beta1=0.0, beta2=0.9, final_beta2=0.99,
-        decay="cosine", decay_steps=6000, ema_half_life=0.0, final_ema_half_life=20_000.0)
-    schedule: Schedule = Schedule(n_critic=1, steps=6000)
+        decay="cosine", decay_steps=3000, ema_half_life=0.0, final_ema_half_life=20_000.0)
+    schedule: Schedule = Schedule(n_critic=1, steps=3000)
     data: Data = Data(dataset="digits", image_size=32)
-    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=2000)
-    evaluation: Evaluation = Evaluation(eval_every=2000)
+    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=1000)
+    evaluation: Evaluation = Evaluation(eval_every=1000)
 
 
 # All of ADA's operations on pixels and colours, and holes; colours half as often (arXiv 2501.05441).
@@ -70,14 +71,14 @@ _OPERATIONS = ("xflip,rotate90,xint,scale,rotate,aniso,xfrac,brightness=0.5,cont
 
 def _published(widths: str, cardinality: str, batch_size: int, penalty: float, augment: float,
                half_life: float, *, images: int = 20_000_000, **changes: Any) -> Config:
-    """A configuration of the article: everything that changes does so by a cosine over so many images."""
+    """A configuration of the article: what changes does so by a cosine over so many images."""
     return replace(
-        Config(), widths=widths, cardinality=cardinality, batch_size=batch_size, penalty_weight=penalty,
-        final_penalty_weight=penalty / 10, learning_rate=2e-4, final_learning_rate=5e-5, augment="ada",
-        augment_p=0.0, final_augment_p=augment, augment_operations=_OPERATIONS, decay_steps=0,
-        schedule_images=images, final_ema_half_life=half_life, flip=True,
-        steps=-(-images // batch_size), precision="bfloat16", log_every=100, sample_every=1000,
-        checkpoint_every=1000, eval_every=0, **changes)
+        Config(), widths=widths, blocks=2, cardinality=cardinality, batch_size=batch_size,
+        learning_rate=2e-4, final_learning_rate=5e-5, penalty_weight=penalty,
+        final_penalty_weight=penalty / 10, augment="ada", augment_p=0.0, final_augment_p=augment,
+        augment_operations=_OPERATIONS, flip=True, decay_steps=0, schedule_images=images,
+        final_ema_half_life=half_life, steps=-(-images // batch_size), precision="bfloat16",
+        log_every=100, sample_every=1000, checkpoint_every=1000, eval_every=0, **changes)
 
 
 PRESETS = {
