@@ -26,8 +26,9 @@ from jaxgan.models import R3GANCritic, R3GANGenerator
 class Networks(flags.Networks):
     """The networks."""
 
-    widths: str = "64,32"
-    """Channels of each stage, from the smallest images upwards: each stage doubles height and width."""
+    width: int | str = "64,32"
+    """Channels of each stage, from the smallest images upwards, each of twice the height and width; or
+    one number for all of them, down to a height or width of 4."""
     blocks: int = 1
     """Residual blocks of a stage."""
     cardinality: str | None = None
@@ -69,11 +70,11 @@ _OPERATIONS = ("xflip,rotate90,xint,scale,rotate,aniso,xfrac,brightness=0.5,cont
                "hue=0.5,saturation=0.5,cutout")
 
 
-def _published(widths: str, cardinality: str, batch_size: int, penalty: float, augment: float,
+def _published(width: str, cardinality: str, batch_size: int, penalty: float, augment: float,
                half_life: float, *, images: int = 20_000_000, **changes: Any) -> Config:
     """A configuration of the article: what changes does so by a cosine over so many images."""
     return replace(
-        Config(), widths=widths, blocks=2, cardinality=cardinality, batch_size=batch_size,
+        Config(), width=width, blocks=2, cardinality=cardinality, batch_size=batch_size,
         learning_rate=2e-4, final_learning_rate=5e-5, penalty_weight=penalty,
         final_penalty_weight=penalty / 10, augment="ada", augment_p=0.0, final_augment_p=augment,
         augment_operations=_OPERATIONS, flip=True, decay_steps=0, schedule_images=images,
@@ -122,7 +123,9 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
         ValueError: widths or cardinalities that no network can have.
     """
     networks = config.networks
-    widths = _numbers("widths", networks.widths)
+    widths = _numbers("width", networks.width)
+    if len(widths) == 1:
+        widths *= _stages(sample_shape[:2])
     groups = None if networks.cardinality is None else _numbers("cardinality", networks.cardinality)
     shape: dict[str, Any] = {
         "widths": widths, "blocks": networks.blocks, "expansion": networks.expansion,
@@ -132,9 +135,17 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
                           networks.latent_size)
 
 
-def _numbers(name: str, text: str) -> Sequence[int]:
+def _stages(size: Sequence[int]) -> int:
+    """How many there are if height and width are halved while both are even, and 4 at least remain."""
+    height, width = size
+    if height % 2 or width % 2 or min(size) < 8:
+        return 1
+    return 1 + _stages((height // 2, width // 2))
+
+
+def _numbers(name: str, text: int | str) -> tuple[int, ...]:
     try:
-        return tuple(int(number) for number in text.split(","))
+        return tuple(int(number) for number in str(text).split(","))
     except ValueError:
         raise ValueError(f"{name} must be whole numbers with commas between, like 64,32; got {text!r}"
                          ) from None

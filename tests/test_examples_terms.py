@@ -112,6 +112,7 @@ def test_the_mean_of_what_flows_back(batch_size, devices, tmp_path):
     assert mean == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_probability_follows_the_critic():
     found = run(ADA)["found"]
     few, many = found.values()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("kept_programs")
 STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
-         "detection": (8, 8, 1)}
+         "detection": (8, 8, 1), "r3gan": (8, 8, 1)}
 QUICK = {"gaussians"}  # the others take half a minute each
 FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
                     "--eval-metrics", "swd"),
@@ -27,6 +27,7 @@ FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-ever
          "digits": ("--eval-every", "2", "--eval-metrics", "swd"),
          "images": ("--folder", "any", "--image-size", "32", "--ema-decay", "0.9", "--model", "dcgan"),
          "cifar10": ("--decay-steps", "10"),
+         "r3gan": ("--num-classes", "10", "--augment", "ada", "--augment-operations", "hue,scale,noise"),
          "text": ("--length", "8", "--blocks", "1", "--max-vocabulary", "20", "--eval-every", "2"),
          "inpainting": ("--eval-every", "2", "--eval-metrics", "inpainting", "--mask", "boxes"),
          "multitask": ("--eval-every", "2", "--eval-metrics", "inpainting", "--weighting", "ratio"),

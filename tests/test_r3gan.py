@@ -1,0 +1,95 @@
+"""R3GAN as an experiment: the article's networks by its presets, runs, devices, and what is refused."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import launch, r3gan
+from jaxgan import GAN, losses, penalties, train_step
+from jaxgan.models import R3GANCritic, R3GANGenerator
+from jaxgan.parallel import data_parallel
+from jaxgan.steps import init_state
+from jaxgan.types import Batch
+from tests.test_training import run_here
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.mark.parametrize(("preset", "size", "generator", "critic"), [
+    ("cifar10", 32, 20_781_952, 21_280_512), ("ffhq64", 64, 22_429_824, 22_381_440),
+    ("ffhq256", 256, 23_057_952, 23_009_568), ("imagenet32", 32, 82_914_304, 86_548_992),
+    ("imagenet64", 64, 103_570_432, 107_205_120)])
+def test_presets_have_the_articles_networks_and_schedules(preset, size, generator, critic):
+    config = launch.parse(r3gan.experiment, ["--preset", preset])
+    gan = r3gan.make_gan(config, (size, size, 3))
+    labels = jnp.zeros(2, jnp.int32)
+    for module, shape, expected in ((gan.generator, (64,), generator),
+                                    (gan.critic, (size, size, 3), critic)):
+        variables = jax.eval_shape(lambda key, module=module, shape=shape: module.init(
+            key, jnp.zeros((2, *shape)), labels, train=True), jax.random.key(0))
+        assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables)) == expected
+    images = 200e6 if preset.startswith("imagenet") else 20e6
+    half = round(images / config.schedule.batch_size / 2)
+    loss, optimiser = config.loss, config.optimiser
+    middle = gan.penalty.weight(jnp.int32(half))
+    assert float(middle) == pytest.approx(0.55 * loss.penalty_weight, rel=1e-3)
+    assert float(gan.ema_decay(jnp.int32(half))) == pytest.approx(
+        0.5 ** (2 * config.schedule.batch_size / optimiser.final_ema_half_life), rel=1e-4)
+    draws = gan.augment.draw(jax.random.split(jax.random.key(0), 2000), jnp.int32(half), ())
+    assert float(draws["scale_on"].mean()) == pytest.approx(loss.final_augment_p / 2, abs=0.04)
+    assert float(draws["hue_on"].mean()) == pytest.approx(loss.final_augment_p / 4, abs=0.04)
+
+
+def test_one_width_is_that_of_all_stages():
+    for size, stages in ((28, 3), (32, 4), (8, 2), (6, 1)):
+        config = r3gan.experiment.configure(width=16)
+        assert r3gan.make_gan(config, (size, size, 1)).critic.widths == (16,) * stages
+
+
+@pytest.mark.slow
+def test_two_devices_do_what_one_does():
+    options = {"widths": (8, 4), "blocks": 1, "cardinality": 2}
+    gan = GAN(R3GANGenerator((8, 8, 1), **options), R3GANCritic(**options), 3, losses.relativistic(),
+              optax.sgd(0.01), optax.sgd(0.01),
+              penalty=penalties.combine(penalties.r1(1.0), penalties.r2(1.0)))
+    rng = np.random.default_rng(0)
+    batches = Batch(jnp.asarray(rng.normal(size=(1, 4, 8, 8, 1)), jnp.float32))
+    state = init_state(gan, jax.random.key(0), jax.tree.map(lambda x: x[0], batches))
+    alone, _ = jax.jit(partial(train_step, gan))(state, batches, jax.random.key(1))
+    mapped = data_parallel(partial(train_step, gan), devices=jax.devices()[:2], batch_axis=1)
+    both, _ = mapped(state, batches, jax.random.key(1))
+    for (path, x), y, first in zip(jax.tree_util.tree_leaves_with_path(both), jax.tree.leaves(alone),
+                                   jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-6, err_msg=str(path))
+        assert np.shape(x) == np.shape(first)
+
+
+def test_kept_activations_change_nothing_but_memory():
+    options = {"widths": (8, 4), "blocks": 1, "cardinality": 2}
+    critic, images = R3GANCritic(**options), jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    variables = critic.init(jax.random.key(1), images, train=True)
+
+    def gradient(critic):
+        return jax.jit(jax.grad(lambda x: critic.apply(variables, x, train=True).sum()))(images)
+
+    np.testing.assert_allclose(gradient(critic), gradient(critic.clone(remat=True)), rtol=1e-5,
+                               atol=1e-6)
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--width", "8,8,8,8,8"), "5 stages take images whose height and width are multiples of 16"),
+    (("--width", "8,wide"), "width must be whole numbers with commas between, like 64,32"),
+    (("--cardinality", "3"), "cardinality 3 does not divide the 128 channels inside a block of width"),
+    (("--cardinality", "3,2,1"), "cardinality must be a positive number, or one for each of the 2"),
+    (("--num-classes", "3"), "num_classes is 3, but digits has 10: give --num-classes 10"),
+])
+def test_networks_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_here("r3gan", *flags) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not list(tmp_path.iterdir())
