@@ -44,7 +44,7 @@ def _assert_close(ours, theirs, name=""):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("num_classes", [0, 4])
+@pytest.mark.parametrize("num_classes", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_outputs_and_derivatives_of_both_orders_are_those_of_pytorch(num_classes):
     """Of R1, a gradient's norm: its derivatives by the critic's weights; and all of the generator's."""
     (generator, critic), (torch_generator, torch_critic) = _ours(num_classes), _theirs(num_classes)

@@ -52,7 +52,7 @@ def _channels_last(images):
     return images.detach().permute(0, 2, 3, 1).numpy()
 
 
-@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("num_classes", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_generator_and_its_derivatives_of_both_orders_are_those_of_pytorch(num_classes):
     """Of path lengths, norms of its derivatives by the styles."""
     theirs = _drawn(stylegan2_torch.Generator(
@@ -103,7 +103,8 @@ def test_a_generator_and_its_derivatives_of_both_orders_are_those_of_pytorch(num
 
 
 @pytest.mark.parametrize(("architecture", "num_classes"), [
-    ("residual", 0), ("residual", 3), ("plain", 0), ("plain", 3)])
+    pytest.param("residual", 0, marks=pytest.mark.slow), ("residual", 3), ("plain", 0),
+    pytest.param("plain", 3, marks=pytest.mark.slow)])
 def test_a_critic_and_its_derivatives_of_both_orders_are_those_of_pytorch(architecture, num_classes):
     """Of R1, a gradient's norm."""
     theirs = _drawn(stylegan2_torch.Discriminator(

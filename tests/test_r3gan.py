@@ -69,6 +69,7 @@ def test_two_devices_do_what_one_does():
         assert np.shape(x) == np.shape(first)
 
 
+@pytest.mark.slow
 def test_kept_activations_change_nothing_but_memory():
     options = {"widths": (8, 4), "blocks": 1, "cardinality": 2}
     critic, images = R3GANCritic(**options), jax.random.normal(jax.random.key(0), (2, 8, 8, 1))

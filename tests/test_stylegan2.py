@@ -181,6 +181,7 @@ def test_bfloat16_inside_float32_outside(module):
     assert 1e-5 < np.abs(rounded - exact).max() / np.abs(exact).max() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [MAKER, StyleGAN2Critic(64, 8)], ids=["generator", "critic"])
 def test_remat_keeps_less_for_the_same_gradient(module):
     """With the noise, which is drawn again."""
