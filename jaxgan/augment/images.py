@@ -206,7 +206,7 @@ def _augmentation(draw_one: Callable[[str, Key], Array], show_all: Callable[[_Dr
 
     def draw(keys: Key, step: Array, state: PyTree) -> _Draws:
         chance = state["probability"] if term else cast("optax.Schedule", schedule)(step)
-        drawn: _Draws = {"keys": keys}
+        drawn: _Draws = {"keys": jax.vmap(jax.random.fold_in, (0, None))(keys, 0)}
         for name, factor in factors.items():
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, _index(name))
             drawn[name] = jax.vmap(lambda key, name=name: draw_one(name, key))(own)
