@@ -57,7 +57,7 @@ class Config(flags.Config):
     loss: Loss = Loss(loss="relativistic", penalty="r1_r2", penalty_weight=0.5,
                       final_penalty_weight=0.05)
     optimiser: Optimiser = Optimiser(
-        learning_rate=5e-4, final_learning_rate=5e-5, beta1=0.0, beta2=0.9, final_beta2=0.99,
+        learning_rate=2e-3, final_learning_rate=1e-4, beta1=0.0, beta2=0.9, final_beta2=0.99,
         decay="cosine", decay_steps=3000, ema_half_life=0.0, final_ema_half_life=20_000.0)
     schedule: Schedule = Schedule(n_critic=1, steps=3000)
     data: Data = Data(dataset="digits", image_size=32)

@@ -84,8 +84,8 @@ def test_path_lengths_become_alike():
 
 def test_a_critic_becomes_consistent():
     before, after = (run(CONSISTENT)["found"][name] for name in ("without", "with"))
-    for name in ("D(x)", "D(G(z))", "D(G(z'))"):
-        assert after[name] < 0.6 * before[name]
+    for name, most in (("D(x)", 0.6), ("D(G(z))", 0.9), ("D(G(z'))", 0.6)):
+        assert after[name] < most * before[name]
     assert after["G(z')"] > 1.2 * before["G(z')"]
 
 
