@@ -65,11 +65,11 @@ def make_source(config: Any, **options: Any) -> Source:
     return flags.image_source(config, examples, weights=weights_of(data, examples), **options)
 
 
-def check_classes(data: Any, source: Source) -> None:
-    """Raises ValueError unless the source has as many classes as --num-classes says."""
-    if source.num_classes != data.num_classes:
-        raise ValueError(f"num_classes is {data.num_classes}, but {data.folder or data.dataset} has "
-                         f"{source.num_classes}: give --num-classes {source.num_classes}")
+def check_classes(data: Any, source: Source, name: str = "num_classes") -> None:
+    """Raises ValueError unless the source has as many classes as a setting says."""
+    if source.num_classes != getattr(data, name):
+        raise ValueError(f"{name} is {getattr(data, name)}, but {data.folder or data.dataset} has "
+                         f"{source.num_classes}: give --{name.replace('_', '-')} {source.num_classes}")
 
 
 def weights_of(data: Folder, examples: Any) -> np.ndarray | None:

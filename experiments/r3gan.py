@@ -45,7 +45,7 @@ class Networks(flags.Networks):
 class Data(Images):
     """The data."""
 
-    num_classes: int = 0
+    classes: int = 0
     """How many classes the images are of, to draw them for these; 0: for none."""
 
 
@@ -85,15 +85,15 @@ def _published(width: str, cardinality: str, batch_size: int, penalty: float, au
 PRESETS = {
     "default": Config(),
     "cifar10": _published("768,768,768,768", "96", 512, 0.05, 0.55, 5e6, dataset="cifar10",
-                          num_classes=10),
+                          classes=10),
     "ffhq64": _published("768,768,768,768,384", "96,96,96,96,48", 256, 2.0, 0.3, 5e5, dataset="folder",
                          image_size=64),
     "ffhq256": _published("768,768,768,768,384,192,96", "96,96,96,96,48,24,12", 256, 150.0, 0.3, 5e5,
                           dataset="folder", image_size=256),
     "imagenet32": _published("1536,1536,1536,1536", "96", 4096, 0.5, 0.5, 5e7, dataset="folder",
-                             image_size=32, num_classes=1000, images=200_000_000),
+                             image_size=32, classes=1000, images=200_000_000),
     "imagenet64": _published("1536,1536,1536,1536,1536", "96", 4096, 1.0, 0.4, 5e7, dataset="folder",
-                             image_size=64, num_classes=1000, images=200_000_000),
+                             image_size=64, classes=1000, images=200_000_000),
 }
 
 
@@ -103,15 +103,15 @@ def make_source(config: Config) -> Source:
     Raises:
         ValueError: there are more classes, or fewer.
     """
-    source = image_sets.make_source(config, labels=config.data.num_classes > 0)
-    if config.data.num_classes:
-        image_sets.check_classes(config.data, source)
+    source = image_sets.make_source(config, labels=config.data.classes > 0)
+    if config.data.classes:
+        image_sets.check_classes(config.data, source, "classes")
     return source
 
 
 def make_reference(config: Config) -> Reference:
     """What samples are measured against."""
-    accuracy = "accuracy," if config.data.num_classes else ""
+    accuracy = "accuracy," if config.data.classes else ""
     return measuring.of_images(partial(image_sets.open_data, config.data), quick=f"{accuracy}fd",
                                metrics=f"{accuracy}fd,kid,is,pr,dc,copying,swd")
 
@@ -130,7 +130,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     shape: dict[str, Any] = {
         "widths": widths, "blocks": networks.blocks, "expansion": networks.expansion,
         "cardinality": groups[0] if groups is not None and len(groups) == 1 else groups,
-        "num_classes": config.data.num_classes}
+        "num_classes": config.data.classes}
     return flags.make_gan(config, R3GANGenerator(tuple(sample_shape), **shape), R3GANCritic(**shape),
                           networks.latent_size)
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import launch, r3gan
+from experiments import launch, open_run, r3gan
 from jaxgan import GAN, losses, penalties, train_step
 from jaxgan.models import R3GANCritic, R3GANGenerator
 from jaxgan.parallel import data_parallel
@@ -82,12 +82,22 @@ def test_kept_activations_change_nothing_but_memory():
                                atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [0, 10])
+def test_a_run_is_opened_again(classes, tmp_path):
+    flags = ("--width", "8", "--batch-size", "8", "--eval-every", "0", "--devices", "1", "--steps", "1")
+    assert run_here("r3gan", *flags, "--classes", classes, "--run-dir", tmp_path / "run") == 0
+    run = open_run(tmp_path / "run")
+    assert run.game.generator.num_classes == classes
+    assert run.state.step == 1
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (("--width", "8,8,8,8,8"), "5 stages take images whose height and width are multiples of 16"),
     (("--width", "8,wide"), "width must be whole numbers with commas between, like 64,32"),
     (("--cardinality", "3"), "cardinality 3 does not divide the 128 channels inside a block of width"),
     (("--cardinality", "3,2,1"), "cardinality must be a positive number, or one for each of the 2"),
-    (("--num-classes", "3"), "num_classes is 3, but digits has 10: give --num-classes 10"),
+    (("--classes", "3"), "classes is 3, but digits has 10: give --classes 10"),
 ])
 def test_networks_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
