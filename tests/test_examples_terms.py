@@ -70,6 +70,7 @@ def test_the_smallest_term():
     jax.eval_shape(partial(init_state, found["gan"]), jax.random.key(0), Batch(jnp.zeros((4, 2))))
 
 
+@pytest.mark.slow
 def test_path_lengths_become_alike():
     found = run(PATHS)
     before, after = found["found"]["without"], found["found"]["with"]
@@ -82,6 +83,7 @@ def test_path_lengths_become_alike():
         metrics["generator/path_length"], rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_critic_becomes_consistent():
     before, after = (run(CONSISTENT)["found"][name] for name in ("without", "with"))
     for name, most in (("D(x)", 0.6), ("D(G(z))", 0.9), ("D(G(z'))", 0.6)):

@@ -64,7 +64,7 @@ SOURCE = in_memory(POINTS)
     ("weighting", "gradnorm", r"one of jaxgan.weighting, fixed\(\) for example; got 'gradnorm'"),
     ("augment", instance_noise, "got the function instance_noise itself"),
     ("generator_condition", 3, "None or a function; got 3"),
-    ("ema_decay", "0.9", "a number, or None; got '0.9'"),
+    ("ema_decay", "0.9", "a number, a schedule, or None; got '0.9'"),
     ("generator_batches", 1.5, "a whole number; got 1.5"),
 ])
 def test_fields_of_a_gan(field, value, message):

@@ -432,6 +432,7 @@ def test_a_block_without_its_convolutions_is_its_shortcut(resample, expected):
     np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [
     ResNetGenerator((16, 16, 3), (4, 4, 4), norm="batch"),
     ResNetCritic((4, 4, 4), down_blocks=2, stem="conv", norm="layer")], ids=["generator", "critic"])

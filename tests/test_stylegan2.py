@@ -133,6 +133,7 @@ def test_styles_are_mixed_from_a_random_layer_on():
         assert (mixed[example, first:] == mixed[example, first]).all()
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_drawn_by_example_and_only_in_training():
     latents = _normal(4, 6)
     variables = _variables(MAKER, latents)
