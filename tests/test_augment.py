@@ -235,7 +235,9 @@ def test_another_range_is_the_same_in_other_units(name):
 
 
 @pytest.mark.parametrize("augmentation", [ada(["scale", "hue"], probability=0.7),
-                                          diffaugment(["colour", "translation"], probability=0.7)])
+                                          pytest.param(diffaugment(["colour", "translation"],
+                                                                   probability=0.7),
+                                                       marks=pytest.mark.slow)])
 def test_it_is_differentiable_twice_and_by_example(augmentation):
     images = rough()
     draws = drawn(augmentation)

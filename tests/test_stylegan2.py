@@ -88,6 +88,7 @@ def test_the_deviation_is_of_every_nth_example(group_size, used):
 # Styles.
 
 
+@pytest.mark.slow
 def test_the_average_style_follows_the_batch_on_any_number_of_devices():
     """As the mean over the devices of what each of them keeps."""
     latents, module = _normal(8, 6), MAKER.clone(w_decay=0.75)
