@@ -11,7 +11,7 @@ from scipy import ndimage, signal
 from scipy.spatial.transform import Rotation
 
 from jaxgan import GAN, critic_step, losses, penalties
-from jaxgan.augment import ADA, DIFFAUGMENT, PROBABILITY, ada, adaptive, chain, diffaugment, packed
+from jaxgan.augment import ADA, DIFFAUGMENT, ada, adaptive, chain, diffaugment, packed
 from jaxgan.augment.images import _BANDS
 from jaxgan.augment.warping import SYM6
 from jaxgan.keys import example_keys
@@ -292,10 +292,10 @@ def test_training_moves_it_and_shows_reals_and_fakes_alike():
     state = init_state(gan, jax.random.key(0), batch)
     step = jax.jit(lambda state, key: critic_step(gan, state, batch, key))
     state, metrics = step(state, jax.random.key(1))
-    assert metrics[f"critic/{PROBABILITY}"] == 0.0
+    assert metrics["critic/ada_probability"] == 0.0
     assert np.isfinite(metrics["critic/penalty"])
     state, metrics = step(state, jax.random.key(2))
-    assert metrics[f"critic/{PROBABILITY}"] == 0.25
+    assert metrics["critic/ada_probability"] == 0.25
 
 
 @pytest.mark.parametrize(("make", "message"), [

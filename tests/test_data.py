@@ -30,6 +30,8 @@ from jaxgan.data import (
     Dataset,
     catalogue,
     draw_step,
+    flipped,
+    in_memory,
     load,
     mixture,
     originals,
@@ -37,6 +39,7 @@ from jaxgan.data import (
     prepared,
     resident,
 )
+from jaxgan.types import Batch
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 MNIST_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -907,3 +910,28 @@ def test_endless_sets_do_not_repeat():
 
 def test_known_names_are_listed():
     assert catalogue.NAMES == ("digits", "mnist", "fashion_mnist", "cifar10")
+
+
+def test_images_are_flipped_by_chance_and_by_position():
+    images = np.arange(40 * 2 * 3, dtype=np.float32).reshape(40, 2, 3, 1)
+    plain = in_memory(Batch(images, np.arange(40, dtype=np.int32) % 3))
+    key, epochs, offsets = jax.random.key(0), jnp.zeros(40, jnp.uint32), jnp.arange(40, dtype=jnp.uint32)
+    before = plain.draw(plain.arrays, key, epochs, offsets)
+    source = flipped(plain)
+    after = source.draw(source.arrays, key, epochs, offsets)
+    is_flipped = (after.samples != before.samples).any((1, 2, 3))
+    assert 10 < is_flipped.sum() < 30
+    np.testing.assert_array_equal(after.samples, np.where(
+        is_flipped[:, None, None, None], before.samples[:, :, ::-1], before.samples))
+    np.testing.assert_array_equal(after.condition, before.condition)
+    part = source.draw(source.arrays, key, epochs[7:9], offsets[7:9])
+    np.testing.assert_array_equal(part.samples, after.samples[7:9])
+
+
+def test_what_can_not_be_flipped():
+    with pytest.raises(ValueError, match=r"only images, .* got samples of shape \(2,\)"):
+        flipped(in_memory(np.zeros((4, 2), np.float32)))
+    masks = in_memory(Batch(np.zeros((4, 2, 2, 1), np.float32), {"mask": np.zeros((4, 2, 2, 1))}))
+    with pytest.raises(ValueError, match="masks or boxes of a condition would stay where they are"):
+        flipped(masks).draw(masks.arrays, jax.random.key(0), jnp.zeros(2, jnp.uint32),
+                            jnp.arange(2, dtype=jnp.uint32))

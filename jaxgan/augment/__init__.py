@@ -6,14 +6,7 @@ the generator learns through it.
 """
 
 from jaxgan.augment.basic import Augmentation, chain, instance_noise, packed
-from jaxgan.augment.images import (
-    ADA,
-    DIFFAUGMENT,
-    PROBABILITY,
-    ada,
-    adaptive,
-    diffaugment,
-)
+from jaxgan.augment.images import ADA, DIFFAUGMENT, ada, adaptive, diffaugment
 
-__all__ = ["ADA", "DIFFAUGMENT", "PROBABILITY", "Augmentation", "ada", "adaptive", "chain",
-           "diffaugment", "instance_noise", "packed"]
+__all__ = ["ADA", "DIFFAUGMENT", "Augmentation", "ada", "adaptive", "chain", "diffaugment",
+           "instance_noise", "packed"]

@@ -26,7 +26,6 @@ _GEOMETRY = ("scale", "rotate", "aniso", "xfrac")
 _COLOUR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 ADA = (*_BLIT, *_GEOMETRY, *_COLOUR, "imgfilter", "noise", "cutout")
 DIFFAUGMENT = ("colour", "translation", "cutout")
-PROBABILITY = "ada_probability"  # the metric of an adaptive probability
 
 Probability = float | optax.Schedule | Term
 _Draws = dict[str, Array]
@@ -55,7 +54,7 @@ def adaptive(target: float = 0.6, images: float = 500_000, every: int = 4) -> Te
         # How many more are above 0 than below: a whole number, so that devices agree to the last bit.
         signs = jnp.sign(view.real.scores).mean()
         return Value(None, {"ada_sign": signs, "batch": jnp.float32(view.batch_size),
-                            PROBABILITY: state["probability"]})
+                            "ada_probability": state["probability"]})
 
     def update(state: PyTree, observed: PyTree) -> PyTree:
         signs = state["signs"] + jnp.round(observed["ada_sign"] * observed["batch"])
@@ -67,7 +66,8 @@ def adaptive(target: float = 0.6, images: float = 500_000, every: int = 4) -> Te
 
     return Term("ada", value, weight=0.0, update=update,
                 init=lambda: {name: jnp.zeros(()) for name in ("probability", "signs", "seen")},
-                report=lambda observed: {name: observed[name] for name in ("ada_sign", PROBABILITY)})
+                report=lambda observed: {name: observed[name] for name in (
+                    "ada_sign", "ada_probability")})
 
 
 def diffaugment(operations: Mapping[str, float] | Sequence[str] = DIFFAUGMENT, *,

@@ -28,7 +28,7 @@ from jaxgan.data.toy import MIXTURES, Mixture, mixture
 
 __all__ = ["MASKS", "MIXTURES", "NAMES", "Arrays", "Corpus", "DataNotFoundError", "Dataset",
            "Examples", "Mixture", "Part", "Scaling", "Source", "Split", "canvases", "class_weights",
-           "decode", "flipped", "draw_step", "embedded_text", "encode", "epoch_and_offset",
+           "decode", "draw_step", "embedded_text", "encode", "epoch_and_offset", "flipped",
            "in_memory", "load", "markov", "masked", "mixture", "open_arrays", "open_folder",
            "pixels", "position_keys", "quantize", "read_text", "resident", "scale", "sequences",
            "shuffled_index", "stacked", "streaming", "weighted_index", "windows"]

@@ -169,8 +169,7 @@ def flipped(source: Source) -> Source:
 
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
         batch = source.draw(arrays, key, epochs, offsets)
-        if not jax.tree_util.treedef_is_leaf(jax.tree.structure(batch.condition)) and (
-                batch.condition is not None):
+        if batch.condition is not None and getattr(batch.condition, "ndim", 3) > 2:
             raise ValueError("the masks or boxes of a condition would stay where they are if images "
                              "were flipped: leave that out")
         is_flipped = uniform(position_keys(stream(key, "flip"), epochs, offsets)) < 0.5
