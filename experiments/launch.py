@@ -371,7 +371,7 @@ def _check_packs(config: Config, schedule: training.Plan, *, is_conditional: boo
 
 def about(experiment: Experiment, config: Config) -> training.About:
     """What is said of a run at its start: what the data are called, which flags make it shorter, and
-    whether its learning rate falls to 0.
+    whether it ends before its learning rate has fallen.
     """
     values = settings.flat(config)
     data = next((str(values[name]) for name in ("folder", "file", "text_file", "dataset")
@@ -383,7 +383,7 @@ def about(experiment: Experiment, config: Config) -> training.About:
 
 
 def _warning_of_rate(config: Config) -> str:
-    """What is to be said of a run that ends before its learning rate is 0."""
+    """What is to be said of a run that ends before its learning rate has fallen."""
     steps, decay = config.schedule.steps, flags.decay_steps(config)
     if not decay or steps >= decay:
         return ""
