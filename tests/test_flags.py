@@ -80,6 +80,9 @@ def test_rates_rise_then_fall_to_their_final_values_by_images():
         update, state = optimizer.update(np.float32(1), state)
         moved.append(-float(update))
     assert moved == pytest.approx([0.2, 0.34, 0.28, 0.22, 0.16, 0.1, 0.1], rel=1e-4)
+    critic = optimiser(learning_rate=0.6, warmup_steps=2, n_critic=3)  # over six of its updates
+    update, _ = critic.update(np.float32(1), critic.init(np.float32(0)))
+    assert -float(update) == pytest.approx(0.1, rel=1e-4)
 
 
 def test_adams_second_decay_changes_as_pytorchs_does_when_it_is_set():

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +50,40 @@ def test_one_width_is_that_of_all_stages():
     for size, stages in ((28, 3), (32, 4), (8, 2), (6, 1)):
         config = r3gan.experiment.configure(width=16)
         assert r3gan.make_gan(config, (size, size, 1)).critic.widths == (16,) * stages
+
+
+def test_blocks_start_as_the_identity_scaled_as_fixup_scales_them():
+    """By the deviation of 100 kernels' numbers and more; five blocks a network."""
+    generator = R3GANGenerator((8, 8, 1), (32, 32), blocks=(2, 3))
+    params = generator.init(jax.random.key(0), jnp.zeros((1, 64)), train=True)["params"]
+    gain = math.sqrt(2 / 1.04) * 5 ** -0.25
+    for block in (value for name, value in params.items() if name.startswith("stage")):
+        for layer, fan_in in (("Conv_0", 32), ("Conv_1", 9 * 16)):  # four groups of 64 / 4 channels
+            deviation = float(block[layer]["kernel"].std())
+            assert deviation == pytest.approx(gain / math.sqrt(fan_in), rel=0.1)
+        assert not block["Conv_2"]["kernel"].any()
+
+
+def test_bfloat16_is_inside_and_float32_outside_and_next_to_4x4():
+    options = {"widths": (8, 8), "blocks": 1, "cardinality": 2}
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    for module, inputs in ((R3GANCritic(**options), images),
+                           (R3GANGenerator((8, 8, 1), **options), images[:, 0, :, 0])):
+        variables = jax.tree.map(lambda leaf: leaf + 0.1,
+                                 module.init(jax.random.key(1), inputs, train=True))
+        dtypes = {}
+
+        def watch(call, arguments, keywords, context, dtypes=dtypes):
+            output = call(*arguments, **keywords)
+            dtypes[context.module.name] = output.dtype
+            return output
+
+        with nn.intercept_methods(watch):
+            rounded = module.clone(dtype=jnp.bfloat16).apply(variables, inputs, train=True)
+        exact = module.apply(variables, inputs, train=True)
+        assert dtypes["stage_0_block_0"] == rounded.dtype == jnp.float32
+        assert dtypes["stage_1_block_0"] == jnp.bfloat16
+        assert 1e-5 < np.abs(rounded - exact).max() / np.abs(exact).max() < 0.1
 
 
 @pytest.mark.slow
