@@ -22,7 +22,7 @@ from jaxgan.networks import half_life
 from jaxgan.nn import orthonormal_kernels
 from jaxgan.nn.norms import NORMS
 from jaxgan.tasks import Task
-from jaxgan.terms import Term
+from jaxgan.terms import Term, lazy
 from jaxgan.transfer import freeze
 
 LOSSES = {
@@ -72,7 +72,9 @@ _SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "
           "condition_classes": (0, 2**20), "condition_numbers": (0, 2**20), "order": (1, 64),
           "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
           "kernel_size": (2, 63), "depth": (1, 2**8), "funnel_seed": (0, 2**31 - 1),
-          "classes": (0, 2**20), "stages": (1, 14), "stacks": (1, 2**31 - 1)}
+          "classes": (0, 2**20), "stages": (1, 14), "base": (1, 2**20), "most": (1, 2**14),
+          "w_size": (1, 2**14), "mapping_layers": (1, 64), "group_size": (1, 2**14),
+          "stacks": (1, 2**31 - 1)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,9 @@ class Loss:
     """The penalty's weight (lambda, or gamma of R1 and R2)."""
     final_penalty_weight: float | None = since(None, before=None)
     """What the penalty's weight becomes over --decay-steps, in the way of --decay; None: it stays."""
+    penalty_every: int = since(1, before=1)
+    """Critic updates in one of which the penalty is due, and is so many times as heavy; Adam's steps and
+    decays are shortened to fit. 1: in each of them."""
     clip: float = 0.0
     """Clip the critic's weights to [-clip, clip] after each update (original WGAN: 0.01); 0: don't."""
     input_noise: float = 0.0
@@ -351,6 +356,7 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         ValueError: a setting out of its range, or settings that don't go together.
     """
     _check(config, bool(tasks))
+    every = max((term.every for term in options.get("generator_terms", ())), default=1)
     bound = [each.name for task in tasks for each in task if each and each.name != "class"]
     if config.loss.augment != "none" and bound:
         raise ValueError(f"augment would move images away from what {bound[0]} compares them with: "
@@ -361,9 +367,9 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         critic=critic.clone(**fields),
         latent_size=latent_size,
         loss=LOSSES[loss.loss](loss.label_smoothing),
-        penalty=PENALTIES[loss.penalty](_penalty_weight(config)),
+        penalty=_penalty(config),
         augment=_augmentation(config, generator),
-        generator_optimizer=_frozen(config, "generator", make_optimizer(config, "generator")),
+        generator_optimizer=_frozen(config, "generator", make_optimizer(config, "generator", every)),
         critic_optimizer=_critic_optimizer(config),
         ema_decay=_average(config),
         generator_batches=generator_batches,
@@ -391,7 +397,7 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
     return critic_game(
         critic.clone(**_module_fields(config, critic)), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing),
-        penalty=PENALTIES[loss.penalty](_penalty_weight(config)),
+        penalty=_penalty(config),
         augment=_augmentation(config), ema_decay=_average(config))
 
 
@@ -405,24 +411,30 @@ def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
     return fields
 
 
-def make_optimizer(config: Config, network: Literal["generator", "critic"]
+def make_optimizer(config: Config, network: Literal["generator", "critic"], every: int = 1
                    ) -> optax.GradientTransformation:
-    """The optimiser of a network: with its own rate and decays where they are given."""
+    """The optimiser of a network: with its own rate and decays where they are given.
+
+    Adam's are those of `jaxgan.terms.lazy_adam` if a term is due in one of `every` updates.
+    """
     optimiser = config.optimiser
     updates = config.schedule.n_critic if network == "critic" else 1  # in a step
     steps = decay_steps(config) * updates
+    share = every / (every + 1) if every > 1 and optimiser.optimizer == "adam" else 1.0
 
     def own(name: str) -> float:
         value = getattr(optimiser, f"{network}_{name}")
         return getattr(optimiser, name) if value is None else value
 
-    rate = scheduled(own("learning_rate"), optimiser.final_learning_rate, steps, optimiser.decay)
+    rate = scheduled(share * own("learning_rate"), share * optimiser.final_learning_rate, steps,
+                     optimiser.decay)
+    beta1, beta2 = own("beta1")**share, own("beta2")**share
     if optimiser.warmup_steps:
         rate = _warmed(rate, optimiser.warmup_steps * updates)
     if optimiser.final_beta2 is not None:
-        return optax.inject_hyperparams(optax.adam, static_args="b1")(
-            rate, own("beta1"), scheduled(own("beta2"), optimiser.final_beta2, steps, optimiser.decay))
-    return OPTIMIZERS[optimiser.optimizer](rate, own("beta1"), own("beta2"), optimiser.rmsprop_eps)
+        return optax.inject_hyperparams(optax.adam, static_args="b1")(rate, beta1, scheduled(
+            beta2, optimiser.final_beta2**share, steps, optimiser.decay))
+    return OPTIMIZERS[optimiser.optimizer](rate, beta1, beta2, optimiser.rmsprop_eps)
 
 
 def decay_steps(config: Config) -> int:
@@ -447,7 +459,7 @@ def _average(config: Config) -> float | optax.Schedule | None:
 
 
 def _critic_optimizer(config: Config) -> optax.GradientTransformation:
-    optimizer = make_optimizer(config, "critic")
+    optimizer = make_optimizer(config, "critic", config.loss.penalty_every)
     if config.loss.clip:
         optimizer = optax.chain(optimizer, penalties.clip_weights(config.loss.clip))
     if config.networks.critic_norm == "orthonormal":
@@ -472,12 +484,13 @@ def scheduled(first: float, last: float, steps: int, shape: Literal["linear", "c
     return optax.linear_schedule(first, last, steps)
 
 
-def _penalty_weight(config: Config) -> penalties.Weight:
-    loss = config.loss
-    if loss.final_penalty_weight is None:
-        return loss.penalty_weight
-    return scheduled(loss.penalty_weight, loss.final_penalty_weight, decay_steps(config),
-                     config.optimiser.decay)
+def _penalty(config: Config) -> Term | None:
+    loss, weight = config.loss, config.loss.penalty_weight
+    if loss.final_penalty_weight is not None:
+        weight = scheduled(weight, loss.final_penalty_weight, decay_steps(config),
+                           config.optimiser.decay)
+    term = PENALTIES[loss.penalty](weight)
+    return lazy(term, loss.penalty_every) if term and loss.penalty_every > 1 else term
 
 
 def _augmentation(config: Config, generator: nn.Module | None = None) -> Augmentation | None:
@@ -587,8 +600,12 @@ def _check(config: Config, has_tasks: bool) -> None:
     if values["ema_ramp"] and not has_half_life:
         raise ValueError("ema_ramp limits a half-life: give --ema-half-life, or --ema-ramp 0")
     _check_augment(loss)
-    if not loss.pack >= 1:
-        raise ValueError(f"pack must be at least 1; got {loss.pack}")
+    for name in ("pack", "penalty_every"):
+        if not values[name] >= 1:
+            raise ValueError(f"{name} must be at least 1; got {values[name]}")
+    if loss.penalty_every > 1 and loss.penalty == "none":
+        raise ValueError(f"penalty_every is {loss.penalty_every}, but there is no penalty: leave it "
+                         "out, or give --penalty")
 
 
 def _check_augment(loss: Loss) -> None:

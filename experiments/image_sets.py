@@ -1,11 +1,13 @@
 """Which images: the flags of experiments that train on a folder of one's own, or on any set of them."""
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from experiments import flags
+from experiments import flags, measuring
+from experiments.measuring import Reference
 from experiments.settings import may_differ, reports, since
 from jaxgan.data import NAMES, Dataset, Source, class_weights, load, open_folder
 from jaxgan.data.decoding import COLOURS, FITS, TRANSPARENCIES
@@ -45,6 +47,33 @@ class Images(Folder):
 
     dataset: Literal[*NAMES, "folder"]
     """Which images; a folder of one's own is given by --folder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassImages(Images):
+    """The data."""
+
+    classes: int = 0
+    """How many classes the images are of, to draw them for these; 0: for none."""
+
+
+def make_class_source(config: Any) -> Source:
+    """Opens the training images of a configuration whose `data` are `ClassImages`, with labels if asked.
+
+    Raises:
+        ValueError: there are more classes, or fewer.
+    """
+    source = make_source(config, labels=config.data.classes > 0)
+    if config.data.classes:
+        check_classes(config.data, source, "classes")
+    return source
+
+
+def make_class_reference(config: Any) -> Reference:
+    """What samples of such a configuration are measured against."""
+    accuracy = "accuracy," if config.data.classes else ""
+    return measuring.of_images(partial(open_data, config.data), quick=f"{accuracy}fd",
+                               metrics=f"{accuracy}fd,kid,is,pr,dc,copying,swd")
 
 
 def make_source(config: Any, **options: Any) -> Source:

@@ -53,12 +53,18 @@ def main(experiment: Experiment) -> None:
     sys.exit(guarded(start, experiment))
 
 
-def tool(run: Callable[[Any], int | None], options: type) -> None:
-    """Runs a command that trains nothing, by its options on the command line, and exits."""
+def tool(run: Callable[..., int | None], options: type, *, takes_rest: bool = False) -> None:
+    """Runs a command that trains nothing, by its options on the command line, and exits.
+
+    Args:
+        run: what is called with the options.
+        options: their class.
+        takes_rest: whether `run` is given the words that are none of these options as well.
+    """
     command = sys._getframe(1).f_globals
     parsed = _from_words(options, prog=f"python -m experiments.{Path(command['__file__']).stem}",
-                         description=command["__doc__"])
-    sys.exit(guarded(run, parsed))
+                         description=command["__doc__"], return_unknown_args=takes_rest)
+    sys.exit(guarded(run, *(parsed if takes_rest else (parsed,))))
 
 
 def file_to_write(path: str) -> Path:

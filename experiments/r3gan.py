@@ -8,16 +8,13 @@ processor cores.
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
-from experiments import flags, image_sets, launch, measuring
+from experiments import flags, image_sets, launch
 from experiments.experiment import Experiment
 from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
-from experiments.image_sets import Images
-from experiments.measuring import Reference
+from experiments.image_sets import ClassImages
 from experiments.settings import replace
-from jaxgan.data import Source
 from jaxgan.gan import GAN
 from jaxgan.models import R3GANCritic, R3GANGenerator
 
@@ -42,14 +39,6 @@ class Networks(flags.Networks):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Data(Images):
-    """The data."""
-
-    classes: int = 0
-    """How many classes the images are of, to draw them for these; 0: for none."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(flags.Config):
     """What trains in minutes on two cores."""
 
@@ -60,7 +49,7 @@ class Config(flags.Config):
         learning_rate=2e-3, final_learning_rate=1e-4, beta1=0.0, beta2=0.9, final_beta2=0.99,
         decay="cosine", decay_steps=3000, ema_half_life=0.0, final_ema_half_life=20_000.0)
     schedule: Schedule = Schedule(n_critic=1, steps=3000)
-    data: Data = Data(dataset="digits", image_size=32)
+    data: ClassImages = ClassImages(dataset="digits", image_size=32)
     run: Run = Run(log_every=50, sample_every=500, checkpoint_every=1000)
     evaluation: Evaluation = Evaluation(eval_every=1000)
 
@@ -95,25 +84,6 @@ PRESETS = {
     "imagenet64": _published("1536,1536,1536,1536,1536", "96", 4096, 1.0, 0.4, 5e7, dataset="folder",
                              image_size=64, classes=1000, images=200_000_000),
 }
-
-
-def make_source(config: Config) -> Source:
-    """Opens the data, with labels if there are to be classes.
-
-    Raises:
-        ValueError: there are more classes, or fewer.
-    """
-    source = image_sets.make_source(config, labels=config.data.classes > 0)
-    if config.data.classes:
-        image_sets.check_classes(config.data, source, "classes")
-    return source
-
-
-def make_reference(config: Config) -> Reference:
-    """What samples are measured against."""
-    accuracy = "accuracy," if config.data.classes else ""
-    return measuring.of_images(partial(image_sets.open_data, config.data), quick=f"{accuracy}fd",
-                               metrics=f"{accuracy}fd,kid,is,pr,dc,copying,swd")
 
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
@@ -151,7 +121,8 @@ def _numbers(name: str, text: int | str) -> tuple[int, ...]:
                          ) from None
 
 
-experiment = Experiment(Config, make_source, make_gan, make_reference, presets=PRESETS)
+experiment = Experiment(Config, image_sets.make_class_source, make_gan, image_sets.make_class_reference,
+                        presets=PRESETS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Draws samples from a trained run."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import launch, measuring, open_run
+from experiments import launch, measuring, open_run, styling
 from experiments.showing import drawn, in_units, is_of_classes
 from jaxgan import console, keys
 from jaxgan.data.arrays import as_stored
@@ -20,17 +21,18 @@ from jaxgan.gan import GAN, draw_latents, generate
 from jaxgan.loops import Game
 from jaxgan.pictures import save_png
 from jaxgan.steps import game as game_of
-from jaxgan.types import Key, PyTree
+from jaxgan.styles import has_styles
+from jaxgan.types import Key, PyTree, batch_size
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(styling.Flags):
     """What to draw."""
 
     run_dir: Annotated[str, tyro.conf.Positional]
     """The run's folder."""
     num: int = 64
-    """How many samples; with --interpolate, how many rows."""
+    """How many samples; with --interpolate or --mix, how many rows."""
     out: str = ""
     """The file: .png for a picture, .txt for text, one sample a line, .npy (of vectors .csv, too) for
     the samples in the units and the type of the data, bytes of images say. By default a new picture in
@@ -53,7 +55,7 @@ class Options:
     interpolate: bool = False
     """Rows that go from one sample to another, along the great circle between their latents."""
     columns: int = 10
-    """Samples in a row of an interpolation, or of a class."""
+    """Samples in a row of an interpolation, of a class or of mixed styles."""
 
 
 def main(options: Options) -> None:
@@ -63,7 +65,7 @@ def main(options: Options) -> None:
             raise ValueError(f"{name} must be at least 1; got {getattr(options, name)}")
     run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment,
                    data_dir=options.data_dir)
-    settings, game, state = run.settings, run.game, run.state
+    settings, game, state = run.settings, styling.settled(run.game, options), run.state
     make_text = run.experiment.make_text
     as_lines = make_text(settings) if make_text else None
     out = _checked(options, tuple(settings["sample_shape"]), as_lines is not None, int(state.step))
@@ -71,22 +73,23 @@ def main(options: Options) -> None:
 
     classes = settings["num_classes"] if is_of_classes(settings) else 0
     _check_classes(options, classes)
-    label = _label(options.label, classes, settings.get("class_names")) if options.label else None
-    num = classes * options.columns if options.grid_by_class else options.num
+    label = label_number(options.label, classes, settings.get("class_names")) if options.label else None
+    rows, columns = options.num, options.columns
+    num = (classes * columns if options.grid_by_class else
+           rows if options.mix is None else rows + columns)
     numbers = _numbers(options, settings)
     condition = (np.tile(numbers, (num, 1)) if numbers is not None else
                  _condition(options, classes, label, num, measuring.requests(run.reference, settings)))
     if options.interpolate:
-        made_of, draw = _interpolations(game, key, num, options.columns), partial(generate, game)
-        condition = jax.tree.map(lambda x: x.repeat(options.columns, axis=0), condition)
-    else:
-        made_of = keys.per_example(keys.stream(key, "latents"), num)
-        draw = partial(_drawn, game)
+        condition = jax.tree.map(lambda x: x.repeat(columns, axis=0), condition)
+    is_bordered = options.mix is not None and out is not None and out.suffix == ".png"
+    made_of, draw = _plan(game, options, key, condition, num, is_bordered)
     draw = jax.jit(draw)
     samples = np.concatenate([
-        np.asarray(draw(state, *jax.tree.map(lambda x, first=first: x[first:first + 100],
-                                             (made_of, condition))))
-        for first in range(0, len(made_of), 100)])
+        np.asarray(draw(state, *jax.tree.map(lambda x, first=first: x[first:first + 100], made_of)))
+        for first in range(0, batch_size(made_of), 100)])
+    if is_bordered:
+        samples[0] = settings["value_range"][0]
     if out is None:
         console.say(*as_lines(samples))
         return
@@ -97,9 +100,29 @@ def main(options: Options) -> None:
     elif out.suffix == ".txt":
         out.write_text("\n".join(as_lines(samples)) + "\n", encoding="utf-8")
     else:
-        columns = options.columns if options.interpolate or options.grid_by_class else None
-        save_png(out, drawn(samples, settings, columns))
+        in_rows = options.interpolate or options.grid_by_class or options.mix is not None
+        save_png(out, drawn(samples, settings, columns + is_bordered if in_rows else None))
     console.say(f"{out}: {len(samples)} samples of step {int(state.step)}")
+
+
+def _plan(game: GAN | Game, options: Options, key: Key, condition: PyTree, num: int, is_bordered: bool
+          ) -> tuple[tuple[PyTree, ...], Callable]:
+    """What samples are made of, and what makes them: a function of the state and of some of that."""
+    rows, columns = options.num, options.columns
+    if isinstance(game, GAN) and has_styles(game.generator):
+        draw = partial(styling.draw, game, options)
+        if options.mix is not None:
+            return (styling.mixed(game, options, key, rows, columns, condition, bordered=is_bordered),
+                    ), draw
+        if options.interpolate and options.between == "styles":
+            return (styling.rows_between(game, options, key, rows, columns, condition),), draw
+        if options.noise == "random":
+            latents = (_interpolations(game, key, rows, columns) if options.interpolate else
+                       draw_latents(game, keys.stream(key, "latents"), num))
+            return (styling.single(options, key, latents, condition),), draw
+    if options.interpolate:
+        return (_interpolations(game, key, rows, columns), condition), partial(generate, game)
+    return (keys.per_example(keys.stream(key, "latents"), num), condition), partial(_drawn, game)
 
 
 def _drawn(game: GAN | Game, state: Any, example_keys: Key, condition: PyTree) -> jax.Array:
@@ -198,9 +221,13 @@ def _check_classes(options: Options, classes: int) -> None:
                          "--grid-by-class")
     if options.grid_by_class and (options.interpolate or options.label):
         raise ValueError("--grid-by-class goes neither with --interpolate nor with --label")
+    if options.mix is not None and (options.grid_by_class or options.interpolate):
+        raise ValueError("--mix goes neither with --grid-by-class nor with --interpolate")
+    if options.between == "styles" and not options.interpolate:
+        raise ValueError("--between styles goes with --interpolate: give both, or none")
 
 
-def _label(asked: str, classes: int, names: Any) -> int:
+def label_number(asked: str, classes: int, names: Any) -> int:
     """The number of a class, of a run whose settings may name them all.
 
     Raises:

@@ -245,9 +245,14 @@ def generate(
             raise ValueError(f"latents must have shape [batch, {there[0]}]; got {latents.shape}")
         raise ValueError(f"latents must be like those of the prior, each of a shape {there}; got "
                          f"{here}")
-    variables = state.generator.variables if state.ema is None or not use_ema else state.ema
+    variables = sampled_variables(state, use_ema=use_ema)
     samples, _ = samples_and_heads(gan.generator.apply(variables, latents, condition, train=False))
     return gan.lower(samples) if gan.lower else samples
+
+
+def sampled_variables(state: GANState, *, use_ema: bool = True) -> PyTree:
+    """Returns the variables that samples are drawn with: the averaged generator's if there is one."""
+    return state.generator.variables if state.ema is None or not use_ema else state.ema
 
 
 def draw_latents(gan: GAN, key: Key, count: int) -> PyTree:

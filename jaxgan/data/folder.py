@@ -143,7 +143,7 @@ def load(path: str | os.PathLike, split: str, wish: Wish) -> Dataset:
 
     Args:
         path: the folder; symbolic links in it are followed, each folder is entered once. Or an archive,
-            where links are left out.
+            where links are left out; or a single image.
         split: "train", "test" or "all".
         wish: what the images are to be turned into.
 

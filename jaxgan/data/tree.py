@@ -105,6 +105,8 @@ class Tree(ABC):
 def open_tree(path: Path, wanted: Wanted) -> Tree:
     """Opens a folder, a zip file or a tar file, which may be compressed by gzip, bzip2 or xz.
 
+    A file that counts itself is all there is in its folder.
+
     Args:
         path: where it is.
         wanted: which files count, by their names without folders.
@@ -113,7 +115,7 @@ def open_tree(path: Path, wanted: Wanted) -> Tree:
         OSError: it can't be read.
         ValueError: it is none of these, damaged, or holds more files than are read.
     """
-    if path.is_dir():
+    if path.is_dir() or wanted(path.name):
         return _Folder(path, wanted)
     with open_regular(path) as file:
         head = file.read(_BLOCK)
@@ -140,7 +142,7 @@ class _Folder(Tree):
         def refuse(error: OSError):
             raise error
 
-        found, entered = {}, set()
+        found, entered = {path.name: path} if path.is_file() else {}, set()
         for folder, subfolders, names in os.walk(path, followlinks=True, onerror=refuse):
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in entered:

@@ -205,11 +205,12 @@ def load_trained(path: Path, name: str,
 
 def network_of(name: str, model: Classifier, params: PyTree) -> FeatureNetwork:
     """Returns a model of this shape as a feature network."""
-    def apply(params: PyTree, images: Array) -> Features:
-        return Features(*outputs(model, params, scale(images, (0, 1))))
+    def see(params: PyTree, images: Array) -> Features:
+        return Features(*outputs(model, params, images))
 
     digest = json_digest({"name": name, "params": params_digest(params)})
-    return FeatureNetwork(name, digest, apply, params)
+    return FeatureNetwork(name, digest, lambda params, images: see(params, scale(images, (0, 1))),
+                          params, see=see)
 
 
 def outputs(model: Classifier, params: PyTree, images: Array) -> tuple[Array, Array]:

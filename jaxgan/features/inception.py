@@ -57,8 +57,11 @@ def inception(path: str | os.PathLike | None = None) -> FeatureNetwork:
         raise WeightsError(f"the Inception network needs weights: download {_SOURCE} and pass it with "
                            f"--inception, or set {VARIABLE} to it")
     variables = load_inception(path)
-    return FeatureNetwork("inception", params_digest(variables), _apply,
-                          jax.tree.map(jnp.asarray, variables), "TensorFlow 1 bilinear to 299x299")
+    return FeatureNetwork(
+        "inception", params_digest(variables),
+        lambda variables, images: _apply(variables, preprocess(images)),
+        jax.tree.map(jnp.asarray, variables), "TensorFlow 1 bilinear to 299x299",
+        see=lambda variables, images: _apply(variables, _normalised(255.0 * images)))
 
 
 def load_inception(path: str | os.PathLike) -> PyTree:
@@ -142,9 +145,9 @@ def _between(first: Array, second: Array, weight: np.ndarray) -> Array:
     return first + (second - first) * weight
 
 
-def _apply(variables: PyTree, images: Array) -> Features:
+def _apply(variables: PyTree, inputs: Array) -> Features:
     # Flax's type of `apply` allows for changed variables, which there are only with `mutable`.
-    return cast("Features", InceptionV3().apply(variables, preprocess(images)))
+    return cast("Features", InceptionV3().apply(variables, inputs))
 
 
 def preprocess(images: Array) -> Array:
@@ -162,6 +165,11 @@ def preprocess(images: Array) -> Array:
     """
     if images.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8; got {images.dtype}: make them pixels in [0, 255]")
+    return _normalised(images)
+
+
+def _normalised(images: Array) -> Array:
+    """`preprocess` of images in [0, 255] of any type."""
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(f"images must be [batch, height, width, 1 or 3]; got {images.shape}")
     images = (resize_bilinear_tf1(images, (SIZE, SIZE)) - 128.0) / 128.0

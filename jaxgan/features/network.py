@@ -36,6 +36,7 @@ class FeatureNetwork:
             Images are uint8, [batch, height, width, channels].
         variables: what to pass to `apply` first.
         resize: what it does to the size of images.
+        see: None, or `apply` to float32 images in [0, 1], for what is to be differentiated.
     """
 
     name: str
@@ -43,6 +44,7 @@ class FeatureNetwork:
     apply: Callable[[PyTree, Array], Features]
     variables: PyTree
     resize: str = "none"
+    see: Callable[[PyTree, Array], Features] | None = None
 
 
 def raw() -> FeatureNetwork:

@@ -156,8 +156,9 @@ class StyleGAN2Critic(nn.Module):
     """Blocks from the largest images to 4x4 pixels, the deviation within groups, two dense layers.
 
     It scores a sample by the others of its group too, so that a GAN with a penalty has to say that it is
-    meant, `GAN(across_batch=True)`; reals and fakes are batches of their own for it. Example i of a
-    device's n is in group i modulo n / group_size: groups never span devices.
+    meant, `GAN(across_batch=True)`; reals and fakes are batches of their own for it. Groups are examples
+    in a row, so that several devices have the groups of one as long as the size divides their parts of
+    the batch. (The authors' code takes every n-th example.)
 
     Attributes:
         base, most, mapping_layers, remat: as for the generator; the mapping is of labels alone.
@@ -420,17 +421,17 @@ def with_deviation(x: Array, group_size: int) -> Array:
     (arXiv 1710.10196), section 3.
 
     Args:
-        x: [batch, height, width, channels]; example i is in group i modulo batch / group_size.
-        group_size: examples in a group; where it doesn't divide the batch, the next smaller number that
-            does.
+        x: [batch, height, width, channels].
+        group_size: examples in a group, which are in a row; where it doesn't divide the batch, the next
+            smaller number that does.
 
     Returns:
         [batch, height, width, channels + 1].
     """
     group_size = next(size for size in range(group_size, 0, -1) if len(x) % size == 0)
-    groups = x.reshape(group_size, -1, *x.shape[1:])
-    deviation = jnp.sqrt(groups.var(0) + _EPSILON).mean((1, 2, 3))
-    channel = jnp.tile(deviation, group_size)[:, None, None, None]
+    groups = x.reshape(-1, group_size, *x.shape[1:])
+    deviation = jnp.sqrt(groups.var(1) + _EPSILON).mean((1, 2, 3))
+    channel = jnp.repeat(deviation, group_size)[:, None, None, None]
     return jnp.concatenate([x, jnp.broadcast_to(channel, (*x.shape[:3], 1))], -1)
 
 
