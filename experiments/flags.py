@@ -72,9 +72,8 @@ _SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "
           "condition_classes": (0, 2**20), "condition_numbers": (0, 2**20), "order": (1, 64),
           "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
           "kernel_size": (2, 63), "depth": (1, 2**8), "funnel_seed": (0, 2**31 - 1),
-          "classes": (0, 2**20), "stages": (1, 14), "base": (1, 2**20), "most": (1, 2**14),
-          "w_size": (1, 2**14), "mapping_layers": (1, 64), "group_size": (1, 2**14),
-          "stacks": (1, 2**31 - 1)}
+          "classes": (0, 2**20), "stages": (1, 14), "base": (1, 2**20), "w_size": (1, 2**14),
+          "mapping_layers": (1, 64), "group_size": (1, 2**14), "stacks": (1, 2**31 - 1)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -56,13 +56,10 @@ def main(options: Options, words: Sequence[str]) -> None:
     classes = config.data.classes
     gan = cast("GAN", experiment.make_game(config, shape))
     batch = Batch(jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32) if classes else None)
-    state = jax.jit(partial(init_state, gan))(jax.random.key(config.schedule.seed), batch)
-    generator = _taken(gan.generator, state.generator.variables, options.generator)
-    state = state._replace(generator=_with(state.generator, generator),
-                           ema=None if state.ema is None else jax.tree.map(jnp.copy, generator))
-    if options.critic:
-        state = state._replace(critic=_with(
-            state.critic, _taken(gan.critic, state.critic.variables, options.critic)))
+    init, key = partial(init_state, gan), jax.random.key(config.schedule.seed)
+    shapes = jax.eval_shape(init, key, batch)
+    generator = _taken(gan.generator, shapes.generator.variables, options.generator)
+    critic = options.critic and _taken(gan.critic, shapes.critic.variables, options.critic)
     run = launch.open_folder(experiment, config, {
         **experiment.recorded(), **settings.flat(config), "sample_shape": list(shape),
         "value_range": [-1.0, 1.0], "num_classes": classes,
@@ -70,6 +67,11 @@ def main(options: Options, words: Sequence[str]) -> None:
     checkpoints = Checkpoints(run.checkpoints, configuration=run.identity)
     if checkpoints.steps():
         raise ValueError(f"{run.folder} holds a run already: choose another --run-dir")
+    state = jax.jit(init)(key, batch)
+    state = state._replace(generator=_with(state.generator, generator),
+                           ema=None if state.ema is None else jax.tree.map(jnp.copy, generator))
+    if critic:
+        state = state._replace(critic=_with(state.critic, critic))
     try:
         run.lock()
         run.start(0)

@@ -25,10 +25,10 @@ from jaxgan.terms import lazy
 class Networks(flags.Networks):
     """The networks."""
 
+    width: int = 64
+    """Channels of the smallest activations;"""
     base: int = 1024
-    """Activations of r x r pixels have base / r channels,"""
-    most: int = 64
-    """but this number at most."""
+    """those of r x r pixels have base / r, if that is less."""
     latent_size: int = 64
     """Latent variables."""
     w_size: int = 64
@@ -75,7 +75,7 @@ def _published(batch_size: int, gamma: float, half_life: float, *, base: int = 3
                images: int = 25_000_000, **changes: Any) -> Config:
     """A configuration of the articles; half-life and length by images."""
     return replace(
-        Config(), base=base, most=512, latent_size=512, w_size=512, batch_size=batch_size,
+        Config(), base=base, width=512, latent_size=512, w_size=512, batch_size=batch_size,
         penalty_weight=gamma, ema_half_life=half_life, precision="bfloat16", steps=images // batch_size,
         log_every=100, sample_every=1000, checkpoint_every=1000, eval_every=0,
         **{"dataset": "folder", "augment": "ada"} | changes)
@@ -111,7 +111,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     if not path.path_weight >= 0:
         raise ValueError(f"path_weight must not be negative; got {path.path_weight}")
     terms = (lazy(penalties.path_length(path.path_weight), path.path_every),) if path.path_weight else ()
-    shared: dict[str, Any] = {"base": networks.base, "most": networks.most,
+    shared: dict[str, Any] = {"base": networks.base, "most": networks.width,
                               "num_classes": config.data.classes}
     generator = StyleGAN2Generator(
         tuple(sample_shape), **shared, w_size=networks.w_size, mapping_layers=networks.mapping_layers,

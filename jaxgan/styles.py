@@ -122,7 +122,7 @@ def _project_one(gan: GAN, state: GANState, variables: PyTree, stored: PyTree, l
     everywhere = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(latents), *x.shape)), condition)
     ws = styles(gan, state, latents, everywhere)
     average = ws.mean(0)
-    deviation = jnp.sqrt(jnp.square(ws[:, 0] - average[0]).sum(1).mean())
+    deviation = jnp.sqrt(jnp.square(ws[:, 0] - average[:1]).sum(1).mean())
     layers = ws.shape[1]
 
     def rate(step: ArrayLike) -> Array:

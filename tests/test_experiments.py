@@ -106,7 +106,8 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
     assert launch.parse(experiment, [*preset, *(part for item in values.items()
                                                 for part in flag(*item))]) == default
     new = settings.flat(default).keys() - first.keys()
-    later = {"decay": "linear", "pack": 1, "augment": "none", "augment_images": 500_000.0}
+    later = {"decay": "linear", "pack": 1, "penalty_every": 1, "augment": "none",
+             "augment_images": 500_000.0}
     assert later.items() <= settings.flat(default).items()
     assert {settings.flat(default)[flag] for flag in new - later.keys()} == {None, 0}  # as if none
     deciding = {flag for flag, (_, aside) in first.items() if not aside}
@@ -114,7 +115,7 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
 
 
 def test_every_script_is_found():
-    assert opening.names() == tuple(sorted((*FIRST, "arrays", "r3gan", "wasserstein")))
+    assert opening.names() == tuple(sorted((*FIRST, "arrays", "r3gan", "stylegan2", "wasserstein")))
     for name in opening.names():
         experiment = opening.load(name)
         assert (experiment.name, experiment.is_own) == (name, False)

@@ -142,7 +142,10 @@ class _Folder(Tree):
         def refuse(error: OSError):
             raise error
 
-        found, entered = {path.name: path} if path.is_file() else {}, set()
+        if path.is_file():
+            super().__init__(path, {path.name: path})
+            return
+        found, entered = {}, set()
         for folder, subfolders, names in os.walk(path, followlinks=True, onerror=refuse):
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in entered:

@@ -76,7 +76,7 @@ def test_one_setting_of_a_configuration(run, tmp_path_factory, name, value):
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "checkpoints").symlink_to(run / "checkpoints")
     start = time.monotonic()
-    options = sample.Options(str(folder), num=1, out=str(folder / "s.png"))
+    options = sample.Options(run_dir=str(folder), num=1, out=str(folder / "s.png"))
     assert launch.guarded(sample.main, options) in (0, 2)
     assert time.monotonic() - start < 60
 

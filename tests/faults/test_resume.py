@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("kept_programs")
 STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
-         "detection": (8, 8, 1), "r3gan": (8, 8, 1)}
+         "detection": (8, 8, 1), "r3gan": (8, 8, 1), "stylegan2": (8, 8, 1)}
 QUICK = {"gaussians"}  # the others take half a minute each
 FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
                     "--eval-metrics", "swd"),
@@ -29,6 +29,8 @@ FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-ever
          "cifar10": ("--decay-steps", "10"),
          "r3gan": ("--eval-every", "0", "--classes", "10", "--augment", "ada",
                    "--augment-operations", "hue,scale,noise"),
+         "stylegan2": ("--eval-every", "0", "--augment", "ada", "--base", "64", "--penalty-every", "3",
+                       "--path-every", "2"),
          "text": ("--length", "8", "--blocks", "1", "--max-vocabulary", "20", "--eval-every", "2"),
          "inpainting": ("--eval-every", "2", "--eval-metrics", "inpainting", "--mask", "boxes"),
          "multitask": ("--eval-every", "2", "--eval-metrics", "inpainting", "--weighting", "ratio"),
