@@ -207,8 +207,8 @@ def test_remat_keeps_less_for_the_same_gradient(module):
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_does():
-    """With all that is drawn, the lazy terms and the average style. Larger groups are by device."""
-    gan = GAN(MAKER.clone(num_classes=3), StyleGAN2Critic(64, 8, group_size=1, num_classes=3,
+    """With all that is drawn, the lazy terms and the average style, the groups of two."""
+    gan = GAN(MAKER.clone(num_classes=3), StyleGAN2Critic(64, 8, group_size=2, num_classes=3,
                                                           mapping_layers=1),
               6, losses.non_saturating(), penalty=lazy(penalties.r1(0.1), 2), across_batch=True,
               generator_terms=(lazy(penalties.path_length(), 2),),
