@@ -199,6 +199,9 @@ class Schedule:
     """Draw the fakes of all n_critic updates in one call: larger computations, more memory."""
     batch_size: int = 64
     """Samples in a critic update, over all devices."""
+    accumulate: int = since(1, before=1)
+    """Parts of each update's batch that are computed one after the other, in the memory of one; their
+    gradients are averaged."""
     steps: int = may_differ(100_000)
     """Iterations in all: n_critic critic updates and one generator update each."""
     seed: int = 0
@@ -372,6 +375,7 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         critic_optimizer=_critic_optimizer(config),
         ema_decay=_average(config),
         generator_batches=generator_batches,
+        accumulate=config.schedule.accumulate,
         tasks=tasks,
         adversarial_weight=loss.adversarial_weight,
         weighting=WEIGHTINGS[loss.weighting](),
@@ -397,7 +401,8 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
         critic.clone(**_module_fields(config, critic)), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing),
         penalty=_penalty(config),
-        augment=_augmentation(config), ema_decay=_average(config))
+        augment=_augmentation(config), ema_decay=_average(config),
+        accumulate=config.schedule.accumulate)
 
 
 def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
@@ -555,6 +560,9 @@ def _check(config: Config, has_tasks: bool) -> None:
     if not has_tasks and (loss.adversarial_weight != 1 or loss.weighting != "fixed"):
         raise ValueError("adversarial_weight and weighting are for experiments with tasks: leave them "
                          "out")
+    if values["fakes_at_once"] and values["accumulate"] > 1:
+        raise ValueError(f"fakes_at_once takes the memory that accumulate {values['accumulate']} saves: "
+                         "leave one of them out")
     for name in ("penalty_weight", "final_penalty_weight", "clip", "input_noise", "input_noise_steps",
                  "decay_steps", "schedule_images", "final_learning_rate", "warmup_steps",
                  "ema_half_life", "final_ema_half_life", "ema_ramp"):

@@ -345,7 +345,7 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
         raise ValueError(f"stream is for images; {experiment.name} draws its samples where it needs "
                          "them")
     recorded = record(experiment, config, source, reference)
-    _check_packs(config, schedule, is_conditional=recorded["condition"] is not None)
+    _check_parts(config, schedule, is_conditional=recorded["condition"] is not None)
     if again:
         check_data(again, read_config(again)["settings"], recorded)
     folder = open_folder(experiment, config, recorded, change)
@@ -363,16 +363,21 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     return Finished(folder, result, reference, evaluator)
 
 
-def _check_packs(config: Config, schedule: training.Plan, *, is_conditional: bool) -> None:
-    """Raises ValueError for packs of samples that the critic can't be shown."""
-    pack, size = config.loss.pack, schedule.batch_size
+def _check_parts(config: Config, schedule: training.Plan, *, is_conditional: bool) -> None:
+    """Raises ValueError for batches that can't be cut into parts, or into packs of samples."""
+    pack, size, parts = config.loss.pack, schedule.batch_size, config.schedule.accumulate
     if pack > 1 and is_conditional:
         raise ValueError(f"pack is {pack}, but samples are drawn for a condition here, and no critic "
                          "takes packs of conditions: leave it out")
     devices = schedule.devices or jax.device_count()
-    if size // devices % pack:
-        raise ValueError(f"batch_size {size} on {devices} device{'s' * (devices > 1)} can't be shown in "
-                         f"packs of {pack}: choose a multiple of {devices * pack}")
+    where = f"batch_size {size} on {devices} device{'s' * (devices > 1)}"
+    if size // devices % parts:
+        raise ValueError(f"{where} can't be cut into {parts} equal parts, as accumulate says: choose a "
+                         f"multiple of {devices * parts}")
+    if size // devices // parts % pack:
+        where += f" in {parts} parts" * (parts > 1)
+        raise ValueError(f"{where} can't be shown in packs of {pack}: choose a multiple of "
+                         f"{devices * parts * pack}")
 
 
 def about(experiment: Experiment, config: Config) -> training.About:

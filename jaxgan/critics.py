@@ -53,6 +53,7 @@ def critic_game(
     augment: Augmentation | None = None,
     terms: Sequence[Term] = (),
     ema_decay: float | optax.Schedule | None = None,
+    accumulate: int = 1,
 ) -> Game:
     """Returns the game in which a critic tells two distributions apart that don't change.
 
@@ -67,13 +68,14 @@ def critic_game(
         augment: None, or what it is shown in place of samples.
         terms: further terms that it minimises or observes.
         ema_decay: None, or the decay of the average of its variables; a number or a schedule.
+        accumulate: into how many parts a batch is cut, see `GAN.accumulate`.
     """
     def as_gan(real: PyTree) -> GAN:
         return GAN(generator=_Given(), critic=critic, latent_size=None,
                    prior=lambda keys: jax.tree.map(
                        lambda x: jnp.zeros((len(keys), *x.shape[1:]), x.dtype), real),
                    loss=loss or losses.wasserstein(), penalty=penalty, augment=augment,
-                   critic_terms=tuple(terms), ema_decay=ema_decay,
+                   critic_terms=tuple(terms), ema_decay=ema_decay, accumulate=accumulate,
                    generator_optimizer=optax.identity(), critic_optimizer=optimizer)
 
     def init(key: Key, example: Batch) -> CriticState:

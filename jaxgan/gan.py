@@ -42,6 +42,7 @@ _KINDS: dict[str, tuple] = {  # of the fields of a GAN
     "weighting": (Weighting, "one of jaxgan.weighting, fixed() for example"),
     "ema_decay": ((Real, Callable, NoneType), "a number, a schedule, or None"),
     "generator_batches": (Integral, "a whole number"),
+    "accumulate": (Integral, "a whole number"),
 }
 
 Prior = Callable[[Key], PyTree]  # keys [batch] -> latents [batch, ...]
@@ -90,6 +91,11 @@ class GAN:
         across_batch: whether the critic is meant to score a sample by the batch's others too, even
             where its input gradient is penalised, which then is that of the sum of all scores. Reals
             and fakes are batches of their own for such a critic in any case.
+        accumulate: into how many parts each update's batch is cut, which are computed one after the
+            other in the memory of one, and whose gradients are averaged. The result is that of the whole
+            batch up to the order of sums, with the same random numbers, except for what looks across the
+            batch: batch normalisation, and critics that are meant to (`across_batch`), see a part. What
+            compares samples of the whole batch (`View.mean`, `View.gather`) is refused.
     """
 
     generator: nn.Module
@@ -112,6 +118,7 @@ class GAN:
     ema_decay: float | optax.Schedule | None = None
     generator_batches: int = 1
     across_batch: bool = False
+    accumulate: int = 1
 
     def __post_init__(self):
         for name, (kinds, expected) in _KINDS.items():
@@ -128,7 +135,7 @@ class GAN:
         if (self.latent_size is None) == (self.prior is None):
             raise ValueError(f"latent_size is {self.latent_size} and there is "
                              f"{'a' if self.prior else 'no'} prior: give one of the two")
-        for name in ("latent_size", "generator_batches"):
+        for name in ("latent_size", "generator_batches", "accumulate"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         if (self.lift is None) != (self.lower is None):
@@ -344,7 +351,8 @@ def scores_across(gan: GAN, critic_stats: PyTree, shown: PyTree, condition: PyTr
         condition: likewise.
 
     Raises:
-        ValueError: its input gradient is penalised, and nothing says that this is meant.
+        ValueError: its input gradient is penalised, or its batch comes in parts, and nothing says that
+            this is meant.
     """
     if gan.across_batch:
         return True
@@ -357,4 +365,8 @@ def scores_across(gan: GAN, critic_stats: PyTree, shown: PyTree, condition: PyTr
                             "whose scores depend on the other samples of the batch")
                          + ", which scores no sample by itself: use layer or spectral normalisation, or "
                          "no penalty, or say that it is meant, GAN(across_batch=True)")
+    if gan.accumulate > 1 and not has_norm:
+        raise ValueError("the critic's scores depend on the other samples of the batch, of which "
+                         f"accumulate {gan.accumulate} shows it parts: set accumulate to 1, or say that "
+                         "it is meant, GAN(across_batch=True)")
     return True

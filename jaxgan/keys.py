@@ -51,21 +51,35 @@ def stream(key: Key, name: str) -> Key:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def example_keys(key: Key, count: int, axis_name: str | None = None) -> Key:
+def example_keys(key: Key, count: int, axis_name: str | None = None, part: Array | int = 0,
+                 parts: int = 1) -> Key:
     """Returns one key per example, [count], folded from the example's global index.
 
     Args:
         key: one typed key, shape ().
-        count: the number of examples on this device.
+        count: the number of examples on this device, in this part of its batch.
         axis_name: the mapped axis of the devices that share the batch; None on a single device.
+        part: which of the parts of a device's batch, from 0, where they come one after the other.
+        parts: how many these are.
     """
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
+    first = _place(axis_name, part, parts) * count
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
-def device_key(key: Key, axis_name: str | None = None) -> Key:
-    """Returns a key of this device's own: what is drawn from it depends on the number of devices."""
-    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+def device_key(key: Key, axis_name: str | None = None, part: Array | int = 0, parts: int = 1) -> Key:
+    """Returns a key of this device's own: what is drawn from it depends on the number of devices.
+
+    Arguments as for `example_keys`; each part of a batch has its own, too.
+    """
+    if axis_name is None and parts == 1:
+        return key
+    return jax.random.fold_in(key, _place(axis_name, part, parts))
+
+
+def _place(axis_name: str | None, part: Array | int, parts: int) -> Array | int:
+    """The number of a part among those of all devices."""
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return device if parts == 1 else device * parts + part
 
 
 def is_key(array: Any) -> bool:

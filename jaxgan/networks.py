@@ -13,12 +13,12 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from jaxgan.terms import Term, Value, View, check_terms, is_weighed
-from jaxgan.types import Array, Metrics, PyTree, check_type, described
+from jaxgan.types import Array, Metrics, PyTree, batch_size, check_type, described
 from jaxgan.weighting import Weighting, fixed, shared_norms
 
 _NUMBERS = (jax.Array, np.ndarray, np.generic, int, float)
 
-See = Callable[[PyTree], tuple[Any, PyTree]]  # parameters -> the view, and the new statistics
+See = Callable[..., tuple[Any, PyTree]]  # parameters -> the view, and the new statistics
 
 
 class NetworkState(NamedTuple):
@@ -105,12 +105,16 @@ def update(
     name: str,
     axis_name: str | None = None,
     weighting: Weighting | None = None,
+    accumulate: int = 1,
 ) -> tuple[NetworkState, Metrics]:
     """Updates a network once, by the gradient of the weighted sum of its terms.
 
     One pass forward and one backward, whatever the number of terms; one collective, in which gradients,
     statistics and what was observed are averaged over the devices. Of statistics that have no mean,
     integers, truths and random keys, the first device's are taken.
+
+    With `accumulate`, n parts of the batch are computed one after the other, in the memory of one. They
+    are to each other as devices are: all start from the same statistics, and the same is averaged.
 
     Args:
         network: its state, from `network_state` for the same terms.
@@ -121,6 +125,8 @@ def update(
         name: what the network is called in the metrics.
         axis_name: the devices' axis; None on a single device.
         weighting: how the terms' weights follow the training, from `jaxgan.weighting`; None for not.
+        accumulate: into how many parts the batch is cut. With several `see` takes a part's number, too,
+            (parameters, number), from 0 on: it sees `part_of(batch, number, accumulate)`.
 
     Returns:
         The new state, and the metrics, scalars in float32 at least: `NAME/loss`, the weighted sum;
@@ -134,6 +140,8 @@ def update(
     """
     check_terms(name, tuple(terms))
     check_optimizer(name, optimizer)
+    if accumulate < 1:
+        raise ValueError(f"accumulate must be at least 1; got {accumulate}")
     states, scheme = dict(network.terms or {}), _scheme(name, terms, weighting)
     for term in terms:
         if term.name not in states and (term.every > 1 or jax.tree.leaves(term.init())):
@@ -145,8 +153,9 @@ def update(
             raise ValueError(f"the state of the term {term}, which the backward pass feeds, must be of "
                              f"floating-point numbers; got {jax.tree.map(jnp.result_type, state)}")
 
-    def losses_fn(params: PyTree, fed: PyTree) -> tuple[dict[str, Any], tuple[PyTree, PyTree, PyTree]]:
-        view, stats = see(params)
+    def losses_fn(params: PyTree, fed: PyTree, *part: Array
+                  ) -> tuple[dict[str, Any], tuple[PyTree, PyTree, PyTree]]:
+        view, stats = see(params, *part)
         values = {term.name: _due_value(term, view, (states | fed).get(term.name, ()))
                   for term in terms}
         weights: dict[str, Any] = {term.name: term.weight(view.step) if callable(term.weight)
@@ -159,18 +168,25 @@ def update(
                 losses[term.part_of] += weights[term.name] * values[term.name].loss
         return losses, (stats, values, weights)
 
-    losses, pullback, (stats, values, weights) = jax.vjp(losses_fn, network.params, fed, has_aux=True)
-    base = {term: weights[term] for term in base_weights(terms) if term in losses}
-    head_weights = scheme.weights(network.weighting, base)
-    head_weights = {term: jnp.asarray(head_weights.get(term, 0.0), loss.dtype)
-                    for term, loss in losses.items()}
-    if scheme.by_gradient:  # in a loop, which is compiled once
-        ones = dict(zip(base, jnp.eye(len(base)), strict=True))
-        gradients, cotangents = lax.map(pullback, {
-            term: ones.get(term, jnp.zeros(len(base))).astype(loss.dtype)
-            for term, loss in losses.items()})
-    else:
-        gradients, cotangents = pullback(head_weights)
+    def differentiated(*part: Array) -> tuple[PyTree, ...]:
+        losses, pullback, (stats, values, weights) = jax.vjp(
+            lambda params, fed: losses_fn(params, fed, *part), network.params, fed, has_aux=True)
+        base = {term: weights[term] for term in base_weights(terms) if term in losses}
+        head_weights = scheme.weights(network.weighting, base)
+        head_weights = {term: jnp.asarray(head_weights.get(term, 0.0), loss.dtype)
+                        for term, loss in losses.items()}
+        if scheme.by_gradient:  # in a loop, which is compiled once
+            ones = dict(zip(base, jnp.eye(len(base)), strict=True))
+            gradients, cotangents = lax.map(pullback, {
+                term: ones.get(term, jnp.zeros(len(base))).astype(loss.dtype)
+                for term, loss in losses.items()})
+        else:
+            gradients, cotangents = pullback(head_weights)
+        return gradients, cotangents, stats, losses, values, weights, head_weights
+
+    gradients, cotangents, stats, losses, values, weights, head_weights = (
+        differentiated() if accumulate == 1 else _mean_of_parts(differentiated, accumulate))
+    base = [term for term in base_weights(terms) if term in losses]
     if axis_name is not None:
         # As one array: XLA makes several collectives of a tree whose leaves it treats differently.
         numbers = jax.tree.map(lambda x: x if is_inexact(x) else None, stats)
@@ -197,6 +213,20 @@ def update(
         scheme.update(network.weighting, losses, norms),
         {term.name: _advanced(term, states[term.name], values[term.name], cotangents)
          for term in terms if term.name in states} or network.terms), metrics
+
+
+def part_of(batch: PyTree, index: Array | int, count: int) -> PyTree:
+    """Returns one of `count` equal parts of a batch, a pytree of arrays [batch, ...], by its number.
+
+    Raises:
+        ValueError: `count` doesn't divide the batch.
+    """
+    size = batch_size(batch)
+    if size % count:
+        raise ValueError(f"a batch of {size} examples on a device can't be cut into {count} equal parts"
+                         f": choose a multiple of {count}")
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index * (size // count), size // count),
+                        batch)
 
 
 def half_life(images: float | optax.Schedule, batch_size: int, *, ramp: float | None = None
@@ -251,6 +281,26 @@ def moving_average(average: PyTree, variables: PyTree, decay: float | optax.Sche
 def is_inexact(x: Array) -> bool:
     """Whether an array is of numbers of which there is a mean: not of integers, truths or keys."""
     return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _mean_of_parts(function: Callable[[Array], PyTree], count: int) -> PyTree:
+    """The mean of what a function gives for parts of a batch; of what has no mean the first part's."""
+    def numbers(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x if is_inexact(x) else None, tree)
+
+    def arrays(index: Array) -> PyTree:
+        return jax.tree.map(jnp.asarray, function(index))
+
+    def add(total: PyTree, index: Array) -> tuple[PyTree, PyTree]:
+        found = arrays(index)
+        return (jax.tree.map(jnp.add, total, numbers(found)),
+                jax.tree.map(lambda x: None if is_inexact(x) else x, found))
+
+    shapes = jax.eval_shape(arrays, jnp.int32(0))
+    total, others = lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), numbers(shapes)),
+                             jnp.arange(count))
+    return jax.tree.map(lambda shape, sum_, each: each[0] if sum_ is None else sum_ / count,
+                        shapes, total, others)
 
 
 def _first(x: Array, axis_name: str) -> Array:

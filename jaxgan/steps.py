@@ -128,12 +128,10 @@ def critic_step(
             the rest of the batch; or a network normalises over a batch of one sample.
     """
     check_type("what a step is given", batch, Batch, "a Batch(samples, condition)")
-    if fakes is None:
-        fakes, _ = make_fakes(gan, state, state.generator, batch, key, axis_name)
     network, metrics = update(
         state.critic, gan.critic_optimizer, terms_of(gan, "critic"),
         critic_view(gan, state, batch, fakes, key, axis_name),
-        name="critic", axis_name=axis_name, weighting=gan.weighting)
+        name="critic", axis_name=axis_name, weighting=gan.weighting, accumulate=gan.accumulate)
     return state._replace(critic=network), metrics
 
 
@@ -157,7 +155,7 @@ def generator_step(
     network, metrics = update(
         state.generator, gan.generator_optimizer, terms_of(gan, "generator"),
         generator_view(gan, state, batch, key, axis_name),
-        name="generator", axis_name=axis_name, weighting=gan.weighting)
+        name="generator", axis_name=axis_name, weighting=gan.weighting, accumulate=gan.accumulate)
     state = state._replace(step=state.step + 1, generator=network)
     return state._replace(ema=_averaged(gan, state)), metrics
 
@@ -181,26 +179,30 @@ def train_step(
         The new state and the metrics of the last critic update and of the generator update.
 
     Raises:
-        ValueError: fewer batches than the generator's batch is made of.
+        ValueError: fewer batches than the generator's batch is made of; `fakes_at_once` of a GAN that
+            accumulates.
     """
     check_type("what a step is given", batches, Batch, "a Batch(samples, condition)")
     n_critic = batch_size(batches)
     if n_critic < gan.generator_batches:
         raise ValueError(f"generator_batches is {gan.generator_batches}, but an iteration has only "
                          f"{n_critic} critic batches: raise n_critic")
+    if fakes_at_once and gan.accumulate > 1:
+        raise ValueError(f"fakes_at_once takes the memory that accumulate {gan.accumulate} saves: leave "
+                         "one of them out")
     critic_keys = jax.vmap(jax.random.fold_in, (None, 0))(
         keys.stream(key, "critic_step"), jnp.arange(n_critic))
-
-    def make(batch: Batch, key: Key) -> Fakes:
-        return make_fakes(gan, state, state.generator, batch, key, axis_name)[0]
 
     def update_critic(critic: NetworkState, inputs: tuple[Batch, Key, Fakes | None]):
         batch, key, fakes = inputs
         updated, metrics = critic_step(gan, state._replace(critic=critic), batch, key,
-                                       fakes=fakes or make(batch, key), axis_name=axis_name)
+                                       fakes=fakes, axis_name=axis_name)
         return updated.critic, metrics
 
-    all_fakes = jax.vmap(make)(batches, critic_keys) if fakes_at_once else None
+    all_fakes = None
+    if fakes_at_once:
+        all_fakes, _ = jax.vmap(lambda batch, key: make_fakes(
+            gan, state, state.generator, batch, key, axis_name))(batches, critic_keys)
     critic, metrics = lax.scan(update_critic, state.critic, (batches, critic_keys, all_fakes))
     state, generator_metrics = generator_step(
         gan, state._replace(critic=critic), _generator_batch(batches, gan.generator_batches),

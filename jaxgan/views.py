@@ -18,7 +18,7 @@ from jaxgan.gan import (
     scores_across,
     scores_and_heads,
 )
-from jaxgan.networks import NetworkState, See, term_state
+from jaxgan.networks import NetworkState, See, part_of, term_state
 from jaxgan.nn.random import rngs_of
 from jaxgan.probing import check_call, check_single
 from jaxgan.terms import Judgement, Seen, View
@@ -46,20 +46,29 @@ class _Tools(NamedTuple):
     state: GANState
     key: Key
     axis_name: str | None
-    count: int  # samples on this device
+    count: int  # samples on this device, in one part of its batch
+    part: Array | int = 0  # which of `GAN.accumulate`
 
     def keys(self, name: str, count: int | None = None) -> Key:
         return keys.example_keys(keys.stream(self.key, name), self.count if count is None else count,
-                                 self.axis_name)
+                                 self.axis_name, self.part, self.gan.accumulate)
 
     def rngs(self, name: str, count: int, *, by_device: bool = True) -> dict:
-        device = keys.device_key(keys.stream(self.key, name), self.axis_name)
+        device = keys.device_key(keys.stream(self.key, name), self.axis_name, self.part,
+                                 self.gan.accumulate)
         return rngs_of(self.keys(name, count)) | ({"params": device} if by_device else {})
 
     def mean(self, tree: PyTree) -> PyTree:
+        self.check_whole("a mean")
         return tree if self.axis_name is None else lax.pmean(tree, self.axis_name)
 
+    def check_whole(self, what: str) -> None:
+        if self.gan.accumulate > 1:
+            raise ValueError(f"it takes {what} over the whole batch, which comes in "
+                             f"{self.gan.accumulate} parts one after the other: set accumulate to 1")
+
     def gather(self, tree: PyTree) -> PyTree:
+        self.check_whole("what is said of other samples")
         if self.axis_name is None:
             return tree
         return jax.tree.map(lambda x: lax.all_gather(x, self.axis_name, tiled=True), tree)
@@ -109,14 +118,14 @@ class _Tools(NamedTuple):
 
     def view(self, real: Seen, fake: Seen, fakes: Fakes, critic: NetworkState, generator: NetworkState,
              show: Callable[[str, PyTree], PyTree]) -> View:
-        devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
-        return View(real, fake, fakes.latents, fakes.heads, self.state.step, devices * self.count,
+        parts = (1 if self.axis_name is None else lax.axis_size(self.axis_name)) * self.gan.accumulate
+        return View(real, fake, fakes.latents, fakes.heads, self.state.step, parts * self.count,
                     self.judging(critic), show, self.generating(generator), self.keys, self.mean,
                     self.gather)
 
 
 def make_fakes(gan: GAN, state: GANState, generator: NetworkState, batch: Batch, key: Key,
-               axis_name: str | None) -> tuple[Fakes, PyTree]:
+               axis_name: str | None, part: Array | int = 0) -> tuple[Fakes, PyTree]:
     """Returns one fake for each sample of the batch, and the generator's new statistics.
 
     Args:
@@ -126,17 +135,36 @@ def make_fakes(gan: GAN, state: GANState, generator: NetworkState, batch: Batch,
         batch: what the fakes are drawn for.
         key: the update's.
         axis_name: the devices' axis; None on a single device.
+        part: which of `GAN.accumulate` parts of an update's batch it is.
     """
-    tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples))
+    tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples), part)
     latents = draw_latents(gan, tools.keys("latents"), tools.count)
     (samples, heads), stats = tools.generate(generator, latents, batch.condition, "fake")
     return Fakes(samples, heads, latents), stats
 
 
-def critic_view(gan: GAN, state: GANState, batch: Batch, fakes: Fakes, key: Key, axis_name: str | None
-                ) -> See:
-    """Returns the function from the critic's parameters to what its terms see, and its statistics."""
-    tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples))
+def critic_view(gan: GAN, state: GANState, batch: Batch, fakes: Fakes | None, key: Key,
+                axis_name: str | None) -> See:
+    """Returns the function from the critic's parameters to what its terms see, and its statistics.
+
+    Where the batch comes in parts it takes the number of one, too, and fakes that aren't given are made
+    with the part that they are for.
+    """
+    if gan.accumulate == 1:
+        return _critic_view(gan, state, batch, fakes, key, axis_name)
+
+    def see(params: PyTree, part: Array | int = 0) -> tuple[View, PyTree]:
+        own, made = part_of((batch, fakes), part, gan.accumulate)
+        return _critic_view(gan, state, own, made, key, axis_name, part)(params)
+
+    return see
+
+
+def _critic_view(gan: GAN, state: GANState, batch: Batch, fakes: Fakes | None, key: Key,
+                 axis_name: str | None, part: Array | int = 0) -> See:
+    tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples), part)
+    if fakes is None:
+        fakes, _ = make_fakes(gan, state, state.generator, batch, key, axis_name, part)
     show, reals = tools.shower(), gan.lift(batch.samples) if gan.lift else batch.samples
     made, there = (jax.tree.map(jnp.shape, tree) for tree in (fakes.samples, reals))
     if made != there:
@@ -158,8 +186,19 @@ def critic_view(gan: GAN, state: GANState, batch: Batch, fakes: Fakes, key: Key,
 
 
 def generator_view(gan: GAN, state: GANState, batch: Batch, key: Key, axis_name: str | None) -> See:
-    """Returns the function from the generator's parameters to what its terms see, and its statistics."""
-    tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples))
+    """Returns the function from the generator's parameters to what its terms see, and its statistics.
+
+    Where the batch comes in parts it takes the number of one, too.
+    """
+    if gan.accumulate == 1:
+        return _generator_view(gan, state, batch, key, axis_name)
+    return lambda params, part=0: _generator_view(
+        gan, state, part_of(batch, part, gan.accumulate), key, axis_name, part)(params)
+
+
+def _generator_view(gan: GAN, state: GANState, batch: Batch, key: Key, axis_name: str | None,
+                    part: Array | int = 0) -> See:
+    tools = _Tools(gan, state, key, axis_name, batch_size(batch.samples), part)
     show, reals = tools.shower(), gan.lift(batch.samples) if gan.lift else batch.samples
     real, asked = show("real", reals), batch
     if gan.generator_condition is not None:
@@ -168,7 +207,7 @@ def generator_view(gan: GAN, state: GANState, batch: Batch, key: Key, axis_name:
 
     def see(params: PyTree) -> tuple[View, PyTree]:
         network = state.generator._replace(params=params)
-        fakes, stats = make_fakes(gan, state, network, asked, key, axis_name)
+        fakes, stats = make_fakes(gan, state, network, asked, key, axis_name, part)
         fake, judge = show("fake", fakes.samples), tools.judging(state.critic)
         # Most losses ignore the reals: no code is made for them then.
         return tools.view(Seen(reals, real, batch.condition, *judge(real, batch.condition, "real")),

@@ -84,6 +84,12 @@ def nnx_module(found):
     assert found["points"].shape == (8, 2)
 
 
+def in_parts(found):
+    assert_close(found["in_parts"], found["at_once"], 1e-5, 1e-7)
+    start = found["critic"].init(jax.random.key(1), found["sets"][:, 0], train=False)["params"]
+    assert not same(start, found["in_parts"])
+
+
 def accumulated(found):
     assert_close(found["whole"], found["halves"], rtol=1e-5, atol=1e-7)
     start = found["critic"].init(jax.random.key(1), found["real"], train=False)["params"]
@@ -102,7 +108,7 @@ def double(found):
 
 
 CHECKS = (radius, heads, series, optimisers, distance, translation, grown, number, nnx_module,
-          accumulated, double)
+          in_parts, accumulated, double)
 
 
 @pytest.mark.filterwarnings("ignore:.*left as it was drawn:UserWarning",

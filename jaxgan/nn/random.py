@@ -20,8 +20,8 @@ _STREAM = "examples"
 _KIND_OF_EACH: dict[Hashable, str] = {}  # by the kind of key that stands for all of them
 
 
-def module_rngs(key: Key, count: int, axis_name: str | None = None, *, by_device: bool = True
-                ) -> dict[str, Key]:
+def module_rngs(key: Key, count: int, axis_name: str | None = None, *, by_device: bool = True,
+                part: Array | int = 0, parts: int = 1) -> dict[str, Key]:
     """Returns the `rngs` that linen modules are applied with in training.
 
     Args:
@@ -29,9 +29,10 @@ def module_rngs(key: Key, count: int, axis_name: str | None = None, *, by_device
         count: the number of examples on this device.
         axis_name: the devices' axis; None on a single device.
         by_device: whether there is a key for modules that don't draw by example, too.
+        part, parts: as for `jaxgan.keys.example_keys`.
     """
-    return rngs_of(keys.example_keys(key, count, axis_name)) | (
-        {"params": keys.device_key(key, axis_name)} if by_device else {})
+    return rngs_of(keys.example_keys(key, count, axis_name, part, parts)) | (
+        {"params": keys.device_key(key, axis_name, part, parts)} if by_device else {})
 
 
 def rngs_of(example_keys: Key) -> dict[str, Key]:
