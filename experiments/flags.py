@@ -86,6 +86,9 @@ class Networks:
     """What the networks' layers compute in; parameters, losses and penalties stay in float32."""
     remat: bool = False
     """Compute what is in a residual block again for the gradient, to save an accelerator's memory."""
+    attention: str | None = None
+    """Heights of activations at which both networks have self-attention, a list like 16,32; for the
+    ResNet."""
     init_from: str | None = None
     """Start from the weights of another run, by its folder: those that fit; the others are named."""
     init_networks: str | None = None
@@ -314,6 +317,19 @@ def as_size(size: int | str) -> tuple[int, int]:
     return sides
 
 
+def as_numbers(name: str, text: int | str) -> tuple[int, ...]:
+    """The whole numbers of a list.
+
+    Raises:
+        ValueError: it is none; `name` is that of the setting.
+    """
+    try:
+        return tuple(int(number) for number in str(text).split(","))
+    except ValueError:
+        raise ValueError(f"{name} must be whole numbers with commas between, like 64,32; got {text!r}"
+                         ) from None
+
+
 def as_range(text: str | None) -> tuple[float, float] | None:
     """The two numbers of --data-range, LOW,HIGH; None if it isn't given.
 
@@ -412,6 +428,10 @@ def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
         if "remat" not in type(critic).__dataclass_fields__:
             raise ValueError("remat is for residual networks: leave it out, or choose --model resnet")
         fields["remat"] = True
+    if config.networks.attention is not None:
+        if "attention" not in type(critic).__dataclass_fields__:
+            raise ValueError("attention is for the ResNet: leave it out, or choose --model resnet")
+        fields["attention"] = as_numbers("attention", config.networks.attention)
     return fields
 
 

@@ -93,10 +93,11 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
         ValueError: widths or cardinalities that no network can have.
     """
     networks = config.networks
-    widths = _numbers("width", networks.width)
+    widths = flags.as_numbers("width", networks.width)
     if len(widths) == 1:
         widths *= _stages(sample_shape[:2])
-    groups = None if networks.cardinality is None else _numbers("cardinality", networks.cardinality)
+    groups = None if networks.cardinality is None else flags.as_numbers(
+        "cardinality", networks.cardinality)
     shape: dict[str, Any] = {
         "widths": widths, "blocks": networks.blocks, "expansion": networks.expansion,
         "cardinality": groups[0] if groups is not None and len(groups) == 1 else groups,
@@ -111,14 +112,6 @@ def _stages(size: Sequence[int]) -> int:
     if height % 2 or width % 2 or min(size) < 8:
         return 1
     return 1 + _stages((height // 2, width // 2))
-
-
-def _numbers(name: str, text: int | str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in str(text).split(","))
-    except ValueError:
-        raise ValueError(f"{name} must be whole numbers with commas between, like 64,32; got {text!r}"
-                         ) from None
 
 
 experiment = Experiment(Config, image_sets.make_class_source, make_gan, image_sets.make_class_reference,

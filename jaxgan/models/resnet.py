@@ -26,7 +26,7 @@ from jaxgan.models.ends import (
     judge,
     squash,
 )
-from jaxgan.nn import Conv, Dense
+from jaxgan.nn import Conv, Dense, SelfAttention
 from jaxgan.nn.initializers import conv_init, dense_init
 from jaxgan.nn.norms import RESIDUAL_NORMS, check_norm, normalise, weight_layer
 from jaxgan.types import Array, Dtype, PyTree
@@ -53,6 +53,8 @@ class ResNetGenerator(nn.Module):
             the common dtype of input and parameters.
         remat: whether to keep only what is between the blocks for the gradient and compute what is in
             them again: less memory, more time.
+        attention: heights of activations at which there is self-attention, behind a block:
+            `jaxgan.nn.SelfAttention`.
     """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
@@ -66,6 +68,7 @@ class ResNetGenerator(nn.Module):
     axis_name: str | None = None
     dtype: Dtype | None = None
     remat: bool = False
+    attention: Sequence[int] = ()
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -82,14 +85,18 @@ class ResNetGenerator(nn.Module):
         height, width, channels = self.image_shape
         factor = _factor("ResNetGenerator", (height, width), len(self.widths) - 1)
         first, *rest = self.widths
+        _check_attention("ResNetGenerator", self.attention,
+                         [height // factor * 2 ** index for index in range(1, len(self.widths))])
 
         x = Dense(height // factor * (width // factor) * first, kernel_init=dense_init(),
                   dtype=self.dtype)(latents)
         x = x.reshape(-1, height // factor, width // factor, first)
         for index, features in enumerate(rest):
-            x = _block(self.remat)(features, "up", self.norm, self.first_bias, self.axis_name,
-                                   self.dtype, self.num_classes,
-                                   name=f"ResidualBlock_{index}")(x, train, labels)
+            block = _kept(ResidualBlock, self.remat)(
+                features, "up", self.norm, self.first_bias, self.axis_name, self.dtype, self.num_classes,
+                name=f"ResidualBlock_{index}")
+            x = block(x, train, labels)
+            x = _attended(self, x, train) if x.shape[1] in self.attention else x
         x = nn.relu(normalise(self.norm, x, train=train, axis_name=self.axis_name))
         x = Conv(channels, (3, 3), kernel_init=conv_init(he=self.last_he), dtype=self.dtype)(x)
         return squash(self.output, x)
@@ -114,6 +121,8 @@ class ResNetCritic(nn.Module):
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for
             the common dtype of input and parameters.
         remat: as for `ResNetGenerator`.
+        attention: heights of activations at which there is self-attention, behind the first block, or
+            convolution, that they come out of; under spectral normalisation if the other layers are.
     """
 
     widths: Sequence[int] = (128, 128, 128, 128)
@@ -128,6 +137,7 @@ class ResNetCritic(nn.Module):
     axis_name: str | None = None
     dtype: Dtype | None = None
     remat: bool = False
+    attention: Sequence[int] = ()
 
     @nn.compact
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool
@@ -138,7 +148,10 @@ class ResNetCritic(nn.Module):
         check_conditioning("ResNetCritic", self.conditioning, self.num_classes, condition, samples,
                            self.num_numbers)
         self._check_fields()
-        _factor("ResNetCritic", samples.shape[1:3], self.down_blocks + (self.stem == "block"))
+        halved = int(self.stem == "block")
+        _factor("ResNetCritic", samples.shape[1:3], halved + self.down_blocks)
+        _check_attention("ResNetCritic", self.attention, [
+            samples.shape[1] // 2 ** times for times in range(halved, halved + self.down_blocks + 1)])
         if self.conditioning == "concatenation":
             samples = as_planes(condition, samples, self.num_classes)
         first, *rest = self.widths
@@ -148,10 +161,14 @@ class ResNetCritic(nn.Module):
         else:
             layer = Conv(first, (3, 3), kernel_init=conv_init(he=False), dtype=self.dtype)
             x = weight_layer(self.norm, layer, samples, train=train)
+        x = _attended(self, x, train) if x.shape[1] in self.attention else x
         for index, features in enumerate(rest):
             resample = "down" if index < self.down_blocks else "none"
-            x = _block(self.remat)(features, resample, self.norm, self.first_bias, self.axis_name,
-                                   self.dtype, name=f"ResidualBlock_{index}")(x, train)
+            block = _kept(ResidualBlock, self.remat)(
+                features, resample, self.norm, self.first_bias, self.axis_name, self.dtype,
+                name=f"ResidualBlock_{index}")
+            x = block(x, train)
+            x = _attended(self, x, train) if resample == "down" and x.shape[1] in self.attention else x
         x = nn.relu(x).mean((1, 2)) if self.head == "mean" else x
         return judge(self.norm, x, condition, conditioning=self.conditioning,
                      num_classes=self.num_classes, num_numbers=self.num_numbers, train=train)
@@ -244,8 +261,21 @@ class StemBlock(nn.Module):
         return x + mean_pool(y)
 
 
-def _block(remat: bool) -> type[nn.Module]:
-    return nn.remat(ResidualBlock, static_argnums=(2,)) if remat else ResidualBlock  # (self, x, train)
+def _kept(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    return nn.remat(block, static_argnums=(2,)) if remat else block  # (self, x, train)
+
+
+def _attended(model: ResNetGenerator | ResNetCritic, x: Array, train: bool) -> Array:
+    layer = _kept(SelfAttention, model.remat)
+    return layer(model.norm, model.dtype, name=f"SelfAttention_{x.shape[1]}")(x, train)
+
+
+def _check_attention(model: str, asked: Sequence[int], heights: Sequence[int]) -> None:
+    """Raises ValueError for heights at which a network has no activations behind a block."""
+    for height in asked:
+        if height not in heights:
+            raise ValueError(f"{model}: attention must be at heights of its activations behind a block, "
+                             f"{', '.join(map(str, heights))} here; got {height}")
 
 
 def upsample(x: Array) -> Array:
