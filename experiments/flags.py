@@ -114,6 +114,13 @@ class Loss:
     penalty_every: int = since(1, before=1)
     """Critic updates in one of which the penalty is due, and is so many times as heavy; Adam's steps and
     decays are shortened to fit. 1: in each of them."""
+    top_k: float | None = since(None, before=None)
+    """The generator learns from the fakes with the highest scores alone, a share of the batch that falls
+    from 1 to this one; None: from all fakes."""
+    top_k_decay: float = since(0.99, before=0.99)
+    """By what that share is multiplied after every --top-k-steps."""
+    top_k_steps: int = since(500, before=500)
+    """Iterations after which that happens; in the article it is after each epoch."""
     clip: float = 0.0
     """Clip the critic's weights to [-clip, clip] after each update (original WGAN: 0.01); 0: don't."""
     input_noise: float = 0.0
@@ -384,7 +391,7 @@ def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_siz
         generator=generator.clone(**fields),
         critic=critic.clone(**fields),
         latent_size=latent_size,
-        loss=LOSSES[loss.loss](loss.label_smoothing),
+        loss=_adversarial(loss),
         penalty=_penalty(config),
         augment=_augmentation(config, generator),
         generator_optimizer=_frozen(config, "generator", make_optimizer(config, "generator", every)),
@@ -413,6 +420,8 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
                              "it out")
     if loss.pack > 1:
         raise ValueError(f"pack is for GANs; got {loss.pack}: leave it out for a critic alone")
+    if loss.top_k is not None:
+        raise ValueError("top_k is for GANs, and a critic alone has no generator: leave it out")
     return critic_game(
         critic.clone(**_module_fields(config, critic)), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing),
@@ -508,6 +517,13 @@ def scheduled(first: float, last: float, steps: int, shape: Literal["linear", "c
     return optax.linear_schedule(first, last, steps)
 
 
+def _adversarial(loss: Loss) -> losses.AdversarialLoss:
+    chosen = LOSSES[loss.loss](loss.label_smoothing)
+    if loss.top_k is None:
+        return chosen
+    return losses.top_k(chosen, loss.top_k_steps, loss.top_k_decay, loss.top_k)
+
+
 def _penalty(config: Config) -> Term | None:
     loss, weight = config.loss, config.loss.penalty_weight
     if loss.final_penalty_weight is not None:
@@ -599,6 +615,13 @@ def _check(config: Config, has_tasks: bool) -> None:
                                   for beta in ("beta1", "beta2"))):
         if values[name] is not None and not 0 <= values[name] < 1:
             raise ValueError(f"{name} must be in [0, 1); got {values[name]}")
+    for name, (least, most) in {"top_k": (0, 1), "top_k_decay": (0, 1), "top_k_steps": (0, 2**31 - 1)
+                                }.items():
+        value = values[name]
+        if value is not None and not least < value <= most:
+            raise ValueError(f"{name} must be above {least} and at most {most}; got {value}")
+        if loss.top_k is None and value != getattr(Loss(), name):
+            raise ValueError(f"{name} is for --top-k; got {value} without it")
     if loss.label_smoothing and loss.loss not in _SMOOTHED:
         raise ValueError(f"label_smoothing is for the losses {' and '.join(_SMOOTHED)}; the loss is "
                          f"{loss.loss}")

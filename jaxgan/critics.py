@@ -70,12 +70,14 @@ def critic_game(
         ema_decay: None, or the decay of the average of its variables; a number or a schedule.
         accumulate: into how many parts a batch is cut, see `GAN.accumulate`.
     """
+    parts = None if accumulate == 1 else accumulate  # None is as if it weren't there, as in older runs
+
     def as_gan(real: PyTree) -> GAN:
         return GAN(generator=_Given(), critic=critic, latent_size=None,
                    prior=lambda keys: jax.tree.map(
                        lambda x: jnp.zeros((len(keys), *x.shape[1:]), x.dtype), real),
                    loss=loss or losses.wasserstein(), penalty=penalty, augment=augment,
-                   critic_terms=tuple(terms), ema_decay=ema_decay, accumulate=accumulate,
+                   critic_terms=tuple(terms), ema_decay=ema_decay, accumulate=1 if parts is None else parts,
                    generator_optimizer=optax.identity(), critic_optimizer=optimizer)
 
     def init(key: Key, example: Batch) -> CriticState:

@@ -14,7 +14,7 @@ import optax
 
 from jaxgan import keys
 from jaxgan.augment import Augmentation
-from jaxgan.losses import AdversarialLoss
+from jaxgan.losses import AdversarialLoss, of_highest
 from jaxgan.networks import NetworkState, check_optimizer
 from jaxgan.penalties import Penalty, norm_moments, report_norms
 from jaxgan.probing import looks_across
@@ -197,6 +197,8 @@ def _critic_loss(loss: AdversarialLoss, view: View, state: PyTree) -> Value:
 
 
 def _generator_loss(loss: AdversarialLoss, view: View, state: PyTree) -> Array:
+    if loss.share is not None:
+        return of_highest(loss.generator, view.gather(view.fake.scores), loss.share(view.step))
     scores = (view.real.scores, view.fake.scores)
     return loss.generator(*(view.gather(scores) if loss.across_batch else scores))
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxgan.types import Array, ScoreLoss
 
@@ -22,11 +23,14 @@ class AdversarialLoss(NamedTuple):
         generator: the same for the generator; most generators' losses ignore the real scores.
         across_batch: whether a sample's loss depends on the batch's other samples. The steps then
             gather the scores of all devices before they call the loss.
+        share: None, or iteration -> the share of the batch's fakes, those with the highest scores, that
+            the generator's loss is of: see `top_k`.
     """
 
     critic: ScoreLoss
     generator: ScoreLoss
     across_batch: bool = False
+    share: optax.Schedule | None = None
 
 
 def wasserstein() -> AdversarialLoss:
@@ -127,6 +131,48 @@ def relativistic_average() -> AdversarialLoss:
                 + jax.nn.softplus(fake - real.mean()).mean())
 
     return _pair(critic, lambda real, fake: critic(fake, real), across_batch=True)
+
+
+def top_k(loss: AdversarialLoss, steps: int, decay: float = 0.99, smallest: float = 0.5
+          ) -> AdversarialLoss:
+    """Returns the loss with a generator that learns from the k fakes with the highest scores alone.
+
+    Its loss is the mean of theirs. They are chosen from the whole batch, over all devices, and k is the
+    batch size times max(decay^epochs, smallest), rounded, at least 1. Sinha et al. 2020 (arXiv
+    2002.06224). The critic and the tasks of the generator see all fakes.
+
+    Args:
+        loss: whose generator takes each fake by itself.
+        steps: iterations of an epoch.
+        decay: by what the share is multiplied after each, in (0, 1].
+        smallest: the share at which it stays, in (0, 1].
+
+    Raises:
+        ValueError: the generator's loss compares fakes with reals or with each other, or a number is out
+            of its range.
+    """
+    if not (0.0 < decay <= 1.0 and 0.0 < smallest <= 1.0 and steps >= 1):
+        raise ValueError("decay and smallest must be in (0, 1] and steps at least 1; got "
+                         f"{decay}, {smallest} and {steps}")
+    low, high = (float(loss.generator(jnp.full(1, real), jnp.zeros(1))) for real in (0.0, 1.0))
+    if loss.across_batch or low != high:
+        raise ValueError("top_k is for losses whose generator takes each fake by itself, and this one "
+                         "compares it with others, as the relativistic ones do: choose another loss")
+    return loss._replace(share=lambda step: jnp.maximum(jnp.float32(decay) ** (step // steps), smallest))
+
+
+def of_highest(loss: ScoreLoss, scores: Array, share: Array | float) -> Array:
+    """Returns the mean of a generator's loss over the share of fakes that have the highest scores.
+
+    Args:
+        loss: a generator's, of fakes by themselves.
+        scores: of fakes, [batch].
+        share: in (0, 1], of which round(share * batch) fakes are taken, one at least.
+    """
+    k = jnp.maximum(jnp.round(share * len(scores)), 1.0)
+    each = jax.vmap(lambda score: loss(score[None], score[None]))(scores)
+    highest = jnp.argsort(-jax.lax.stop_gradient(scores))
+    return jnp.where(jnp.arange(len(scores)) < k, each[highest], 0.0).sum() / k
 
 
 def _cross_entropy_critic(label_smoothing: float) -> ScoreLoss:

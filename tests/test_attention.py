@@ -143,5 +143,5 @@ def test_experiments_with_a_resnet_take_it(experiment, changes):
 @pytest.mark.slow
 def test_a_run_trains_with_it(tmp_path):
     assert run_here("conditional", *TINY, "--model", "resnet", "--width", 8, "--steps", 2,
-                    "--eval-every", 0, "--attention", 4, "--critic-norm", "spectral", "--penalty", "none",
-                    "--loss", "hinge", "--run-dir", tmp_path / "run") == 0
+                    "--eval-every", 0, "--attention", 4, "--critic-norm", "spectral", "--loss", "hinge",
+                    "--penalty", "none", "--run-dir", tmp_path / "run") == 0

@@ -164,10 +164,20 @@ def test_a_fixed_weight_of_both_penalties_is_as_before():
     ({"augment": "ada", "final_augment_p": 0.5}, "decay_steps is 0, .* or --final-augment-p None$"),
     ({"augment": "ada", "augment_images": 0.0}, "augment_images must be above 0; got 0.0"),
     ({"pack": 0}, "pack must be at least 1; got 0"),
+    ({"top_k": 0.0}, "top_k must be above 0 and at most 1; got 0.0"),
+    ({"top_k": 0.5, "top_k_steps": 0}, "top_k_steps must be above 0 and at most 2147483647; got 0"),
+    ({"top_k_decay": 0.9}, "top_k_decay is for --top-k; got 0.9 without it"),
+    ({"top_k": 0.5, "loss": "relativistic"}, "top_k is for losses whose generator takes each fake"),
 ])
 def test_settings_that_do_not_go_together(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+def test_the_share_of_fakes_by_its_flags():
+    share = make(top_k=0.3, top_k_decay=0.5, top_k_steps=10).loss.share
+    assert [float(share(jnp.int32(step))) for step in (0, 10, 99)] == pytest.approx([1.0, 0.5, 0.3])
+    assert make().loss.share is None
 
 
 # Augmentation.

@@ -1,11 +1,16 @@
 """Losses against the papers' equations, written with log and sigmoid in float64 numpy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgan import losses
+from jaxgan import data_parallel, generator_step, init_state, losses
+from jaxgan.gan import draw_latents
+from jaxgan.keys import stream
+from tests.tiny import Linear, assert_close, points, tiny
 
 REAL = np.array([1.5, -0.25, 3.0, 0.5])
 FAKE = np.array([-1.25, 0.75, -2.5, 2.0])
@@ -212,3 +217,54 @@ def test_label_smoothing_out_of_range(smoothing):
 def test_margin_out_of_range(margin):
     with pytest.raises(ValueError, match=f"margin must be above 0; got {margin}"):
         losses.hinge(margin=margin)
+
+
+# Top-k.
+
+EACH = {name: row for name, row in TABLE.items() if not name.startswith("relativistic")}
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_highest_fakes_are_those_that_are_left(name):
+    """Of four fakes 2, 0.75, -1.25 and -2.5 the two highest, 1.6 and 2.4 being rounded; one at least."""
+    pair, _, expected = EACH[name]
+    for share, fakes in ((0.4, [2.0, 0.75]), (0.6, [2.0, 0.75]), (0.01, [2.0]), (1.0, FAKE)):
+        value, gradient = jax.value_and_grad(partial(losses.of_highest, pair.generator))(
+            jnp.float32(FAKE), share)
+        assert float(value) == pytest.approx(expected(REAL[:len(fakes)], np.array(fakes)), rel=2e-6)
+        np.testing.assert_array_equal(gradient != 0, np.isin(FAKE, fakes))
+
+
+def test_the_share_falls_by_epochs_to_the_smallest():
+    share = jax.jit(losses.top_k(losses.hinge(), 10, 0.5, 0.2).share)
+    assert [float(share(jnp.int32(step))) for step in (0, 9, 10, 25, 29, 30, 10**9)] == pytest.approx(
+        [1.0, 1.0, 0.5, 0.25, 0.25, 0.2, 0.2])
+
+
+def test_a_generator_learns_from_its_best_fakes_on_any_number_of_devices():
+    """By the gradient of their scores' mean, which leaves a linear critic's weights for the bias."""
+    gan = tiny(generator=Linear(2), critic=Linear(), penalty=None,
+               loss=losses.top_k(losses.wasserstein(), 1, 0.5, 0.25))
+    state = init_state(gan, jax.random.key(0), points(8))._replace(step=jnp.int32(1))
+    key = jax.random.key(1)
+    latents = np.float64(draw_latents(gan, stream(key, "latents"), 8))
+    params = jax.tree.map(np.float64, state.generator.params["Dense_0"])
+    w = np.float64(state.critic.params["Dense_0"]["kernel"][:, 0])
+    best = np.argsort((latents @ params["kernel"] + params["bias"]) @ w)[4:]
+    expected = {"kernel": params["kernel"] + 0.05 * np.outer(latents[best].mean(0), w),
+                "bias": params["bias"] + 0.05 * w}
+    for step in (jax.jit(partial(generator_step, gan)),
+                 data_parallel(partial(generator_step, gan), devices=jax.devices()[:2])):
+        found = step(state, points(8), key)[0].generator.params["Dense_0"]
+        assert_close(found, expected, 1e-5, 1e-7)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: losses.top_k(losses.relativistic(), 1), "losses whose generator takes each fake by"),
+    (lambda: losses.top_k(losses.relativistic_average(), 1), "choose another loss"),
+    (lambda: losses.top_k(losses.hinge(), 1, decay=1.5), r"must be in \(0, 1\] .* got 1.5, "),
+    (lambda: losses.top_k(losses.hinge(), 0), "steps at least 1; got 0.99, 0.5 and 0"),
+])
+def test_what_top_k_can_not_be(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
