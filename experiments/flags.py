@@ -138,7 +138,7 @@ class Loss:
     """Which changes, and by what their probabilities are multiplied: a list like xflip,cutout=0.5; None:
     all of diffaugment, of ada those of pixels and colours."""
     augment_images: float = since(500_000.0, before=500_000.0)
-    """Images in which the probability of ada goes from 0 to 1 at most."""
+    """Images in which the probability of ada, where none is given, goes from 0 to 1 at most."""
     pack: int = since(1, before=1)
     """Samples that the critic scores together, as if they were the channels of one (PacGAN)."""
     adversarial_weight: float = 1.0
@@ -668,3 +668,9 @@ def _check_augment(loss: Loss) -> None:
             raise ValueError(f"{name} must be in [0, 1]; got {value}")
     if not loss.augment_images > 0:
         raise ValueError(f"augment_images must be above 0; got {loss.augment_images}")
+    follows = loss.augment == "ada" and loss.augment_p is None and loss.final_augment_p is None
+    if loss.augment_images != Loss().augment_images and not follows:
+        raise ValueError("augment_images is for --augment ada whose probability follows the critic; got "
+                         f"{loss.augment_images:g} for {loss.augment}"
+                         f"{' with a fixed one' * (loss.augment == 'ada')}: leave it out"
+                         f"{', or augment_p and final_augment_p' * (loss.augment == 'ada')}")

@@ -77,8 +77,9 @@ def critic_game(
                    prior=lambda keys: jax.tree.map(
                        lambda x: jnp.zeros((len(keys), *x.shape[1:]), x.dtype), real),
                    loss=loss or losses.wasserstein(), penalty=penalty, augment=augment,
-                   critic_terms=tuple(terms), ema_decay=ema_decay, accumulate=1 if parts is None else parts,
-                   generator_optimizer=optax.identity(), critic_optimizer=optimizer)
+                   critic_terms=tuple(terms), ema_decay=ema_decay,
+                   accumulate=1 if parts is None else parts, generator_optimizer=optax.identity(),
+                   critic_optimizer=optimizer)
 
     def init(key: Key, example: Batch) -> CriticState:
         real, _ = _pair(example)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxgan.types import Array, ScoreLoss
 
@@ -161,7 +162,7 @@ def top_k(loss: AdversarialLoss, steps: int, decay: float = 0.99, smallest: floa
     return loss._replace(share=lambda step: jnp.maximum(jnp.float32(decay) ** (step // steps), smallest))
 
 
-def of_highest(loss: ScoreLoss, scores: Array, share: Array | float) -> Array:
+def of_highest(loss: ScoreLoss, scores: Array, share: ArrayLike) -> Array:
     """Returns the mean of a generator's loss over the share of fakes that have the highest scores.
 
     Args:
@@ -169,7 +170,7 @@ def of_highest(loss: ScoreLoss, scores: Array, share: Array | float) -> Array:
         scores: of fakes, [batch].
         share: in (0, 1], of which round(share * batch) fakes are taken, one at least.
     """
-    k = jnp.maximum(jnp.round(share * len(scores)), 1.0)
+    k = jnp.maximum(jnp.round(jnp.asarray(share) * len(scores)), 1.0)
     each = jax.vmap(lambda score: loss(score[None], score[None]))(scores)
     highest = jnp.argsort(-jax.lax.stop_gradient(scores))
     return jnp.where(jnp.arange(len(scores)) < k, each[highest], 0.0).sum() / k

@@ -15,7 +15,8 @@ from jaxgan.evaluation import Protocol, Samples
 from jaxgan.keys import example_keys
 from jaxgan.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 from jaxgan.networks import moving_average
-from jaxgan.steps import critic_step, init_state
+from jaxgan.steps import critic_step, game, init_state
+from jaxgan.types import Batch
 from tests.test_experiments import tool
 from tests.test_training import TINY, rows, run_here
 from tests.tiny import Critic, measured, points, tiny
@@ -163,6 +164,10 @@ def test_a_fixed_weight_of_both_penalties_is_as_before():
     ({"augment": "diffaugment", "augment_operations": "xflip"}, "no operation 'xflip': choose from"),
     ({"augment": "ada", "final_augment_p": 0.5}, "decay_steps is 0, .* or --final-augment-p None$"),
     ({"augment": "ada", "augment_images": 0.0}, "augment_images must be above 0; got 0.0"),
+    ({"augment": "ada", "augment_images": 9e5, "augment_p": 0.2},
+     "augment_images is for --augment ada .* got 900000 for ada with a fixed one"),
+    ({"augment": "ada", "augment_images": 9e5, "final_augment_p": 0.2, "decay_steps": 9}, "a fixed one"),
+    ({"augment": "diffaugment", "augment_images": 9e5}, "follows the critic; .* for diffaugment"),
     ({"pack": 0}, "pack must be at least 1; got 0"),
     ({"top_k": 0.0}, "top_k must be above 0 and at most 1; got 0.0"),
     ({"top_k": 0.5, "top_k_steps": 0}, "top_k_steps must be above 0 and at most 2147483647; got 0"),
@@ -188,6 +193,18 @@ def test_what_a_task_compares_images_with_does_not_move_along():
     flags.make_gan(*parts, tasks=(tasks.classification(),))
     with pytest.raises(ValueError, match="augment would move images away from what reconstruction comp"):
         flags.make_gan(*parts, tasks=(tasks.reconstruction(),))
+
+
+@pytest.mark.parametrize(("name", "shape"), [
+    ("gaussians", (2,)), ("text", (8, 20)), ("wasserstein", ((2,), (2,))), ("arrays", (4,)),
+    ("arrays", (16, 2)), ("arrays", (8, 8, 8, 1))])
+def test_what_is_no_image_is_not_augmented(name, shape):
+    experiment = opening.load(name)
+    trained = game(experiment.make_game(experiment.configure(augment="ada"), shape))
+    samples = (tuple(jnp.zeros((4, *each)) for each in shape) if name == "wasserstein"
+               else jnp.zeros((4, *shape)))
+    with pytest.raises(ValueError, match=r"are for images, .*; got .*: leave the augmentation out"):
+        jax.eval_shape(trained.init, KEY, Batch(samples))
 
 
 def test_an_augmentations_flags_are_its_arguments():

@@ -221,7 +221,7 @@ def _augmentation(draw_one: Callable[[str, Key], Array], show_all: Callable[[_Dr
     def show(draws: _Draws, images: PyTree) -> Array:
         if getattr(images, "ndim", 0) != 4:
             raise ValueError("diffaugment and ada are for images, [batch, height, width, channels]; got "
-                             f"{jax.tree.map(jnp.shape, images)}")
+                             f"{jax.tree.map(jnp.shape, images)}: leave the augmentation out")
         if (middle, half) == (0.0, 1.0):
             return show_all(draws, images)
         changed = show_all(draws, (images - middle) / half) * half + middle
