@@ -107,8 +107,8 @@ def test_two_devices_do_what_one_does():
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ["critic", "generator"])
 def test_remat_changes_nothing_but_memory(role):
-    """By the flag. A processor's compiler takes away the barriers between the two computations of a block,
-    and finds them to be one: here it leaves them, as those of other devices do.
+    """By the flag. A processor's compiler takes away the barriers between the two computations of a
+    block, and finds them to be one: here it leaves them, as those of other devices do.
     """
     found = []
     for flag in ((), ("--remat",)):
