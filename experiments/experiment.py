@@ -44,6 +44,8 @@ class Experiment:
         make_source: configuration -> the data.
         make_game: (configuration, shape of a sample) -> the GAN, or a game of one's own.
         make_reference: configuration -> what samples are measured against.
+        backwards: None, or of runs that translate both ways, (configuration, shape of a sample) ->
+            what translates samples back: (state, samples) -> the source's.
         picture: None for a grid of samples of images, or (configuration, what is trained, source,
             reference) -> the picture of a state.
         make_text: None, or a run's settings -> what turns samples of text into a line each.
@@ -63,6 +65,7 @@ class Experiment:
     make_game: Callable[[Any, tuple[int, ...]], GAN | Game]
     make_reference: Callable[[Any], Reference]
     _: dataclasses.KW_ONLY
+    backwards: Callable[[Any, tuple[int, ...]], Callable[[Any, Any], Any]] | None = None
     picture: Callable[[Any, Any, Source, Reference], Picture] | None = None
     make_text: Callable[[Mapping[str, Any]], AsLines] | None = None
     settle: Callable[[Any], Any] | None = None

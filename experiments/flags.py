@@ -15,6 +15,7 @@ from experiments.settings import may_differ, reports, since
 from jaxgan import losses, penalties, weighting
 from jaxgan.augment import Augmentation, ada, adaptive, chain, diffaugment, instance_noise, packed
 from jaxgan.critics import critic_game
+from jaxgan.cycles import cycle_game
 from jaxgan.data import Examples, Source, resident, streaming
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
@@ -73,7 +74,8 @@ _SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "
           "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
           "kernel_size": (2, 63), "depth": (1, 2**8), "funnel_seed": (0, 2**31 - 1),
           "classes": (0, 2**20), "stages": (1, 14), "base": (1, 2**20), "w_size": (1, 2**14),
-          "mapping_layers": (1, 64), "group_size": (1, 2**14), "stacks": (1, 2**31 - 1)}
+          "mapping_layers": (1, 64), "group_size": (1, 2**14), "stacks": (1, 2**31 - 1),
+          "history_size": (0, 2**16)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,8 +182,8 @@ class Optimiser:
     value changes to that; 0: all stays. If it is not given, a run of more steps takes all of these."""
     schedule_images: int = since(0, before=0)
     """--decay-steps by the images in the critic's batches, in place of it; 0: as that says."""
-    decay: Literal["linear", "cosine"] = since("linear", before="linear")
-    """How all that changes: evenly, or by half a cosine."""
+    decay: Literal["linear", "cosine", "late"] = since("linear", before="linear")
+    """How all that changes: evenly, by half a cosine, or not for the first half and then evenly."""
     final_learning_rate: float = since(0.0, before=0.0)
     """What the learning rates of both networks fall to."""
     warmup_steps: int = since(0, before=0)
@@ -373,7 +375,7 @@ def image_source(config: Config, examples: Examples, **options: Any) -> Source:
     return (streaming if config.data.stream else resident)(examples, **options)
 
 
-def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_size: int, *,
+def make_gan(config: Config, generator: nn.Module, critic: nn.Module, latent_size: int | None, *,
              generator_batches: int = 1, tasks: tuple[Task, ...] = (), **options: Any) -> GAN:
     """Puts networks and settings together; options are fields of `GAN`.
 
@@ -428,6 +430,25 @@ def make_critic_game(config: Config, critic: nn.Module) -> Game:
         penalty=_penalty(config),
         augment=_augmentation(config), ema_decay=_average(config),
         accumulate=config.schedule.accumulate)
+
+
+def make_cycle_game(config: Config, generator: nn.Module, critic: nn.Module, **options: Any) -> Game:
+    """Puts a CycleGAN and settings together; options as for `jaxgan.cycles.cycle_game`.
+
+    Raises:
+        ValueError: as for `make_gan`, or a setting that a CycleGAN has no use for.
+    """
+    _check(config, has_tasks=True)
+    loss, dtype = config.loss, jnp.dtype(config.networks.precision)
+    for name, idle in (("penalty", "none"), ("augment", "none"), ("input_noise", 0.0), ("pack", 1),
+                       ("weighting", "fixed")):
+        if getattr(loss, name) != idle:
+            raise ValueError(f"{name} is not for a CycleGAN; got {getattr(loss, name)}: leave it out")
+    return cycle_game(
+        generator.clone(dtype=dtype, remat=config.networks.remat), critic.clone(dtype=dtype),
+        _frozen(config, "generator", make_optimizer(config, "generator")), _critic_optimizer(config),
+        loss=LOSSES[loss.loss](loss.label_smoothing), adversarial_weight=loss.adversarial_weight,
+        ema_decay=_average(config), **options)
 
 
 def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
@@ -500,18 +521,21 @@ def _critic_optimizer(config: Config) -> optax.GradientTransformation:
     return _frozen(config, "critic", optimizer)
 
 
-def scheduled(first: float, last: float, steps: int, shape: Literal["linear", "cosine"] = "linear"
-              ) -> optax.Schedule:
+def scheduled(first: float, last: float, steps: int,
+              shape: Literal["linear", "cosine", "late"] = "linear") -> optax.Schedule:
     """Returns the schedule from one value to another over so many counts; over 0 the first one stays.
 
-    With t = count / steps, 1 at most, `first` has the share 1 - t (linear), or (1 + cos(pi t)) / 2
-    (cosine: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5), and `last` the rest.
+    With t = count / steps, 1 at most, `first` has the share 1 - t (linear), (1 + cos(pi t)) / 2 (cosine:
+    Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5) or min(2 - 2 t, 1) (late), and `last` the
+    rest.
     """
     if not steps:
         return optax.constant_schedule(first)
     if shape == "cosine":
         return lambda count: last + (first - last) * 0.5 * (
             1.0 + jnp.cos(jnp.pi * jnp.minimum(count / float(steps), 1.0)))
+    if shape == "late":
+        return lambda count: last + (first - last) * jnp.clip(2.0 - 2.0 * count / float(steps), 0.0, 1.0)
     if steps >= 2**31:  # more than optax can count to
         return lambda count: last + (first - last) * (1.0 - count / float(steps))
     return optax.linear_schedule(first, last, steps)
@@ -631,7 +655,7 @@ def _check(config: Config, has_tasks: bool) -> None:
     if loss.input_noise_steps and not loss.input_noise:
         raise ValueError("input_noise_steps needs an input_noise above 0")
     if not decay_steps(config):
-        idle = {"--decay linear": values["decay"] == "cosine",
+        idle = {"--decay linear": values["decay"] != "linear",
                 "--final-learning-rate 0": values["final_learning_rate"] != 0,
                 **{f"--{name.replace('_', '-')} None": values[name] is not None for name in (
                     "final_penalty_weight", "final_beta2", "final_ema_half_life", "final_augment_p")}}

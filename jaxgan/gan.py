@@ -16,7 +16,7 @@ from jaxgan import keys
 from jaxgan.augment import Augmentation
 from jaxgan.losses import AdversarialLoss, of_highest
 from jaxgan.networks import NetworkState, check_optimizer
-from jaxgan.penalties import Penalty, norm_moments, report_norms
+from jaxgan.penalties import Penalty, norm_moments, report_norms, summed
 from jaxgan.probing import looks_across
 from jaxgan.tasks import Task
 from jaxgan.terms import ADVERSARIAL, Judgement, Term, Value, View, check_terms, check_weight
@@ -27,6 +27,7 @@ from jaxgan.types import (
     WithHeads,
     batch_size,
     check_callable,
+    check_scores,
     check_type,
     described,
 )
@@ -54,13 +55,14 @@ class GAN:
 
     The networks are linen modules, called as `generator(latents, condition, train=...)`, giving
     samples or `WithHeads(samples, heads)`, and `critic(samples, condition, train=...)`, giving one score
-    for each sample, or `(scores, heads)`, the heads being predictions [batch, ...] by name. A module
+    for each sample, or `(scores, heads)`, the heads being predictions [batch, ...] by name. Scores may
+    also be of patches, [batch, down, across]: losses are means over all of them. A module
     with a field `axis_name` gets the devices' axis there, so that its BatchNorm sees the global batch.
     Modules may draw random numbers in training: see `jaxgan.nn.random`.
 
     Attributes:
         generator: latents [batch, ...] -> samples [batch, ...], or a pytree of such arrays.
-        critic: samples [batch, ...] -> scores [batch], or scores and heads.
+        critic: samples [batch, ...] -> scores [batch], or [batch, down, across]; or scores and heads.
         latent_size: the number of latent variables, z ~ N(0, I); None if there is a `prior`.
         loss: what both minimise, from `jaxgan.losses`.
         generator_optimizer: any optax transformation; schedules count generator updates.
@@ -205,8 +207,8 @@ def _generator_loss(loss: AdversarialLoss, view: View, state: PyTree) -> Array:
 
 def _steepness(view: View, state: PyTree) -> Value:
     """The norms of the critic's gradient at fakes, for critics that no penalty takes them of."""
-    gradients = jax.grad(lambda shown: view.judge(
-        shown, view.fake.condition, kind="fake").scores.sum())(jax.lax.stop_gradient(view.fake.shown))
+    gradients = jax.grad(lambda shown: summed(view.judge(
+        shown, view.fake.condition, kind="fake").scores))(jax.lax.stop_gradient(view.fake.shown))
     return Value(None, norm_moments(jax.vmap(optax.tree.norm)(gradients)))
 
 
@@ -282,7 +284,7 @@ def judge(gan: GAN, state: GANState, samples: PyTree, condition: PyTree | None =
     """Returns what the critic says of samples, reals or fakes: scores [batch], and heads by name.
 
     In evaluation mode: nothing is drawn and no statistics change. A critic that scores packs gives a
-    score for each of them.
+    score for each of them, one that scores patches [batch, down, across].
 
     Args:
         gan: the specification.
@@ -315,7 +317,7 @@ def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:
     """Returns what a critic has returned for what it was shown as scores and heads, {} if it has none.
 
     Raises:
-        ValueError: the scores aren't one for each.
+        ValueError: the scores aren't one for each, or for each of its patches.
         TypeError: it is neither scores nor scores and heads.
     """
     pair = judgement if isinstance(judgement, tuple) else (judgement, {})
@@ -324,9 +326,7 @@ def scores_and_heads(judgement: PyTree, shown: PyTree) -> Judgement:
                         f"{jax.tree.map(jnp.shape, judgement)!r}")
     scores, heads = pair
     count = batch_size(shown)
-    if jnp.shape(scores) != (count,):
-        raise ValueError(f"the critic must return one score per sample, shape {(count,)}; "
-                         f"got {jnp.shape(scores)}: squeeze the last axis")
+    check_scores(scores, count)
     if not jnp.issubdtype(scores.dtype, jnp.floating):
         raise TypeError(f"the critic's scores must be floating point; got {scores.dtype}")
     return Judgement(scores, heads)

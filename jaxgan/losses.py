@@ -1,9 +1,10 @@
 """Adversarial losses: pairs of pure functions of the critic's scores.
 
 Both halves of a pair map `(real_scores [batch], fake_scores [batch])` to a scalar to be minimised,
-in float32 whatever the scores' precision. Scores are unbounded (logits where the loss is a
-cross-entropy), so no loss takes the logarithm of a sigmoid. All are finite at any finite score, but for
-least squares, whose squares overflow beyond 1.8e19.
+in float32 whatever the scores' precision. Of scores of patches, [batch, down, across], the mean is over
+the patches as well: each has a loss of its own (Isola et al. 2017, arXiv 1611.07004, section 3.2.2).
+Scores are unbounded (logits where the loss is a cross-entropy), so no loss takes the logarithm of a
+sigmoid. All are finite at any finite score, but for least squares, whose squares overflow beyond 1.8e19.
 """
 
 from typing import NamedTuple
@@ -198,9 +199,10 @@ def _of_scores(loss: ScoreLoss) -> ScoreLoss:
         for name, scores in (("real_scores", real_scores), ("fake_scores", fake_scores)):
             if not jnp.issubdtype(jnp.result_type(scores), jnp.floating):
                 raise TypeError(f"{name} must be floating point; got {jnp.result_type(scores)}")
-            if jnp.ndim(scores) != 1:
+            if jnp.ndim(scores) not in (1, 3):
                 raise ValueError(f"{name} must be one score per sample, shape [batch]; got shape "
-                                 f"{jnp.shape(scores)}: squeeze the other axes")
+                                 f"{jnp.shape(scores)}: squeeze the other axes, or give those of "
+                                 "patches, [batch, down, across]")
         if jnp.shape(real_scores) != jnp.shape(fake_scores):
             raise ValueError("real_scores and fake_scores must be equally many; got "
                              f"{jnp.shape(real_scores)[0]} and {jnp.shape(fake_scores)[0]}")

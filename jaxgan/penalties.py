@@ -4,8 +4,9 @@ A penalty is a term of the critic, part of its adversarial loss; `path_length` a
 A penalty's `value` is a `Penalty`, whose function `measure` maps `(critic_fn, real, fake, key)` to the
 scalar without its weight and the gradient norms that it was computed from, [points], which tell how well
 the constraint holds. `critic_fn` maps samples [batch, ...] to scores [batch] and must score each sample
-by itself; samples may be any pytree of arrays. `key` is one key, or one key per sample (what a view
-gives, so that a sample gets the same randomness on any number of devices).
+by itself; of scores of patches, [batch, down, across], their mean is the sample's. Samples may be any
+pytree of arrays. `key` is one key, or one key per sample (what a view gives, so that a sample gets the
+same randomness on any number of devices).
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxgan import keys
 from jaxgan.terms import ADVERSARIAL, Term, Value, View
-from jaxgan.types import Array, CriticFn, Key, Metrics, PyTree, batch_size
+from jaxgan.types import Array, CriticFn, Key, Metrics, PyTree, batch_size, check_scores
 
 Weight = float | optax.Schedule
 Measure = Callable[[CriticFn, PyTree, PyTree, Key], tuple[Array, Array]]
@@ -83,6 +84,11 @@ def gradient_norms(critic_fn: CriticFn, samples: PyTree) -> Array:
         ValueError: `critic_fn` does not return one score per sample.
     """
     return _safe_sqrt(_squared_norms(critic_fn, samples))
+
+
+def summed(scores: Array) -> Array:
+    """The sum of scores, [batch], or of the means of each sample's patches, [batch, down, across]."""
+    return scores.sum() if scores.ndim == 1 else scores.mean(axis=(1, 2)).sum()
 
 
 def norm_moments(norms: Array) -> Metrics:
@@ -300,10 +306,8 @@ def _squared_norms(critic_fn: CriticFn, samples: PyTree) -> Array:
 
     def summed_scores(samples: PyTree) -> Array:
         scores = critic_fn(samples)
-        if scores.shape != (count,):
-            raise ValueError(f"the critic must return one score per sample, shape ({count},); got "
-                             f"{scores.shape}: squeeze the last axis")
-        return _precise(scores).sum()
+        check_scores(scores, count)
+        return summed(_precise(scores))
 
     # A sample's gradient doesn't depend on the others, so one gradient of the sum serves them all.
     gradients = jax.grad(summed_scores)(jax.tree.map(_precise, samples))

@@ -75,7 +75,7 @@ def outlined(images: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int]
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
-    """Saves a picture, uint8 [height, width, 3], whole or not at all."""
+    """Saves a picture, uint8 [height, width], or [height, width, 3 or 4], whole or not at all."""
     from PIL import Image
 
     with files.replacing(path) as file:

@@ -82,7 +82,8 @@ class Seen(NamedTuple):
         samples: a pytree of arrays, [batch, ...]; reals as the generator's samples are structured.
         shown: what the critic saw of them, see `jaxgan.augment`.
         condition: the batch's condition, or what the fakes were drawn for.
-        scores: the critic's, one for each that was shown, [batch] unless samples are packed.
+        scores: the critic's, one for each that was shown, [batch] unless samples are packed, or for each
+            of its patches, [batch, down, across].
         heads: the critic's predictions by name, each [batch, ...].
     """
 
@@ -94,7 +95,9 @@ class Seen(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What a critic says: scores [batch], and predictions [batch, ...] by name, {} if it has none."""
+    """What a critic says: scores [batch], or [batch, down, across] of patches, and predictions
+    [batch, ...] by name, {} if it has none.
+    """
 
     scores: Array
     heads: dict[str, Array]

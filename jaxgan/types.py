@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array  # a typed key, from jax.random.key
@@ -12,8 +13,8 @@ Dtype = Any  # what jnp.dtype takes
 Device = Any  # a jax.Device, whose type jaxlib doesn't tell
 Metrics = dict[str, Array]
 
-CriticFn = Callable[[PyTree], Array]  # samples [B, ...] -> scores [B]
-ScoreLoss = Callable[[Array, Array], Array]  # (real_scores [B], fake_scores [B]) -> scalar
+CriticFn = Callable[[PyTree], Array]  # samples [B, ...] -> scores [B], or of patches [B, down, across]
+ScoreLoss = Callable[[Array, Array], Array]  # (real_scores, fake_scores) -> scalar
 
 
 class Batch(NamedTuple):
@@ -51,6 +52,14 @@ def batch_size(tree: PyTree) -> int:
     if not shape:
         raise TypeError(f"a batch must be arrays, [batch, ...]; got {described(tree)}")
     return shape[0]
+
+
+def check_scores(scores: Array, count: int) -> None:
+    """Raises ValueError unless there is a score for each of so many samples, or for its patches."""
+    shape = jnp.shape(scores)
+    if len(shape) not in (1, 3) or shape[0] != count:
+        raise ValueError(f"the critic must return one score per sample, shape {(count,)}; got {shape}: "
+                         f"squeeze the last axis, or return those of patches, ({count}, down, across)")
 
 
 def check_type(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:

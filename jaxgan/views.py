@@ -89,8 +89,7 @@ class _Tools(NamedTuple):
     def judge(self, network: NetworkState, shown: PyTree, condition: PyTree, rngs: dict
               ) -> tuple[Judgement, PyTree]:
         """Scores, in float32 at least, in which losses and metrics average them, heads, statistics."""
-        judgement, stats = _apply(_on_axis(self.gan.critic, self.axis_name), network, shown, condition,
-                                  rngs)
+        judgement, stats = applied(self.gan.critic, network, shown, condition, rngs, self.axis_name)
         scores, heads = scores_and_heads(judgement, shown)
         return Judgement(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), heads), stats
 
@@ -107,8 +106,8 @@ class _Tools(NamedTuple):
 
     def generate(self, network: NetworkState, latents: PyTree, condition: PyTree, kind: str,
                  method: str | None = None) -> tuple[WithHeads, PyTree]:
-        generated, stats = _apply(_on_axis(self.gan.generator, self.axis_name), network, latents,
-                                  condition, self.rngs(f"generator_{kind}", batch_size(latents)), method)
+        generated, stats = applied(self.gan.generator, network, latents, condition, self.rngs(
+            f"generator_{kind}", batch_size(latents)), self.axis_name, method)
         return samples_and_heads(generated), stats
 
     def generating(self, network: NetworkState) -> Callable[..., WithHeads]:
@@ -238,15 +237,26 @@ def _judge_both(tools: _Tools, network: NetworkState, real: PyTree, fake: PyTree
     return of_real, of_fake, stats
 
 
-def _apply(module: nn.Module, network: NetworkState, inputs: PyTree, condition: PyTree, rngs: dict,
-           method: str | None = None) -> tuple[PyTree, PyTree]:
-    """Applies a module in training mode; returns its output and its new statistics."""
+def applied(module: nn.Module, network: NetworkState, inputs: PyTree, condition: PyTree, rngs: dict,
+            axis_name: str | None = None, method: str | None = None) -> tuple[PyTree, PyTree]:
+    """Applies a module in training mode; returns its output and its new statistics.
+
+    Args:
+        module: called as `module(inputs, condition, train=True)`.
+        network: its numbers.
+        inputs: arrays [batch, ...].
+        condition: likewise, or None.
+        rngs: what it draws from, see `jaxgan.nn.random`.
+        axis_name: the devices' axis, which it gets in its field of this name, if it has one.
+        method: None, or which of the module's methods to call instead.
+    """
+    module = _on_axis(module, axis_name)
     with nn.intercept_methods(check_call):
-        applied = module.apply(network.variables, inputs, condition, train=True,
-                               mutable=list(network.stats), rngs=rngs, method=method)
+        result = module.apply(network.variables, inputs, condition, train=True,
+                              mutable=list(network.stats), rngs=rngs, method=method)
     if method is None and batch_size(inputs) == 1 and getattr(module, "axis_name", None) is None:
         check_single(module, inputs, condition)
-    return applied
+    return result
 
 
 def _on_axis(module: nn.Module, axis_name: str | None) -> nn.Module:

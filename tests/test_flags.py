@@ -40,7 +40,8 @@ def optimiser(network="critic", **changes):
 
 @pytest.mark.parametrize(("shape", "shares"), [
     ("linear", (1.0, 0.75, 0.5, 0.0, 0.0)),
-    ("cosine", (1.0, (1 + math.sqrt(0.5)) / 2, 0.5, 0.0, 0.0))])
+    ("cosine", (1.0, (1 + math.sqrt(0.5)) / 2, 0.5, 0.0, 0.0)),
+    ("late", (1.0, 1.0, 1.0, 0.0, 0.0))])
 @pytest.mark.parametrize(("first", "last"), [(0.4, 0.0), (0.06, 0.0006), (0.0, 3.0)])
 def test_schedules_by_hand(shape, shares, first, last):
     schedule = jax.jit(flags.scheduled(first, last, 100, shape))
@@ -55,7 +56,13 @@ def test_a_cosine_to_zero_is_optaxs():
     np.testing.assert_allclose(jax.vmap(ours)(counts), jax.vmap(theirs)(counts), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_a_late_schedule_stays_for_half_and_then_falls_evenly():
+    schedule = flags.scheduled(0.4, 0.1, 100, "late")
+    assert [float(schedule(count)) for count in (0, 49, 50, 60, 75, 99)] == pytest.approx(
+        [0.4, 0.4, 0.4, 0.34, 0.25, 0.106])
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "late"])
 def test_schedules_that_stay_or_outlast_any_count(shape):
     assert flags.scheduled(0.3, 0.1, 0, shape)(50) == 0.3
     assert float(flags.scheduled(0.3, 0.1, 10**12, shape)(jnp.int32(5))) == pytest.approx(0.3)
@@ -145,6 +152,7 @@ def test_a_fixed_weight_of_both_penalties_is_as_before():
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"decay": "cosine"}, "decay_steps is 0, .* give --decay-steps, or --decay linear$"),
+    ({"decay": "late"}, "decay_steps is 0, .* give --decay-steps, or --decay linear$"),
     ({"final_penalty_weight": 1.0}, "decay_steps is 0, .* or --final-penalty-weight None$"),
     ({"decay": "cosine", "final_penalty_weight": 1.0}, "--decay linear --final-penalty-weight None$"),
     ({"final_penalty_weight": -1.0, "decay_steps": 9}, "final_penalty_weight must not be negative; got"),

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("types", "distances", "keys", "digests", "descriptions", "labels", "memory", "files",
          "losses", "terms", "penalties", "tasks", "augment", "regularisers", "weighting", "nn",
          "models", "data", "metrics", "features", "networks", "probing", "gan", "views", "loops",
-         "steps", "critics", "styles", "transfer", "parallel", "evaluation", "checkpoints", "pictures",
-         "runs", "console", "plans", "outlook", "reporting", "training")
+         "steps", "critics", "cycles", "styles", "transfer", "parallel", "evaluation", "checkpoints",
+         "pictures", "runs", "console", "plans", "outlook", "reporting", "training")
 OUTSIDE = {"experiments", "tests", "conftest"}
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "__import__", "import_module"}

@@ -85,14 +85,14 @@ def open_folder(path: str | os.PathLike, split: str = "train", *, image_size: Si
 
     Args:
         path: the folder, or an archive.
-        split: "train" or "test".
+        split: "train", "test" or "all".
         image_size: as for `load`.
         **wish: as for `load`.
 
     Raises:
         DataNotFoundError, ValueError: as for `jaxgan.data.folder.on_demand`.
     """
-    _check(split, image_size)
+    _check(split, image_size, "all")
     return folder.on_demand(path, split, folder.Wish(image_size=image_size, **wish))
 
 

@@ -155,13 +155,14 @@ def resident(examples: Dataset | Arrays, *, value_range: tuple[float, float] = (
 def flipped(source: Source) -> Source:
     """Returns a source of the same images, each seen in a mirror every second time, by chance.
 
-    Whether it is depends on the key and the position of an example, as all that is drawn.
+    Whether it is depends on the key and the position of an example, as all that is drawn. A condition
+    that is an image of the same size is mirrored with the sample.
 
     Args:
         source: one of images, [batch, height, width, channels].
 
     Raises:
-        ValueError: its samples are no images, or their condition is more than classes or numbers.
+        ValueError: its samples are no images, or their condition is none, nor classes or numbers.
     """
     if len(np.shape(source.sample_shape)) != 1 or len(source.sample_shape) != 3:
         raise ValueError("only images, [height, width, channels], can be flipped; got samples of shape "
@@ -169,12 +170,17 @@ def flipped(source: Source) -> Source:
 
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
         batch = source.draw(arrays, key, epochs, offsets)
-        if batch.condition is not None and getattr(batch.condition, "ndim", 3) > 2:
+        is_image = getattr(batch.condition, "shape", ())[:-1] == batch.samples.shape[:-1]
+        if batch.condition is not None and not is_image and getattr(batch.condition, "ndim", 3) > 2:
             raise ValueError("the masks or boxes of a condition would stay where they are if images "
                              "were flipped: leave that out")
         is_flipped = uniform(position_keys(stream(key, "flip"), epochs, offsets)) < 0.5
-        return batch._replace(samples=jnp.where(is_flipped[:, None, None, None],
-                                                batch.samples[:, :, ::-1], batch.samples))
+
+        def seen(images: Array) -> Array:
+            return jnp.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
+
+        condition: Any = batch.condition
+        return Batch(seen(batch.samples), seen(condition) if is_image else condition)
 
     return source._replace(draw=draw)
 

@@ -250,6 +250,10 @@ def _inpainting(seen: Comparison) -> dict[str, float]:
             for name, value in metrics.hole_errors(image, seen.fake.samples, mask)._asdict().items()}
 
 
+def _translation(seen: Comparison) -> dict[str, float]:
+    return metrics.image_errors(seen.fake.targets["image"], seen.fake.samples)._asdict()
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in (
     Metric("fd", _frechet, (
         Number("fd", "Frechet distance", False, inception_title="FID", has_floor=True),
@@ -294,4 +298,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric
         Number("hole_psnr", "PSNR in the hole", True),
         Number("hole_ssim", "SSIM in the hole", True),
     ), samples=True, targets=("image", "mask")),
+    Metric("translation", _translation, (
+        Number("l1", "L1 to the partner", False),
+        Number("psnr", "PSNR to the partner", True),
+        Number("ssim", "SSIM to the partner", True),
+    ), samples=True, targets=("image",)),
 )})

@@ -1,4 +1,4 @@
-"""How far completed images are from the originals, in what had to be completed."""
+"""How far images are from the originals: all of them, or in what had to be completed."""
 
 from typing import NamedTuple
 
@@ -58,6 +58,11 @@ def hole_errors(real: ArrayLike, fake: ArrayLike, mask: ArrayLike) -> HoleErrors
     errors = np.concatenate([_errors(*(part[first:first + _BLOCK] for part in (real, fake, mask)))
                              for first in range(0, len(real), _BLOCK)], axis=1)
     return HoleErrors(*map(float, errors.mean(axis=1)))
+
+
+def image_errors(real: ArrayLike, fake: ArrayLike) -> HoleErrors:
+    """Returns L1, PSNR and SSIM of whole images; arguments and errors as for `hole_errors`."""
+    return hole_errors(real, fake, np.ones((*np.shape(real)[:3], 1)))
 
 
 def _errors(real: np.ndarray, fake: np.ndarray, mask: np.ndarray) -> np.ndarray:

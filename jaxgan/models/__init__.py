@@ -1,7 +1,8 @@
 """Generators and critics, one family per file.
 
 Generators map `(latents [batch, latent_size], condition, train=...)` to samples, [batch, ...];
-critics map `(samples, condition, train=...)` to scores, [batch], or to scores and heads.
+critics map `(samples, condition, train=...)` to scores, [batch], or to scores and heads. Those of images
+into images are in `translation`.
 """
 
 from jaxgan.models.classifier import Classifier
@@ -13,8 +14,9 @@ from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
 from jaxgan.models.stylegan2 import StyleGAN2Critic, StyleGAN2Generator
 from jaxgan.models.text import TextCritic, TextGenerator
+from jaxgan.models.translation import PatchCritic, ResNetTranslator, UNetTranslator
 
 __all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "FunnelCritic",
-           "MLPCritic", "MLPGenerator", "R3GANCritic", "R3GANGenerator", "ResNetCritic",
-           "ResNetGenerator", "ResidualBlock", "StyleGAN2Critic", "StyleGAN2Generator", "TextCritic",
-           "TextGenerator"]
+           "MLPCritic", "MLPGenerator", "PatchCritic", "R3GANCritic", "R3GANGenerator", "ResNetCritic",
+           "ResNetGenerator", "ResNetTranslator", "ResidualBlock", "StyleGAN2Critic",
+           "StyleGAN2Generator", "TextCritic", "TextGenerator", "UNetTranslator"]

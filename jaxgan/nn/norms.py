@@ -2,8 +2,9 @@
 
 "none", "batch" (statistics over the batch: no gradient penalty then), "layer" (over each sample's
 height, width and channels, with a scale and a bias per channel, as WGAN-GP's critics have it),
-"spectral" (of the weights instead of the activations) or "orthonormal" (of the weights: all singular
-values are 1, not only the largest). Call both functions inside `@nn.compact`.
+"instance" (over height and width, of each sample and channel by itself), "spectral" (of the weights
+instead of the activations) or "orthonormal" (of the weights: all singular values are 1, not only the
+largest). Call both functions inside `@nn.compact`.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jaxgan.types import Array
 
 NORMS = ("none", "batch", "layer", "spectral", "orthonormal")
 RESIDUAL_NORMS = NORMS[:-1]  # a layer added to its input is no 1-Lipschitz map
+IMAGE_NORMS = (*RESIDUAL_NORMS, "instance")  # of networks whose activations are images to the end
 
 
 def check_norm(norm: str, choices: Sequence[str] = NORMS) -> None:
@@ -26,10 +28,11 @@ def check_norm(norm: str, choices: Sequence[str] = NORMS) -> None:
 
 def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
               labels: Array | None = None, num_classes: int = 0) -> Array:
-    """Normalises activations, in their dtype with float32 statistics: by Batch-, LayerNorm or not.
+    """Normalises activations, in their dtype with float32 statistics, or not.
 
     Args:
-        norm: one of NORMS; "none", "spectral" and "orthonormal" leave `x` as it is.
+        norm: one of NORMS, or "instance" (Ulyanov et al. 2016, arXiv 1607.08022), for activations with
+            axes of space; "none", "spectral" and "orthonormal" leave `x` as it is.
         x: activations, [batch, ..., channels].
         train: whether BatchNorm uses (and updates its averages with) the batch's statistics.
         axis_name: the devices' axis, over which BatchNorm averages its statistics.
@@ -40,7 +43,7 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
     Raises:
         ValueError: an unknown norm.
     """
-    check_norm(norm)
+    check_norm(norm, (*NORMS, "instance"))
     if norm == "batch" and labels is not None:
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name,
                          dtype=x.dtype, use_bias=False, use_scale=False)(x)
@@ -56,6 +59,8 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
         # The two-pass variance: the other cancels badly where activations are far from zero.
         return nn.LayerNorm(epsilon=1e-5, reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1,
                             use_fast_variance=False, dtype=x.dtype)(x)
+    if norm == "instance":
+        return nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, dtype=x.dtype)(x)
     return x
 
 
@@ -68,7 +73,7 @@ def weight_layer(norm: str, layer: nn.Module, x: Array, *, train: bool) -> Array
     `jaxgan.nn.Orthonormal`.
 
     Args:
-        norm: one of NORMS; all but "spectral" and "orthonormal" apply the layer as it is.
+        norm: as for `normalise`; all but "spectral" and "orthonormal" apply the layer as it is.
         layer: a Dense or Conv, made in the caller's `@nn.compact` method.
         x: the layer's input.
         train: whether the estimate, or the whitening matrix, is kept.
@@ -77,7 +82,7 @@ def weight_layer(norm: str, layer: nn.Module, x: Array, *, train: bool) -> Array
         ValueError: an unknown norm.
         TypeError: a layer that can't be orthonormal.
     """
-    check_norm(norm)
+    check_norm(norm, (*NORMS, "instance"))
     if norm == "spectral":
         return nn.SpectralNorm(layer)(x, update_stats=train)
     if norm == "orthonormal":

@@ -84,6 +84,20 @@ def _together(count: int, impl: str) -> Hashable:
     return kind
 
 
+def dropped(x: Array, example_keys: Key, rate: float, shape: tuple[int, ...] | None = None) -> Array:
+    """Sets numbers to 0 with the probability `rate`, and scales the others to compensate.
+
+    Args:
+        x: [batch, ...].
+        example_keys: one per example, [batch].
+        rate: the probability, in [0, 1).
+        shape: that of an example's draws, to which the others are broadcast; by default each number is
+            drawn by itself.
+    """
+    kept = keys.uniform(example_keys, x.shape[1:] if shape is None else shape) >= rate
+    return jnp.where(kept, x / (1.0 - rate), 0.0)
+
+
 class Dropout(nn.Module):
     """Sets each number to 0 with the probability `rate` in training, and scales the others to
     compensate.
@@ -107,8 +121,7 @@ class Dropout(nn.Module):
         if not train or self.rate == 0.0:
             return x
         shape = (*(1,) * (x.ndim - 2), x.shape[-1]) if self.over_positions else x.shape[1:]
-        kept = keys.uniform(example_keys(self), shape) >= self.rate
-        return jnp.where(kept, x / (1.0 - self.rate), 0.0)
+        return dropped(x, example_keys(self), self.rate, shape)
 
 
 class GaussianNoise(nn.Module):
