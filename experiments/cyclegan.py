@@ -41,7 +41,7 @@ _NUMBERS = (Number("cycle_l1", "L1 there and back", False),
 class Networks(flags.Networks):
     """The networks."""
 
-    width: int = 12
+    width: int = 16
     """Channels of all networks' first layers; they double with each halving."""
     blocks: int | None = None
     """Residual blocks of a generator; None: 9 for images from 256 pixels on, and else 6."""
@@ -69,10 +69,10 @@ class Config(flags.Config):
     networks: Networks = Networks()
     loss: Loss = Loss(loss="least_squares", penalty="none", adversarial_weight=2.0)
     cycle: Cycle = Cycle()
-    optimiser: Optimiser = Optimiser(learning_rate=5e-4, beta1=0.5, beta2=0.999, decay="late",
-                                     decay_steps=2000)
-    schedule: Schedule = Schedule(n_critic=1, batch_size=8, steps=2000)
-    data: Domains = Domains()
+    optimiser: Optimiser = Optimiser(learning_rate=2e-4, beta1=0.5, beta2=0.999, decay="late",
+                                     decay_steps=2500)
+    schedule: Schedule = Schedule(n_critic=1, batch_size=4, steps=2500)
+    data: Domains = Domains(image_size=16)
     run: Run = Run(log_every=50, sample_every=500, checkpoint_every=1000)
     evaluation: Evaluation = Evaluation(eval_every=1000)
 

@@ -53,11 +53,11 @@ class Config(flags.Config):
     loss: Loss = Loss(loss="non_saturating", penalty="none")
     likeness: Likeness = Likeness()
     optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.5, beta2=0.999, decay="late",
-                                     decay_steps=2000)
-    schedule: Schedule = Schedule(n_critic=1, batch_size=16, steps=2000)
+                                     decay_steps=1500)
+    schedule: Schedule = Schedule(n_critic=1, batch_size=16, steps=1500)
     data: Domains = Domains()
-    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=1000)
-    evaluation: Evaluation = Evaluation(eval_every=1000)
+    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=500)
+    evaluation: Evaluation = Evaluation(eval_every=500)
 
 
 PRESETS = {

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import image_sets, launch, opening, reproduce
+from experiments import domains, image_sets, launch, opening, reproduce
 from jaxgan.data import Dataset
 from tests.faults import processes
 
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("kept_programs")
 STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
-         "detection": (8, 8, 1), "r3gan": (8, 8, 1), "stylegan2": (8, 8, 1)}
+         "detection": (8, 8, 1), "r3gan": (8, 8, 1), "stylegan2": (8, 8, 1),
+         "pix2pix": (8, 8, 1), "cyclegan": (8, 8, 1)}
 QUICK = {"gaussians"}  # the others take half a minute each
 FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
                     "--eval-metrics", "swd"),
@@ -31,6 +32,10 @@ FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-ever
                    "--augment-operations", "hue,scale,noise"),
          "stylegan2": ("--eval-every", "0", "--augment", "ada", "--base", "64", "--penalty-every", "3",
                        "--path-every", "2"),
+         "pix2pix": ("--eval-every", "2", "--eval-metrics", "translation", "--flip", "--decay", "late",
+                     "--decay-steps", "4"),
+         "cyclegan": ("--eval-every", "2", "--eval-metrics", "translation", "--blocks", "1",
+                      "--history-size", "6", "--ema-decay", "0.9"),
          "text": ("--length", "8", "--blocks", "1", "--max-vocabulary", "20", "--eval-every", "2",
                   "--top-k", "0.5", "--top-k-decay", "0.7", "--top-k-steps", "2"),
          "inpainting": ("--eval-every", "2", "--eval-metrics", "inpainting", "--mask", "boxes"),
@@ -53,7 +58,7 @@ def trained(monkeypatch, capsys, tmp_path):
             made_up = Dataset(name, np.random.default_rng(0).integers(
                 0, 256, (11, *SIZES[name]), dtype=np.uint8), np.arange(11, dtype=np.int32) % 10,
                 tuple("0123456789"))
-            for opens in (module, image_sets):
+            for opens in (module, image_sets, domains):
                 monkeypatch.setattr(opens, "load", lambda *_, **__: made_up, raising=False)
         config = launch.parse(module.experiment, [*map(str, (
             "--width", 8, "--batch-size", 4, "--n-critic", 2, "--log-every", 1, "--devices", devices,
