@@ -49,9 +49,8 @@ def distance(found):
 def translation(found):
     assert found["error"] < 0.5 * found["of_mean"]
     first, second = found["images"], found["others"]
-    assert np.abs(first - second).mean() > 0.01  # dropout
-    again = found["draw"](jax.random.key(0))
-    np.testing.assert_array_equal(again, first)  # a function of the key
+    assert np.abs(first - second).mean() > 1e-3  # dropout
+    np.testing.assert_array_equal(found["again"], first)  # a function of the key
 
 
 def grown(found):

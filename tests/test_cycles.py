@@ -134,12 +134,11 @@ def test_critics_are_shown_the_past():
     game, state = started(history_size=2)
     state = state._replace(step=jnp.int32(9), history={
         "source": jnp.full((2, 2), 100.0), "target": jnp.full((2, 2), 100.0)})
-    scores = [float(once(game, state, jax.random.key(seed))[1]["critic/fake_score"])
+    step, batches = jax.jit(game.step), Batch(TARGET[None], SOURCE[None])
+    scores = [float(step(state, batches, jax.random.key(seed))[1]["critic/fake_score"])
               for seed in range(6)]
     fresh = (2 * SOURCE.sum(1).mean() + 1.5 * TARGET.sum(1).mean()) / 2
     assert max(scores) > fresh + 20
-    after, _ = once(game, state)
-    assert (np.asarray(after.history["target"]) == 100).any() or scores
 
 
 def test_each_batch_is_one_update_of_the_critics_and_fills_the_history_in_turn():
@@ -163,12 +162,14 @@ def trained(folder, *, steps=4, devices=1, loss=None, **options):
                  **options)
 
 
-@pytest.mark.parametrize("loss", [None, losses.relativistic_average()])
+@pytest.mark.parametrize("loss", [pytest.param(None, marks=pytest.mark.slow),
+                                  losses.relativistic_average()])
 def test_two_devices_come_to_what_one_does(loss, tmp_path):
     states = [trained(tmp_path / str(devices), devices=devices, loss=loss)[0] for devices in (1, 2)]
     assert_close(*(state._replace(step=0) for state in states), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_history_of_one_that_was_not_stopped(tmp_path):
     whole, _ = trained(tmp_path / "whole")
     trained(tmp_path / "parts", steps=2)

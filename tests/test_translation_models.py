@@ -34,7 +34,7 @@ def sizes(module, *inputs):
 
 
 def test_numbers_of_parameters_that_public_implementations_print():
-    """54.414 M and 2.769 M; of the residual generator 11.378 M, whose biases are scales and biases here."""
+    """54.414 M and 2.769 M; of the residual generator 11.378 M, with biases for scales and biases."""
     rgb = jnp.zeros((1, 256, 256, 3))
     assert sizes(UNetTranslator((256, 256, 3)), jnp.zeros(1, jnp.uint32), rgb) == 54_413_955
     assert sizes(PatchCritic(planes=lambda image: image), rgb, rgb) == 2_768_705
@@ -75,9 +75,10 @@ def test_without_dropout_the_latents_make_no_difference(unet):
 
 @pytest.mark.parametrize(("module", "given"), [
     (UNetTranslator((8, 8, 1), 2), (8, 8, 3)), (ResNetTranslator((8, 12, 3), 2, 2), (8, 12, 3)),
-    (ResNetTranslator((8, 8, 1), 2, 2, remat=True, dtype=jnp.bfloat16), (8, 8, 1)),
-    (PatchCritic(2, 2), (16, 16, 3)), (PatchCritic(2, 1, "spectral"), (8, 8, 1)),
-    (PatchCritic(2, 1, "batch"), (8, 8, 1))])
+    *(pytest.param(module, given, marks=pytest.mark.slow) for module, given in (
+        (ResNetTranslator((8, 8, 1), 2, 2, remat=True, dtype=jnp.bfloat16), (8, 8, 1)),
+        (PatchCritic(2, 1, "spectral"), (8, 8, 1)), (PatchCritic(2, 1, "batch"), (8, 8, 1)))),
+    (PatchCritic(2, 2), (16, 16, 3))])
 def test_every_parameter_has_a_gradient_and_outputs_are_float32(module, given):
     inputs = (seeds(2), images(2, *given)) if isinstance(module, UNetTranslator) else (
         images(2, *given),)
@@ -94,7 +95,8 @@ def test_every_parameter_has_a_gradient_and_outputs_are_float32(module, given):
         assert np.abs(leaf).max() > 0, path
 
 
-@pytest.mark.parametrize(("halvings", "field"), [(1, 16), (2, 34), (3, 70)])
+@pytest.mark.parametrize(("halvings", "field"), [
+    (1, 16), pytest.param(2, 34, marks=pytest.mark.slow), (3, 70)])
 def test_a_score_sees_a_patch_and_no_more(halvings, field):
     """By the derivative of one score in the middle; the depth is what the image has room for."""
     side = field + 2 ** (halvings + 1)
@@ -144,7 +146,8 @@ def test_a_loss_of_patches_is_the_mean_of_the_patches_losses(name):
 
 def test_a_loss_of_patches_is_not_that_of_their_mean():
     loss = losses.least_squares()
-    assert float(loss.critic(REAL, FAKE)) > 1.1 * float(loss.critic(REAL.mean((1, 2)), FAKE.mean((1, 2))))
+    of_means = loss.critic(REAL.mean((1, 2)), FAKE.mean((1, 2)))
+    assert float(loss.critic(REAL, FAKE)) > 1.1 * float(of_means)
 
 
 def test_a_penalty_is_on_the_gradient_of_the_patches_mean():
@@ -155,7 +158,7 @@ def test_a_penalty_is_on_the_gradient_of_the_patches_mean():
 
     expected = np.linalg.norm(((2 * points + 3) / 32).reshape(3, -1), axis=1)
     np.testing.assert_allclose(penalties.gradient_norms(patches, points), expected, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"got \(3, 4\): squeeze the last axis, or return .* of patches"):
+    with pytest.raises(ValueError, match=r"got \(3, 4\): squeeze the last axis, or .* of patches"):
         penalties.gradient_norms(lambda x: x[..., 0], points)
 
 
@@ -178,7 +181,6 @@ def test_a_step_of_patches_by_hand(pix2pix):
     assert metrics["critic/real_score"] == pytest.approx(float(scores.mean()), rel=1e-4)
     assert metrics["generator/reconstruction_weight"] == 100
     assert int(after.step) == 1
-    assert metrics["critic/input_gradient_mean"] > 0 if "critic/input_gradient_mean" in metrics else True
 
 
 def test_a_sample_depends_on_its_key_and_image_alone(pix2pix):
@@ -199,3 +201,6 @@ def test_the_generators_loss_is_that_of_the_patches_and_the_distance(pix2pix):
         float(np.log1p(np.exp(-scores)).mean()), rel=1e-4)
     assert metrics["generator/reconstruction"] == pytest.approx(
         float(np.abs(fake - batch.samples).mean()), rel=1e-4)
+    norms = penalties.gradient_norms(
+        lambda x: judge(gan, state, x, batch.condition).scores.mean((1, 2)), fake)
+    assert metrics["critic/input_gradient_mean"] == pytest.approx(float(norms.mean()), rel=1e-3)
