@@ -440,10 +440,11 @@ def make_cycle_game(config: Config, generator: nn.Module, critic: nn.Module, **o
     """
     _check(config, has_tasks=True)
     loss, dtype = config.loss, jnp.dtype(config.networks.precision)
+    values = settings.flat(config)
     for name, idle in (("penalty", "none"), ("augment", "none"), ("input_noise", 0.0), ("pack", 1),
-                       ("weighting", "fixed")):
-        if getattr(loss, name) != idle:
-            raise ValueError(f"{name} is not for a CycleGAN; got {getattr(loss, name)}: leave it out")
+                       ("weighting", "fixed"), ("top_k", None), ("accumulate", 1)):
+        if values[name] != idle:
+            raise ValueError(f"{name} is not for a CycleGAN; got {values[name]}: leave it out")
     return cycle_game(
         generator.clone(dtype=dtype, remat=config.networks.remat), critic.clone(dtype=dtype),
         _frozen(config, "generator", make_optimizer(config, "generator")), _critic_optimizer(config),

@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import launch, measuring, open_run, styling
-from experiments.opening import OpenRun
+from experiments import launch, measuring, open_run, styling, translating
 from experiments.showing import drawn, in_units, is_of_classes
 from jaxgan import console, keys
-from jaxgan.data import open_folder, pixels, scale
 from jaxgan.data.arrays import as_stored
 from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import Samples, nearest
@@ -25,8 +23,6 @@ from jaxgan.pictures import save_png
 from jaxgan.steps import game as game_of
 from jaxgan.styles import has_styles
 from jaxgan.types import Key, PyTree, batch_size
-
-_OF_SAMPLES = ("num", "label", "condition", "grid_by_class", "interpolate", "columns")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +71,7 @@ def main(options: Options) -> None:
     run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment,
                    data_dir=options.data_dir)
     if options.input or options.backwards:
-        _translate(options, run)
+        translating.translate(options, run)
         return
     settings, game, state = run.settings, styling.settled(run.game, options), run.state
     make_text = run.experiment.make_text
@@ -135,50 +131,6 @@ def _plan(game: GAN | Game, options: Options, key: Key, condition: PyTree, num: 
     if options.interpolate:
         return (_interpolations(game, key, rows, columns), condition), partial(generate, game)
     return (keys.per_example(keys.stream(key, "latents"), num), condition), partial(_drawn, game)
-
-
-def _translate(options: Options, run: OpenRun) -> None:
-    """Translates a folder of images.
-
-    Raises:
-        ValueError: the run doesn't translate images, or not backwards; there is no folder for them, two
-            images have one name, or an option is for something else.
-    """
-    settings, condition = run.settings, run.settings["condition"]
-    shape = tuple(settings["sample_shape"])
-    if not isinstance(condition, list) or len(condition[0]) != 3 or len(shape) != 3:
-        raise ValueError(f"{options.run_dir} is no run that translates images: leave out --input and "
-                         "--backwards")
-    if options.backwards and run.experiment.backwards is None:
-        raise ValueError(f"{options.run_dir} translates one way alone: leave out --backwards")
-    if not options.input or not options.out:
-        raise ValueError("give the folder of images to translate with --input, and the one for their "
-                         "translations with --out")
-    for field in dataclasses.fields(options):
-        if field.name in _OF_SAMPLES and getattr(options, field.name) != field.default:
-            raise ValueError(f"{field.name} is not for the translation of a folder: leave it out")
-    made, given = (condition[0], shape) if options.backwards else (shape, condition[0])
-    files = open_folder(options.input, "all", image_size=(given[0], given[1]), fit=settings.get("fit"),
-                        colour={1: "grey", 3: "rgb", 4: "rgba"}[given[2]])
-    names = [str(Path(file).with_suffix(".png")) for file in files.files]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"two images in {options.input} would both be saved as {twice[0]}: rename one")
-    if run.experiment.backwards is not None and options.backwards:
-        back = run.experiment.backwards(run.config, shape)
-        draw = jax.jit(lambda state, example_keys, images: back(state, images))
-    else:
-        draw = jax.jit(partial(_drawn, run.game))
-    example_keys = keys.per_example(keys.stream(keys.of_seed(options.seed), "latents"), len(names))
-    for first in range(0, len(names), 100):
-        rows = np.arange(first, min(first + 100, len(names)))
-        images = scale(jnp.asarray(files[rows][0]), tuple(settings["value_range"]))
-        translated = pixels(draw(run.state, example_keys[rows], images), settings["value_range"])
-        for row, image in zip(rows, translated, strict=True):
-            path = Path(options.out) / names[row]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_png(path, image[..., 0] if made[2] == 1 else image)
-    console.say(f"{options.out}: {console.counted(len(names), 'translation')} of step "
-                f"{int(run.state.step)}")
 
 
 def _drawn(game: GAN | Game, state: Any, example_keys: Key, condition: PyTree) -> jax.Array:

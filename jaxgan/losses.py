@@ -168,12 +168,12 @@ def of_highest(loss: ScoreLoss, scores: Array, share: ArrayLike) -> Array:
 
     Args:
         loss: a generator's, of fakes by themselves.
-        scores: of fakes, [batch].
+        scores: of fakes, [batch], or [batch, ...] of patches, whose mean decides.
         share: in (0, 1], of which round(share * batch) fakes are taken, one at least.
     """
     k = jnp.maximum(jnp.round(jnp.asarray(share) * len(scores)), 1.0)
     each = jax.vmap(lambda score: loss(score[None], score[None]))(scores)
-    highest = jnp.argsort(-jax.lax.stop_gradient(scores))
+    highest = jnp.argsort(-jax.lax.stop_gradient(scores.reshape(len(scores), -1).mean(1)))
     return jnp.where(jnp.arange(len(scores)) < k, each[highest], 0.0).sum() / k
 
 
