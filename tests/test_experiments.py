@@ -19,6 +19,7 @@ import tyro
 
 from experiments import (
     conditions,
+    domains,
     evaluate,
     flags,
     image_sets,
@@ -246,7 +247,7 @@ def test_the_settings_of_cifar10_come_with_the_model():
 
 def test_one_experiments_defaults_are_no_others():
     """No class of settings has defaults from another script."""
-    shared = {module.__name__ for module in (conditions, flags, measuring, image_sets)}
+    shared = {module.__name__ for module in (conditions, domains, flags, measuring, image_sets)}
     for name in opening.names():
         experiment = opening.load(name)
         assert experiment.Config.__mro__[1:] == (flags.Config, object)
