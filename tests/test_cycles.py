@@ -162,8 +162,8 @@ def trained(folder, *, steps=4, devices=1, loss=None, **options):
                  **options)
 
 
-@pytest.mark.parametrize("loss", [pytest.param(None, marks=pytest.mark.slow),
-                                  losses.relativistic_average()])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, losses.relativistic_average()])
 def test_two_devices_come_to_what_one_does(loss, tmp_path):
     states = [trained(tmp_path / str(devices), devices=devices, loss=loss)[0] for devices in (1, 2)]
     assert_close(*(state._replace(step=0) for state in states), rtol=1e-3, atol=1e-4)
