@@ -33,7 +33,7 @@ FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-ever
          "stylegan2": ("--eval-every", "0", "--augment", "ada", "--base", "64", "--penalty-every", "3",
                        "--path-every", "2"),
          "pix2pix": ("--eval-every", "2", "--eval-metrics", "translation", "--flip", "--decay", "late",
-                     "--decay-steps", "4"),
+                     "--decay-steps", "10"),
          "cyclegan": ("--eval-every", "2", "--eval-metrics", "translation", "--blocks", "1",
                       "--history-size", "6", "--ema-decay", "0.9"),
          "text": ("--length", "8", "--blocks", "1", "--max-vocabulary", "20", "--eval-every", "2",
