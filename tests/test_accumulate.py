@@ -89,7 +89,7 @@ WITH_HEADS = {
 }
 CASES = {name: (tiny(**changes), points) for name, changes in BY_SCORES.items()} | {
     name: (gan, lambda *shape, seed: example(seed, *shape[:-1])) for name, gan in WITH_HEADS.items()}
-QUICK = {"hinge, r1 + r2, in packs"}
+QUICK = {"gradient penalty"}
 
 
 def trained(gan, state, draw, devices=1, steps=2):

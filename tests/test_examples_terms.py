@@ -91,6 +91,7 @@ def test_a_critic_becomes_consistent():
     assert after["G(z')"] > 1.2 * before["G(z')"]
 
 
+@pytest.mark.slow
 def test_what_flows_back_is_the_same_however_steep_the_critic():
     found = run(FLOW)
     assert found["apart"]["normalised"] < 1e-3
@@ -129,6 +130,7 @@ def test_samples_fall_more_evenly_on_the_modes_with_packs():
     assert np.mean(found["packs"]) < 0.6 * np.mean(found["alone"])
 
 
+@pytest.mark.slow
 def test_each_depth_is_shown_at_its_level():
     found = run(DEPTHS)
     gan, levels = found["gan"], np.array([0.885, 0.76, 0.51, 0.01])

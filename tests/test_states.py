@@ -98,7 +98,7 @@ def noisy(seed):
         generator=Counting("key", 2), ema_decay=0.9)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_optimisers_that_draw_resume_exactly(devices, tmp_path):
     """Their noise goes on where it was: a run that is interrupted comes to the same bits."""
     options = {"batch_size": 8, "n_critic": 2, "log_every": 4, "devices": devices}

@@ -224,13 +224,12 @@ def test_a_folder_of_images_is_projected(imported, capsys):
     images.mkdir()
     for name in "ab":
         save_png(images / f"{name}.png", random.integers(0, 256, (8, 8, 3), np.uint8))
-    for number, given in ((1, images), (2, images / "b.png")):
-        project.main(project.Options(run_dir=str(folder / "run"), images=str(given), steps=2,
-                                     features="none"))
-        found = folder / "run" / "projected" / str(number)
-        assert np.load(found / "styles.npy").shape == (3 - number, 4, 5)
-        assert load_png(found / "picture.png").ndim == 3
-        assert f"{found / 'styles.npy'}: the styles, [4, 5] for each image" in capsys.readouterr().out
+    project.main(project.Options(run_dir=str(folder / "run"), images=str(images), steps=2,
+                                 features="none"))
+    found = folder / "run" / "projected" / "1"
+    assert np.load(found / "styles.npy").shape == (2, 4, 5)
+    assert load_png(found / "picture.png").ndim == 3
+    assert f"{found / 'styles.npy'}: the styles, [4, 5] for each image" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"have images of \(8, 8, 1\), and it makes .* give --images"):
         project.main(project.Options(run_dir=str(folder / "run"), steps=2, features="none"))
 
