@@ -64,11 +64,11 @@ class Config(flags.Config):
     networks: Networks = Networks()
     path: PathLength = PathLength()
     loss: Loss = Loss(loss="non_saturating", penalty="r1", penalty_weight=0.1, penalty_every=16)
-    optimiser: Optimiser = Optimiser(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, ema_half_life=5000.0)
-    schedule: Schedule = Schedule(n_critic=1, batch_size=32, steps=4000)
+    optimiser: Optimiser = Optimiser(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, ema_half_life=10_000.0)
+    schedule: Schedule = Schedule(n_critic=1, batch_size=32, steps=8000)
     data: ClassImages = ClassImages(dataset="digits", image_size=32)
-    run: Run = Run(log_every=50, sample_every=500, checkpoint_every=1000)
-    evaluation: Evaluation = Evaluation(eval_every=1000)
+    run: Run = Run(log_every=50, sample_every=1000, checkpoint_every=2000)
+    evaluation: Evaluation = Evaluation(eval_every=2000)
 
 
 def _published(batch_size: int, gamma: float, half_life: float, *, base: int = 32768,
