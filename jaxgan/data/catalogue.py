@@ -10,6 +10,7 @@ from jaxgan.data.dataset import DataNotFoundError, Dataset, Size, canonical, sid
 from jaxgan.data.toy import MIXTURES
 
 NAMES = ("digits", *originals.FILES)
+_SPLITS = ("train", "test", "all")  # the last one of folders
 
 
 def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None = None,
@@ -38,7 +39,7 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike | None 
         DataNotFoundError: the set is known, but its data are not to be had.
         ValueError: the name, the split or the size is not one that exists, or a file is damaged.
     """
-    _check(split, image_size, "all" if name.startswith("folder:") else "train")
+    _check(split, image_size, _SPLITS if name.startswith("folder:") else _SPLITS[:2])
     if name.startswith("folder:"):
         return folder.load(name.removeprefix("folder:"), split,
                            folder.Wish(image_size=image_size, **wish))
@@ -92,13 +93,13 @@ def open_folder(path: str | os.PathLike, split: str = "train", *, image_size: Si
     Raises:
         DataNotFoundError, ValueError: as for `jaxgan.data.folder.on_demand`.
     """
-    _check(split, image_size, "all")
+    _check(split, image_size, _SPLITS)
     return folder.on_demand(path, split, folder.Wish(image_size=image_size, **wish))
 
 
-def _check(split: str, image_size: Size | None, whole: str = "train") -> None:
-    if split not in ("train", "test", whole):
-        raise ValueError(f"split must be 'train' or 'test'; got {split!r}")
+def _check(split: str, image_size: Size | None, splits: tuple[str, ...]) -> None:
+    if split not in splits:
+        raise ValueError(f"split must be {' or '.join(map(repr, splits))}; got {split!r}")
     if image_size is not None:
         sides(image_size)
 
