@@ -442,7 +442,8 @@ def make_cycle_game(config: Config, generator: nn.Module, critic: nn.Module, **o
     loss, dtype = config.loss, jnp.dtype(config.networks.precision)
     values = settings.flat(config)
     for name, idle in (("penalty", "none"), ("augment", "none"), ("input_noise", 0.0), ("pack", 1),
-                       ("weighting", "fixed"), ("top_k", None), ("accumulate", 1)):
+                       ("weighting", "fixed"), ("top_k", None), ("accumulate", 1),
+                       ("attention", None), ("fakes_at_once", False)):
         if values[name] != idle:
             raise ValueError(f"{name} is not for a CycleGAN; got {values[name]}: leave it out")
     return cycle_game(
@@ -457,13 +458,19 @@ def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
     fields: dict[str, Any] = {"dtype": jnp.dtype(config.networks.precision)}
     if config.networks.remat:
         if "remat" not in type(critic).__dataclass_fields__:
-            raise ValueError("remat is for residual networks: leave it out, or choose --model resnet")
+            raise ValueError(f"remat is for residual networks: {_elsewhere(config)}")
         fields["remat"] = True
     if config.networks.attention is not None:
         if "attention" not in type(critic).__dataclass_fields__:
-            raise ValueError("attention is for the ResNet: leave it out, or choose --model resnet")
+            raise ValueError(f"attention is for the ResNet: {_elsewhere(config)}")
         fields["attention"] = as_numbers("attention", config.networks.attention)
     return fields
+
+
+def _elsewhere(config: Config) -> str:
+    """What to do about a setting of the ResNet."""
+    has_choice = "model" in settings.flat(config)
+    return f"leave it out{', or choose --model resnet' * has_choice}"
 
 
 def make_optimizer(config: Config, network: Literal["generator", "critic"], every: int = 1
@@ -647,6 +654,10 @@ def _check(config: Config, has_tasks: bool) -> None:
             raise ValueError(f"{name} must be above {least} and at most {most}; got {value}")
         if loss.top_k is None and value != getattr(Loss(), name):
             raise ValueError(f"{name} is for --top-k; got {value} without it")
+    if values["accumulate"] > 1 and (loss.top_k is not None or loss.loss == "relativistic_average"):
+        name = "top_k" if loss.top_k is not None else loss.loss
+        raise ValueError(f"{name} compares the samples of a whole batch, of which accumulate "
+                         f"{values['accumulate']} shows it parts: leave one of them out")
     if loss.label_smoothing and loss.loss not in _SMOOTHED:
         raise ValueError(f"label_smoothing is for the losses {' and '.join(_SMOOTHED)}; the loss is "
                          f"{loss.loss}")
@@ -679,8 +690,8 @@ def _check(config: Config, has_tasks: bool) -> None:
         if not values[name] >= 1:
             raise ValueError(f"{name} must be at least 1; got {values[name]}")
     if loss.penalty_every > 1 and loss.penalty == "none":
-        raise ValueError(f"penalty_every is {loss.penalty_every}, but there is no penalty: leave it "
-                         "out, or give --penalty")
+        raise ValueError(f"penalty_every is {loss.penalty_every}, but there is no penalty: give "
+                         "--penalty-every 1, or a --penalty")
 
 
 def _check_augment(loss: Loss) -> None:

@@ -120,12 +120,17 @@ def open_data(data: Images, split: str = "train") -> Dataset:
     Raises:
         ValueError: a folder that is not asked for, or none though one is.
     """
-    if (data.dataset == "folder") != bool(data.folder):
-        raise ValueError("--dataset folder and --folder PATH go together; got the data set "
-                         f"{data.dataset} and the folder {data.folder!r}")
+    check_folder(data)
     if data.folder:
         return load(f"folder:{data.folder}", split, **wish(data))
     return load(data.dataset, split, data_dir=data.data_dir or None)
+
+
+def check_folder(data: Images, *, optional: bool = False) -> None:
+    """Raises ValueError for a folder that is not asked for, or for none though one has to be there."""
+    if (data.dataset == "folder") != bool(data.folder) and not (optional and not data.folder):
+        raise ValueError("--dataset folder and --folder PATH go together; got the data set "
+                         f"{data.dataset} and the folder {data.folder!r}")
 
 
 def wish(data: Folder) -> dict[str, Any]:

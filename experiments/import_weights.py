@@ -8,6 +8,7 @@ evaluated like any other, and training goes on from it with --init-from in a run
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, cast
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from experiments import flags, launch, opening, settings
+from experiments import flags, image_sets, launch, opening, settings
 from jaxgan import console
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.features import WeightsError, load_pytorch, load_weights
@@ -53,6 +54,7 @@ def main(options: Options, words: Sequence[str]) -> None:
     config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
     flags.check_sizes(config)
     shape = (*flags.as_size(config.data.image_size), options.channels)
+    image_sets.check_folder(config.data, optional=True)
     classes = config.data.classes
     gan = cast("GAN", experiment.make_game(config, shape))
     batch = Batch(jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32) if classes else None)
@@ -91,13 +93,15 @@ def _taken(module: nn.Module, variables: PyTree, path: str) -> PyTree:
         WeightsError: it is no state dictionary, or damaged.
         ValueError: the weights are of another network; the first misfit is named.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}: give one that torch.save wrote")
     if path.endswith((".npz", ".safetensors")):
         state = load_weights(path)
     else:
         try:
             state = load_pytorch(path)
         except WeightsError as error:
-            raise WeightsError(f"{error}: {_ADVICE}") from error
+            raise WeightsError(f"{error}; {_ADVICE}") from error
     try:
         return from_published(module, variables, state)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -76,6 +77,8 @@ def main(options: Options) -> None:
     if not (isinstance(run.game, GAN) and styles.has_styles(run.game.generator)):
         raise ValueError(f"{options.run_dir} has a generator without styles: project by a run of "
                          "experiments.stylegan2")
+    if options.out:
+        _check_out(Path(options.out))
     targets = _targets(options, run)
     condition = _labels(options, run, len(targets))
     low, high = run.settings["value_range"]
@@ -166,16 +169,35 @@ def _network(options: Options, run: OpenRun) -> FeatureNetwork | None:
     Raises:
         ValueError: there are none of such.
     """
-    asked = options.features or measuring.make_protocol("default", run.reference).features
+    asked, shape = options.features, tuple(run.settings["sample_shape"])
+    known = None  # the shape of the images that a classifier would learn from; of imported weights none
+    with suppress(ValueError, OSError):
+        known = run.reference.labelled and run.reference.labelled("train").images.shape[1:]
+    if asked == "classifier" and known != shape:
+        raise ValueError(f"there is no classifier for images of {shape}, as the run has no data of "
+                         "these: choose --features none, or inception")
+    if asked is None:
+        own = measuring.make_protocol("default", run.reference).features
+        asked = own if known == shape else "none"
     if asked not in ("classifier", "inception"):
         return None
     return measuring.make_network(asked, run.reference, options.inception, run.settings["sample_shape"])
 
 
+def _check_out(folder: Path) -> None:
+    """Raises ValueError unless the results can be written there, and nothing is in their place."""
+    launch.file_to_write(str(folder))
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder with --out")
+    for name in ("picture.png", "styles.npy"):
+        if (folder / name).exists():
+            raise ValueError(f"there is {folder / name} already: name another folder with --out")
+
+
 def _folder(options: Options) -> Path:
     """Where the picture goes, made."""
     if options.out:
-        folder = launch.file_to_write(options.out)
+        folder = Path(options.out)
     else:
         above, count = Path(options.run_dir) / "projected", 1
         while (folder := above / f"{count}").exists():

@@ -110,6 +110,8 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     networks, path = config.networks, config.path
     if not path.path_weight >= 0:
         raise ValueError(f"path_weight must not be negative; got {path.path_weight}")
+    if path.path_every < 1:
+        raise ValueError(f"path_every must be at least 1; got {path.path_every}")
     terms = (lazy(penalties.path_length(path.path_weight), path.path_every),) if path.path_weight else ()
     shared: dict[str, Any] = {"base": networks.base, "most": networks.width,
                               "num_classes": config.data.classes}

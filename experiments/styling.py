@@ -1,6 +1,7 @@
 """Samples of generators that have styles: truncated, mixed, between two styles, with new noise."""
 
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -63,12 +64,18 @@ def settled(game: GAN | Game, flags: Flags) -> GAN | Game:
         raise ValueError(f"{asked[0].replace('_', '-')} is for generators that have styles, like "
                          "StyleGAN2's: leave it out")
     if flags.truncation_cutoff is not None and flags.truncation is None:
-        raise ValueError("truncation-cutoff goes with --truncation: give both, or none")
+        raise ValueError("truncation-cutoff goes with --truncation: give that as well")
+    if not math.isfinite(flags.truncation or 0.0):
+        raise ValueError(f"truncation must be a finite number; got {flags.truncation}")
+    if flags.truncation_cutoff is not None and flags.truncation_cutoff < 1:
+        raise ValueError(f"truncation-cutoff must be at least 1; got {flags.truncation_cutoff}")
+    if flags.noise == "random" and game.generator.noise == "none":
+        raise ValueError("this run's generator has no noise: leave out --noise")
     changes: dict[str, Any] = {}
     if flags.truncation is not None:
         changes |= {"truncation_psi": flags.truncation, "truncation_cutoff": flags.truncation_cutoff}
-    if flags.noise == "none":
-        changes["noise"] = "none"
+    if flags.noise != "stored":
+        changes["noise"] = flags.noise
     return dataclasses.replace(game, generator=game.generator.clone(**changes))
 
 

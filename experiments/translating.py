@@ -1,6 +1,7 @@
 """Folders of images, translated by a run that makes images of images."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxgan.pictures import save_png
 from jaxgan.steps import game as game_of
 from jaxgan.types import Key
 
+_COLOURS = {1: "grey", 3: "rgb", 4: "rgba"}  # by channels
 _OF_BOTH = ("run_dir", "input", "backwards", "out", "checkpoint", "experiment", "seed", "data_dir")
 
 
@@ -27,7 +29,7 @@ def translate(options: Any, run: OpenRun) -> None:
 
     Raises:
         ValueError: the run doesn't translate images, or not backwards; there is no folder for them, two
-            images have one name, or an option is for something else.
+            images have one name, or that of a file that is there, or an option is for something else.
     """
     settings, condition = run.settings, run.settings["condition"]
     shape = tuple(settings["sample_shape"])
@@ -43,11 +45,17 @@ def translate(options: Any, run: OpenRun) -> None:
         if field.name not in _OF_BOTH and getattr(options, field.name) != field.default:
             raise ValueError(f"{field.name} is not for the translation of a folder: leave it out")
     made, given = (condition[0], shape) if options.backwards else (shape, condition[0])
+    if given[2] not in _COLOURS:
+        raise ValueError(f"images of {given[2]} channels are in no folder: translate them in Python")
     files = open_folder(options.input, "all", image_size=(given[0], given[1]), fit=settings.get("fit"),
-                        colour={1: "grey", 3: "rgb", 4: "rgba"}[given[2]])
-    names = [str(Path(file).with_suffix(".png")) for file in files.files]
-    if twice := [name for name in names if names.count(name) > 1]:
+                        colour=_COLOURS[given[2]])
+    paths = [Path(options.out) / Path(file).with_suffix(".png") for file in files.files]
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
         raise ValueError(f"two images in {options.input} would both be saved as {twice[0]}: rename one")
+    if Path(options.out).exists() and not Path(options.out).is_dir():
+        raise ValueError(f"{options.out} is a file: name a folder with --out")
+    if there := next((path for path in paths if path.exists()), None):
+        raise ValueError(f"there is {there} already: name another folder with --out")
     back = run.experiment.backwards and run.experiment.backwards(run.config, shape)
     sample = game_of(run.game).sample
 
@@ -57,14 +65,13 @@ def translate(options: Any, run: OpenRun) -> None:
             return back(state, images)
         return sample(state, example_keys, len(images), images)
 
-    example_keys = keys.per_example(keys.stream(keys.of_seed(options.seed), "latents"), len(names))
-    for first in range(0, len(names), 100):
-        rows = np.arange(first, min(first + 100, len(names)))
+    example_keys = keys.per_example(keys.stream(keys.of_seed(options.seed), "latents"), len(paths))
+    for first in range(0, len(paths), 100):
+        rows = np.arange(first, min(first + 100, len(paths)))
         images = scale(jnp.asarray(files[rows][0]), tuple(settings["value_range"]))
         translated = pixels(draw(run.state, example_keys[rows], images), settings["value_range"])
         for row, image in zip(rows, translated, strict=True):
-            path = Path(options.out) / names[row]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_png(path, image[..., 0] if made[2] == 1 else image)
-    console.say(f"{options.out}: {console.counted(len(names), 'translation')} of step "
+            paths[row].parent.mkdir(parents=True, exist_ok=True)
+            save_png(paths[row], image[..., 0] if made[2] == 1 else image)
+    console.say(f"{options.out}: {console.counted(len(paths), 'translation')} of step "
                 f"{int(run.state.step)}")

@@ -1,6 +1,7 @@
 """Augmentations of images: each operation against a formula of its own, and what holds of all."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -281,6 +282,14 @@ def test_an_adaptive_probability_by_hand():
         state = term.update(state, {"ada_sign": jnp.float32(signs), "batch": jnp.float32(8)})
         found.append(float(state["probability"]))
     np.testing.assert_allclose(found, [0, 0.1, 0.1, 0.1, 0.1, 0, 0, 0, 0, 0.1], atol=1e-6)
+
+
+def test_the_patches_of_a_sample_count_as_one():
+    """By their mean: of two samples one is above 0, and of their six patches four are."""
+    scores = jnp.asarray([[1.0, 1.0, -9.0], [2.0, 1.0, -1.0]])[..., None]
+    view = SimpleNamespace(real=SimpleNamespace(scores=scores), batch_size=2)
+    term = adaptive()
+    assert float(term.value(view, term.init()).observed["ada_sign"]) == 0.0
 
 
 def test_training_moves_it_and_shows_reals_and_fakes_alike():

@@ -157,6 +157,22 @@ def test_other_arrangements(names, tmp_path):
         assert len(open_domains(tmp_path, split, paired=False)[1]) == 3
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_what_is_held_out_was_not_trained_on(paired, tmp_path):
+    """Of trainA and trainB a tenth, where there is no test; half a test is refused."""
+    pairs(tmp_path, 40)
+    for kind in "AB":
+        (tmp_path / kind).rename(tmp_path / f"train{kind}")
+    seen, held_out = (open_domains(tmp_path, split, paired=paired) for split in ("train", "test"))
+    for trained, kept in zip(seen, held_out, strict=True):
+        values = [{*images.images[:, 0, 0, 0].tolist()} for images in (trained, kept)]
+        assert min(map(len, values)) > 0
+        assert len(values[0]) + len(values[1]) == len(values[0] | values[1]) == 40  # none in both
+    (tmp_path / "testA").mkdir()
+    with pytest.raises(DataNotFoundError, match="of testA and testB there is testA alone"):
+        open_domains(tmp_path, "test", paired=paired)
+
+
 def test_both_kinds_are_read_in_the_same_colours_and_size(tmp_path):
     pairs(tmp_path, 12, b={"mode": "RGB"})
     one, other = open_domains(tmp_path, "train", paired=False, image_size=(4, 6))
@@ -231,7 +247,7 @@ def test_evaluations_compare_with_the_partner_and_with_what_was_not_translated(r
     assert report["l1"]["untranslated"] == pytest.approx(
         np.abs(lines / 255 - test.images / 255).mean(), rel=1e-6)
     assert {"l1", "psnr", "ssim", "cycle_l1", "back_cycle_l1", "back_l1", "back_ssim"} <= report.keys()
-    assert tool(evaluate, runs / "pix2pix", "--metrics", "translation,fd") == 0
+    assert tool(evaluate, runs / "pix2pix", "--metrics", "translation") == 0
     assert "L1 to the partner" in capsys.readouterr().out
 
 
@@ -245,6 +261,13 @@ def test_a_folder_is_translated_each_image_under_its_name(name, backwards, runs,
     assert tool(sample, runs / name, "--input", tmp_path / "in", "--out", tmp_path / "out", *flags) == 0
     assert "2 translations of step 2" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.png", "two.png"]
+    before = (tmp_path / "in" / "two.png").read_bytes()
+    for out, text in (("in", "two.png already"), ("out", "one.png already"),
+                      ("in/one.bmp", "is a file")):
+        assert tool(sample, runs / name, "--input", tmp_path / "in", "--out", tmp_path / out,
+                    *flags) == 2
+        assert text in capsys.readouterr().err
+    assert (tmp_path / "in" / "two.png").read_bytes() == before
     with Image.open(tmp_path / "out" / "one.png") as picture:
         assert (picture.size, picture.mode) == ((8, 8), "RGB" if name == "pix2pix" else "L")
 
@@ -270,6 +293,9 @@ def test_what_can_not_be_translated(name, flags, message, runs, tmp_path, capsys
                  marks=pytest.mark.slow),
     (cyclegan, ("--blocks", "0"), "blocks must be from 1 to 1024; got 0"),
     (cyclegan, ("--penalty", "r1"), "penalty is not for a CycleGAN; got r1: leave it out"),
+    (cyclegan, ("--attention", "16,foo"), "attention is not for a CycleGAN; got 16,foo: leave it out"),
+    (pix2pix, ("--attention", "8"), "attention is for the ResNet: leave it out"),
+    (pix2pix, ("--top-k", "0.5", "--accumulate", "2"), "top_k compares the samples of a whole batch"),
     (cyclegan, ("--weighting", "ratio"), "weighting is not for a CycleGAN; got ratio")])
 def test_settings_that_do_not_go_together(module, flags, message, tmp_path, capsys):
     name = module.__name__.rpartition(".")[2]

@@ -114,13 +114,26 @@ def test_mixed_samples_have_the_rows_styles_first(made):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"mix": 4}, "mix must be a layer from 1 to 3; got 4"),
     ({"mix": 0}, "mix must be a layer from 1 to 3; got 0"),
-    ({"truncation_cutoff": 2}, "truncation-cutoff goes with --truncation")])
+    ({"truncation_cutoff": 2}, "truncation-cutoff goes with --truncation"),
+    ({"truncation": float("nan")}, "truncation must be a finite number; got nan"),
+    ({"truncation": 0.5, "truncation_cutoff": 0}, "truncation-cutoff must be at least 1; got 0")])
 def test_styles_that_cannot_be_used_so_are_refused(made, changes, message):
     gan, state = made
     flags = _flags(**changes)
     with pytest.raises(ValueError, match=message):
         styling.draw(styling.settled(gan, flags), flags, state,
                      styling.mixed(gan, flags, KEY, 1, 1, None, bordered=False))
+
+
+def test_noise_is_drawn_where_the_run_had_the_stored_one_and_refused_where_it_had_none(made):
+    gan, _ = made
+    for noise in ("constant", "none"):
+        other = dataclasses.replace(gan, generator=gan.generator.clone(noise=noise))
+        if noise == "none":
+            with pytest.raises(ValueError, match="this run's generator has no noise"):
+                styling.settled(other, _flags(noise="random"))
+        else:
+            assert styling.settled(other, _flags(noise="random")).generator.noise == "random"
 
 
 def test_a_generator_without_styles_is_refused():
@@ -230,6 +243,15 @@ def test_a_folder_of_images_is_projected(imported, capsys):
     assert np.load(found / "styles.npy").shape == (2, 4, 5)
     assert load_png(found / "picture.png").ndim == 3
     assert f"{found / 'styles.npy'}: the styles, [4, 5] for each image" in capsys.readouterr().out
+    for out, message in ((found, "there is .*picture.png already: name another folder"),
+                         (folder / "g.pt", "g.pt is a file: name a folder"),
+                         (folder / "no" / "x", "there is no folder .*no to write x to")):
+        with pytest.raises(ValueError, match=message):
+            project.main(project.Options(run_dir=str(folder / "run"), images=str(images),
+                                         out=str(out)))
+    with pytest.raises(ValueError, match=r"no classifier for images of \(8, 8, 3\)"):
+        project.main(project.Options(run_dir=str(folder / "run"), images=str(images),
+                                     features="classifier"))
     with pytest.raises(ValueError, match=r"have images of \(8, 8, 1\), and it makes .* give --images"):
         project.main(project.Options(run_dir=str(folder / "run"), steps=2, features="none"))
 
@@ -259,6 +281,8 @@ def test_what_holds_no_published_weights_is_refused(imported, tmp_path, monkeypa
     torch_files.install(monkeypatch)
     (folder / "module.pkl").write_bytes(pickle.dumps({"G_ema": torch_files.Storage}))
     refuse("save the state dictionary with the authors' code", generator="module.pkl")
+    refuse("there is no file .*nothing.pt", generator="nothing.pt")
+    refuse("--dataset folder and --folder PATH go together", "--folder", str(folder))
     refuse("holds a run already", "--run-dir", str(folder / "run"))
 
 
@@ -311,10 +335,10 @@ def test_lazy_terms_change_adam_as_the_article_says(final_beta2):
 
 
 def test_a_penalty_that_is_not_there_cannot_be_lazy():
-    for changes, message in (({"penalty": "none"}, "penalty_every is 16, but there is no penalty"),
+    for changes, message in (({"penalty": "none"}, "no penalty: give --penalty-every 1, or"),
                              ({"penalty_every": 0}, "penalty_every must be at least 1; got 0"),
                              ({"path_weight": -1.0}, "path_weight must not be negative; got -1"),
-                             ({"path_every": 0}, "every")):
+                             ({"path_every": 0}, "path_every must be at least 1; got 0")):
         with pytest.raises(ValueError, match=message):
             stylegan2.make_gan(stylegan2.experiment.configure(**SMALL, **changes), (8, 8, 1))
     with pytest.raises(ValueError, match="takes square images of 8, 16, 32"):

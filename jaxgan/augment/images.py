@@ -52,7 +52,8 @@ def adaptive(target: float = 0.6, images: float = 500_000, every: int = 4) -> Te
 
     def value(view: View, state: PyTree) -> Value:
         # How many more are above 0 than below: a whole number, so that devices agree to the last bit.
-        signs = jnp.sign(view.real.scores).mean()
+        scores = view.real.scores
+        signs = jnp.sign(scores.reshape(len(scores), -1).mean(1)).mean()  # a sample's patches as one
         return Value(None, {"ada_sign": signs, "batch": jnp.float32(view.batch_size),
                             "ada_probability": state["probability"]})
 

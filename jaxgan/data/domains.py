@@ -81,10 +81,10 @@ def open_domains(path: str | os.PathLike, split: str, *, paired: bool, **wish: A
                  ) -> tuple[Dataset, Dataset]:
     """Returns the images of a folder's two sub-folders, A and B.
 
-    These are called `A` and `B`, and each is read as `jaxgan.data.folder.load` reads a folder, by its
-    own `train` and `test` or by the digests of the file names. Or they are `trainA` and `trainB`, with
-    `testA` and `testB` beside them. Both are read in the same size and colours, in RGB if one of them
-    is.
+    These are called `A` and `B`, or `trainA` and `trainB`, and each is read as `jaxgan.data.folder.load`
+    reads a folder, by its own `train` and `test` or by the digests of the file names; or the test split
+    is `testA` and `testB` beside `trainA` and `trainB`. Both are read in the same size and colours, in
+    RGB if one of them is.
 
     Args:
         path: the folder.
@@ -123,10 +123,15 @@ def _places(root: Path, split: str) -> tuple[list[Path], str]:
     if root.is_file():
         raise DataNotFoundError(f"folder:{root} is a file: unpack it, and give the folder that holds A "
                                 "and B")
-    for names, inner in ((("A", "B"), split), ((f"{split}A", f"{split}B"), "all"),
-                         (("trainA", "trainB"), split)):
+    has_test = [name for name in ("testA", "testB") if (root / name).is_dir()]
+    for names in (("A", "B"), ("trainA", "trainB")):
         if all((root / name).is_dir() for name in names):
-            return [root / name for name in names], inner
+            if names[0] == "A" or not has_test:  # a part of these is held out
+                return [root / name for name in names], split
+            if len(has_test) == 1:
+                raise DataNotFoundError(f"folder:{root}: of testA and testB there is {has_test[0]} "
+                                        "alone: add the other one, or take it away")
+            return [root / f"{split}{name}" for name in "AB"], "all"
     there = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     raise DataNotFoundError(
         f"folder:{root}: there must be two folders of images in it, A and B (or trainA and trainB); "
@@ -155,8 +160,9 @@ def _check_partners(paths: list[Path], files: list[list[str]]) -> None:
     alone = [f"{path.name}/{here[stem]}" for path, here, there in (
         (paths[0], *stems), (paths[1], *stems[::-1])) for stem in sorted(here.keys() - there.keys())]
     if alone:
-        raise ValueError(f"folder:{paths[0].parent}: {len(alone)} images have no partner of the same "
-                         f"name: {', '.join(alone[:_NAMED])}{', ...' * (len(alone) > _NAMED)}; remove "
+        has = "image has" if len(alone) == 1 else "images have"
+        raise ValueError(f"folder:{paths[0].parent}: {len(alone)} {has} no partner of the same name: "
+                         f"{', '.join(alone[:_NAMED])}{', ...' * (len(alone) > _NAMED)}; remove "
                          "them, or add their partners")
 
 
