@@ -79,7 +79,8 @@ def test_without_pairs_each_kind_comes_in_an_order_of_its_own():
     assert len({*np.subtract(*drawn(even, 6))}) > 1
 
 
-@pytest.mark.parametrize("paired", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("paired", [True, False])
 def test_streamed_batches_are_those_of_the_device(paired):
     kinds = numbered(5, 10), numbered(5 if paired else 8, 100)
     whole = translating(*map(resident, kinds), paired=paired)

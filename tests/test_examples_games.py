@@ -115,6 +115,7 @@ def test_a_game_without_samples_is_refused(bigan):
         evaluation.sampler(bigan["game"]._replace(sample=None), jax.random.key(0), lambda x: x)
 
 
+@pytest.mark.slow
 def test_cycle_gan_maps_domains_onto_each_other(tmp_path):
     found = played("CycleGAN", tmp_path)
     history = found["state"].history
@@ -130,6 +131,7 @@ def test_cycle_gan_maps_domains_onto_each_other(tmp_path):
         assert near.mean() < spread.mean()  # they were generated, if by earlier generators
 
 
+@pytest.mark.slow
 def test_drifting_learns_without_a_critic(tmp_path):
     found = played("Drifting", tmp_path)
     assert found["floor"] < found["after"] < 0.25 * found["before"]

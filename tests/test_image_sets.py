@@ -113,6 +113,7 @@ def test_a_run_that_names_no_classes_has_their_numbers(moved, capsys):
         assert "label must be in [0, 4); got dog" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_moved_folder_is_the_same_data(moved, capsys):
     assert tool(evaluate, moved / "run", *MEASURED) == 2
     assert "folder:images: there is no such folder: say where it is now" in capsys.readouterr().err

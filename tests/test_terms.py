@@ -229,7 +229,8 @@ def trained(gan, devices, steps=4, start=begin):
 
 # Those that take longest.
 SLOW = {"batch norm", "uncertainty", "relativistic average", "of the generator", "lazy following noise",
-        "classification, localisation", "packs", "path length", "dropout"}
+        "classification, localisation", "packs", "path length", "dropout",
+        "fed by the backward pass"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))

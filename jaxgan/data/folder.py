@@ -27,7 +27,7 @@ from jaxgan.data.decoding import (
 from jaxgan.data.scaling import BYTES, Scaling, found
 from jaxgan.data.splits import arranged, split_of
 from jaxgan.data.tables import Table
-from jaxgan.data.tree import Opener, Tree, open_tree
+from jaxgan.data.tree import Opener, Single, Tree, open_tree
 from jaxgan.memory import check_fits
 
 _NAMED_AS_SKIPPED, _NAMED_AS_REFUSED = 5, 20
@@ -177,7 +177,10 @@ def open_root(path: str | os.PathLike) -> tuple[Tree, list[str]]:
     root, name = Path(path).expanduser(), f"folder:{path}"
     if not root.exists():
         raise DataNotFoundError(f"{name}: there is no such folder: say where it is now")
-    tree = open_tree(root, lambda file: _is_image(file) or file in tables.NAMES)
+    if root.is_file() and _is_image(root.name):
+        tree = Single(root)
+    else:
+        tree = open_tree(root, lambda file: _is_image(file) or file in tables.NAMES)
     if not root.is_dir():
         while len(tops := {file.partition("/")[0] for file in tree.names}) == 1 and not split_of(
                 top := tops.pop()) and f"{top}/" in tree.names[0]:

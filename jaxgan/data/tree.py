@@ -105,8 +105,6 @@ class Tree(ABC):
 def open_tree(path: Path, wanted: Wanted) -> Tree:
     """Opens a folder, a zip file or a tar file, which may be compressed by gzip, bzip2 or xz.
 
-    A file that counts itself is all there is in its folder.
-
     Args:
         path: where it is.
         wanted: which files count, by their names without folders.
@@ -115,7 +113,7 @@ def open_tree(path: Path, wanted: Wanted) -> Tree:
         OSError: it can't be read.
         ValueError: it is none of these, damaged, or holds more files than are read.
     """
-    if path.is_dir() or wanted(path.name):
+    if path.is_dir():
         return _Folder(path, wanted)
     with open_regular(path) as file:
         head = file.read(_BLOCK)
@@ -142,9 +140,6 @@ class _Folder(Tree):
         def refuse(error: OSError):
             raise error
 
-        if path.is_file():
-            super().__init__(path, {path.name: path})
-            return
         found, entered = {}, set()
         for folder, subfolders, names in os.walk(path, followlinks=True, onerror=refuse):
             status = os.stat(folder)
@@ -179,6 +174,13 @@ class _Folder(Tree):
             file.close()
             raise
         return file
+
+
+class Single(_Folder):
+    """A file, as if it were all that is in its folder."""
+
+    def __init__(self, path: Path):
+        Tree.__init__(self, path, {path.name: path})
 
 
 class _Zip(Tree):

@@ -16,7 +16,7 @@ from experiments import digits, gaussians, launch, opening, sample, settings
 from jaxgan.data import DataNotFoundError, load
 from jaxgan.runs import RunError
 
-MANY = hypothesis_settings(max_examples=150, deadline=None, derandomize=True,
+MANY = hypothesis_settings(max_examples=80, deadline=None, derandomize=True,
                            suppress_health_check=list(HealthCheck))
 TEXT = st.text(string.printable, max_size=12)
 FIELDS = sorted(settings.flat(gaussians.Config()))

@@ -59,6 +59,7 @@ def test_a_signal_is_followed_by_a_checkpoint_and_a_line(phase, number, tmp_path
         assert "modes" in rows[-2]
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_share_a_run(tmp_path):
     flags = (*processes.TINY, *ENDLESS, "--run-dir", tmp_path / "run")
     first = processes.start("digits", *flags)

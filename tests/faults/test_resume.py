@@ -120,6 +120,7 @@ def test_logs_that_share_nothing_are_not_identical(trained, tmp_path, capsys):
     assert "identical" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(trained, tmp_path, capsys):
     for folder in ("whole", "hurt"):
         trained("gaussians", tmp_path / folder, "--steps", 4, "--checkpoint-every", 2)
