@@ -172,6 +172,7 @@ def test_accuracy_needs_a_classifier(run, capsys):
     assert "needs a feature network that classifies" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_classes_of_a_folder(tmp_path, capsys):
     """Its sub-folders are the classes, and their number has to be said."""
     for i, name in enumerate(("round", "square", "flat")):

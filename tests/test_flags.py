@@ -296,6 +296,7 @@ def test_packs_that_cannot_be(name, words, message, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_with_packs_trains_is_measured_and_sampled(tmp_path, capsys):
     """Its picture shows the level sets of packs of one point."""
     folder = tmp_path / "run"

@@ -241,6 +241,7 @@ def test_a_run_that_was_begun_before_grey_images_stayed_grey(tmp_path, monkeypat
     assert open_run("run").settings["sample_shape"] == [8, 8, 3]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_begun_before_there_was_a_choice_of_kernels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "pictures", size=12)

@@ -402,6 +402,7 @@ def test_the_experiment_refuses(flags, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_streams(tmp_path):
     from PIL import Image
 

@@ -281,6 +281,7 @@ def test_an_evaluation_that_was_abandoned_comes_first_when_the_run_goes_on(run, 
     assert saved[0]["metrics"] == saved[1]["metrics"]
 
 
+@pytest.mark.slow
 def test_reaching_the_floor_is_said_once(run, monkeypatch, capsys):
     reals = load("digits", "test").images
 

@@ -231,6 +231,7 @@ def test_weights_of_the_authors_make_a_run(imported, capsys):
     assert "samples of step 0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_projected(imported, capsys):
     folder, _, _ = imported
     random, images = np.random.default_rng(0), folder / "images"

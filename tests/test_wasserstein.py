@@ -107,6 +107,7 @@ def test_what_is_not_published_is_made(published):
         wasserstein.read_funnels(published / "none.npz", 8, 2)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_bits_and_is_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     whole, parts = (("--method", "orthonormal", *SHORT, "--run-dir", name)

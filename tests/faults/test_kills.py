@@ -13,7 +13,8 @@ from tests.faults.soak import soak
 ENDLESS = ("--steps", 10**9, "--decay-steps", 6000, "--resume", "auto")
 
 
-@pytest.mark.parametrize(("kills", "resumed"), [(3, 1), pytest.param(20, 5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "resumed"), [(3, 1), (20, 5)])
 def test_kills_leave_no_trace(kills, resumed, tmp_path):
     figures = soak(tmp_path, kills=kills, seed=1)
     assert figures["resumed"] >= resumed  # it did go on in between
