@@ -23,7 +23,7 @@ from jaxgan.networks import half_life
 from jaxgan.nn import orthonormal_kernels
 from jaxgan.nn.norms import NORMS
 from jaxgan.tasks import Task
-from jaxgan.terms import Term, lazy
+from jaxgan.terms import Term, lazy, lazy_adam
 from jaxgan.transfer import freeze
 
 LOSSES = {
@@ -482,21 +482,25 @@ def make_optimizer(config: Config, network: Literal["generator", "critic"], ever
     optimiser = config.optimiser
     updates = config.schedule.n_critic if network == "critic" else 1  # in a step
     steps = decay_steps(config) * updates
-    share = every / (every + 1) if every > 1 and optimiser.optimizer == "adam" else 1.0
 
     def own(name: str) -> float:
         value = getattr(optimiser, f"{network}_{name}")
         return getattr(optimiser, name) if value is None else value
 
-    rate = scheduled(share * own("learning_rate"), share * optimiser.final_learning_rate, steps,
-                     optimiser.decay)
-    beta1, beta2 = own("beta1")**share, own("beta2")**share
+    def adam(rate: float, beta2: float) -> dict[str, float]:
+        settings = {"learning_rate": rate, "b1": own("beta1"), "b2": beta2}
+        return (lazy_adam(**settings, every=every) if every > 1 and optimiser.optimizer == "adam" else
+                settings)
+
+    first = adam(own("learning_rate"), own("beta2"))
+    last = adam(optimiser.final_learning_rate, optimiser.final_beta2 or 0.0)
+    rate = scheduled(first["learning_rate"], last["learning_rate"], steps, optimiser.decay)
     if optimiser.warmup_steps:
         rate = _warmed(rate, optimiser.warmup_steps * updates)
     if optimiser.final_beta2 is not None:
-        return optax.inject_hyperparams(optax.adam, static_args="b1")(rate, beta1, scheduled(
-            beta2, optimiser.final_beta2**share, steps, optimiser.decay))
-    return OPTIMIZERS[optimiser.optimizer](rate, beta1, beta2, optimiser.rmsprop_eps)
+        return optax.inject_hyperparams(optax.adam, static_args="b1")(
+            rate, first["b1"], scheduled(first["b2"], last["b2"], steps, optimiser.decay))
+    return OPTIMIZERS[optimiser.optimizer](rate, first["b1"], first["b2"], optimiser.rmsprop_eps)
 
 
 def decay_steps(config: Config) -> int:

@@ -1,6 +1,7 @@
 """The smallest networks that have everything, for tests that compile quickly."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -119,3 +120,10 @@ def assert_close(a, b, rtol=1e-5, atol=1e-6):
 def all_finite(tree):
     """Whether no number of a tree is NaN or infinite."""
     return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(tree))
+
+
+def count_parameters(module, shape):
+    """How many a model has that takes such inputs, for labels if it is for some; nothing is computed."""
+    variables = jax.eval_shape(lambda key: module.init(
+        key, jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32), train=False), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
