@@ -12,7 +12,7 @@ import optax
 from jax import lax
 
 from jaxgan import keys, losses
-from jaxgan.gan import scores_and_heads
+from jaxgan.gan import sampled_variables, scores_and_heads
 from jaxgan.loops import Game
 from jaxgan.losses import AdversarialLoss
 from jaxgan.networks import (
@@ -263,8 +263,8 @@ def translate(generator: nn.Module, state: CycleState, samples: Array, *, direct
         samples: of the source, [batch, ...]; or of the target.
         direction: "forward", or "backward" from the target to the source.
     """
-    variables = state.generator.variables if state.ema is None else state.ema
-    return cast("Array", generator.apply(_of(variables, direction), samples, None, train=False))
+    return cast("Array", generator.apply(_of(sampled_variables(state), direction), samples, None,
+                                         train=False))
 
 
 def remember(history: dict[str, Array], fakes: dict[str, Array], first: Array, key: Key,

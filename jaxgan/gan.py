@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Integral, Real
 from types import NoneType
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -261,8 +261,13 @@ def generate(
     return gan.lower(samples) if gan.lower else samples
 
 
-def sampled_variables(state: GANState, *, use_ema: bool = True) -> PyTree:
-    """Returns the variables that samples are drawn with: the averaged generator's if there is one."""
+def sampled_variables(state: Any, *, use_ema: bool = True) -> PyTree:
+    """Returns the variables that samples are drawn with: the averaged generator's if there is one.
+
+    Args:
+        state: a GAN's, or another one that has `generator` and `ema`.
+        use_ema: False for the generator as trained.
+    """
     return state.generator.variables if state.ema is None or not use_ema else state.ema
 
 
