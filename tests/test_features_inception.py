@@ -1,6 +1,7 @@
 """The Inception network of FID: shapes and numbers against tables, loops and PyTorch."""
 
 import math
+import sys
 import zlib
 
 import flax.linen as nn
@@ -323,7 +324,7 @@ def _torch_inception(state, images):
     return pooled.numpy(), F.linear(pooled, tensors["fc.weight"], tensors["fc.bias"]).numpy()
 
 
-def test_features_and_logits_are_pytorchs(state, tmp_path):
+def test_features_and_logits_are_pytorchs(state, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     pooled, logits = _torch_inception(state, (_resized(images, (299, 299)) - 128) / 128)
@@ -338,3 +339,7 @@ def test_features_and_logits_are_pytorchs(state, tmp_path):
     np.testing.assert_allclose(found.pooled, pooled, rtol=1e-4, atol=1e-4 * np.abs(pooled).max())
     for ours, theirs in ((found.logits, logits - state["fc.bias"]), (biased.logits, logits)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
+    # What is differentiated gives the network the same inputs.
+    monkeypatch.setattr(sys.modules[preprocess.__module__], "_apply", lambda variables, inputs: inputs)
+    np.testing.assert_allclose(network.see({}, jnp.asarray(images / 255, jnp.float32)),
+                               network.apply({}, jnp.asarray(images)), atol=1e-5)
