@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -10,7 +10,8 @@ from experiments import launch, measuring, open_run
 from experiments.flags import as_size
 from jaxgan import console, evaluation, files
 from jaxgan.data import load
-from jaxgan.data.scaling import from_json
+from jaxgan.data.dataset import Size
+from jaxgan.data.scaling import BYTES, from_json
 from jaxgan.digests import params_digest
 from jaxgan.evaluation import Samples
 from jaxgan.runs import write_evaluation
@@ -38,10 +39,11 @@ class Options(measuring.Flags):
     images: str = ""
     """A folder of images to measure instead of a run's samples, another program's say."""
     dataset: str = ""
-    """With --images and no run: the data set to measure them against, by its name or folder:PATH."""
+    """The data set to measure against, by its name or folder:PATH, in place of the run's: the whole of
+    what a run saw a few images of, say."""
     image_size: int | str = 0
-    """With --dataset: the size that all images are cropped and resized to, 64 or 48x64; 0: the data
-    set's own, which a folder has if its images are of one size."""
+    """With --images and --dataset: the size that all images are cropped and resized to, 64 or 48x64;
+    0: the data set's own, which a folder has if its images are of one size."""
     out: str = ""
     """With --images: a JSON file for the numbers."""
     data_dir: str = ""
@@ -56,8 +58,11 @@ def main(options: Options) -> None:
     """Measures, prints the table and writes it down."""
     if not options.run_dir and not (options.images and options.dataset):
         raise ValueError("give a run's folder, or --images FOLDER and --dataset NAME")
-    if options.image_size and not options.dataset:
-        raise ValueError("image_size goes with --dataset: leave it out")
+    if options.image_size and (options.run_dir or not options.dataset):
+        raise ValueError("image_size goes with --images and --dataset, since a run has its own: leave "
+                         "it out")
+    if options.images and options.dataset and options.run_dir:
+        raise ValueError("images are measured against a run's data or against --dataset: leave one out")
     if options.out and not options.images:
         raise ValueError("out goes with --images, and a run's numbers go to its evaluation.json: leave "
                          "it out")
@@ -97,19 +102,39 @@ def _check_judged(options: Options) -> None:
 
 def _run(options: Options):
     run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment,
-                   data_dir=options.data_dir)
-    state, reference = run.state, run.reference
+                   data_dir="" if options.dataset else options.data_dir)
+    state, reference, settings = run.state, run.reference, run.settings
+    if options.dataset:
+        reference, settings = _another(options, settings)
     about = {"step": int(state.step),
              "params_sha256": params_digest(*game_of(run.game).networks(state).values())}
 
     def fakes(protocol: evaluation.Protocol) -> Samples:
-        return measuring.make_sampler(run.game, protocol, reference, run.settings,
+        return measuring.make_sampler(run.game, protocol, reference, settings,
                                       launch.local_devices(options.devices))(state)
 
     def judge() -> dict[str, float]:
         return reference.judge.make(run.game)(state) if reference.judge else {}
 
-    return about, reference, run.settings, fakes, judge
+    return about, reference, settings, fakes, judge
+
+
+def _another(options: Options, settings: dict[str, Any]) -> tuple[measuring.Reference, dict[str, Any]]:
+    """What a run's samples are measured against in place of its own data, and settings that fit it."""
+    shape, scaling = settings["sample_shape"], settings.get("scaling")
+    if len(shape) != 3 or (from_json(scaling) or BYTES) != BYTES:
+        raise ValueError(f"dataset is for runs on images of bytes, and {options.run_dir} is none: leave "
+                         "it out")
+    reference = _data_set(options, (shape[0], shape[1]))
+    if (found := reference.labelled("train").images.shape[1:]) != tuple(shape):
+        raise ValueError(f"the run's images have the shape {tuple(shape)}, and those of "
+                         f"{options.dataset} {found}: give another --dataset")
+    return reference, {name: value for name, value in settings.items() if name != "data_sha256"}
+
+
+def _data_set(options: Options, size: Size | None) -> measuring.Reference:
+    return measuring.of_images(lambda split: load(
+        options.dataset, split, data_dir=options.data_dir or None, image_size=size))
 
 
 def _images(options: Options):
@@ -118,9 +143,7 @@ def _images(options: Options):
         reference, settings = run.reference, run.settings
     else:
         size = as_size(options.image_size) if options.image_size else None
-        reference = measuring.of_images(
-            lambda split: load(options.dataset, split, data_dir=options.data_dir or None,
-                               image_size=size))
+        reference = _data_set(options, size)
         training = reference.labelled("train")
         settings = {"sample_shape": training.images.shape[1:],
                     "scaling": training.scaling.as_json()}

@@ -46,6 +46,7 @@ def _r1_r2(weight: penalties.Weight) -> Term:
     return penalties.combine(penalties.r1(1.0), penalties.r2(1.0))._replace(weight=weight)
 
 
+_SIGNED = ("minimax", "non_saturating", "hinge")  # whose critics score above 0 what they take for real
 PENALTIES: dict[str, Callable[[penalties.Weight], Term | None]] = {
     "none": lambda weight: None,
     "gradient_penalty": penalties.gradient_penalty,
@@ -592,7 +593,7 @@ def _changed(config: Config, generator: nn.Module | None) -> Augmentation:
     if probability is not None:
         options["probability"] = probability
     elif loss.augment == "ada":
-        options["probability"] = adaptive(images=loss.augment_images)
+        options["probability"] = adaptive(images=loss.augment_images, relative=loss.loss not in _SIGNED)
     is_sigmoid = getattr(generator, "output", None) == "sigmoid"
     return AUGMENTATIONS[loss.augment](value_range=(0.0 if is_sigmoid else -1.0, 1.0), **options)
 

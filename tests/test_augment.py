@@ -292,6 +292,16 @@ def test_the_patches_of_a_sample_count_as_one():
     assert float(term.value(view, term.init()).observed["ada_sign"]) == 0.0
 
 
+def test_scores_without_a_zero_are_compared_with_those_of_fakes():
+    """Three of four reals are above their fakes, wherever all scores are."""
+    term = adaptive(relative=True)
+    real, fake = jnp.array([3.0, 2.0, 4.0, 1.0]), jnp.array([1.0, 1.5, 5.0, 0.0])
+    for by in (-9.0, 0.0, 9.0):
+        view = SimpleNamespace(real=SimpleNamespace(scores=real + by),
+                               fake=SimpleNamespace(scores=fake + by), batch_size=4)
+        assert float(term.value(view, term.init()).observed["ada_sign"]) == 0.5
+
+
 def test_training_moves_it_and_shows_reals_and_fakes_alike():
     shown = ada(["xflip", "noise", "cutout"], probability=adaptive(target=-1.0, images=16, every=1))
     gan = GAN(MLPGenerator((8, 8, 1), (4,)), MLPCritic((4,)), 2, losses.non_saturating(),

@@ -1,6 +1,7 @@
 """Schedules, optimisers, packs: what flags are turned into, against values worked out by hand."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -213,6 +214,17 @@ def test_what_is_no_image_is_not_augmented(name, shape):
                else jnp.zeros((4, *shape)))
     with pytest.raises(ValueError, match=r"are for images, .*; got .*: leave the augmentation out"):
         jax.eval_shape(trained.init, KEY, Batch(samples))
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("non_saturating", 1.0), ("hinge", 1.0),
+                                                ("relativistic", 0.0), ("wasserstein", 0.0),
+                                                ("least_squares", 0.0)])
+def test_where_a_loss_gives_scores_no_zero_the_augmentation_follows_their_differences(loss, expected):
+    """All scores are above 0, and as many reals as not above their fakes."""
+    term = make(loss=loss, augment="ada").augment.term
+    view = SimpleNamespace(real=SimpleNamespace(scores=jnp.array([3.0, 1.0])),
+                           fake=SimpleNamespace(scores=jnp.array([2.0, 2.0])), batch_size=2)
+    assert float(term.value(view, term.init()).observed["ada_sign"]) == expected
 
 
 def test_an_augmentations_flags_are_its_arguments():

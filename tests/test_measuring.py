@@ -167,6 +167,27 @@ def test_images_of_another_program(run, tmp_path, capsys):
     assert "are in colour, but they are to be compared with grey ones" in capsys.readouterr().err
 
 
+def test_a_run_is_measured_against_another_data_set(run, tmp_path, capsys):
+    """The digits as a folder, in place of the run's own digits, give the same distance."""
+    for split in ("train", "test"):
+        (tmp_path / "all" / split).mkdir(parents=True)
+        for number, image in enumerate(load("digits", split).images):
+            Image.fromarray(image[..., 0]).save(tmp_path / "all" / split / f"{number}.png")
+    numbers, other = [], ("--dataset", f"folder:{tmp_path / 'all'}")
+    for flags in ((), other):
+        assert tool(evaluate, run, "--metrics", "fd", "--features", "raw", *flags) == 0
+        numbers.append(stored(run)[-1]["metrics"]["raw/fd"])
+    assert numbers[0]["value"] == pytest.approx(numbers[1]["value"], rel=1e-9)
+    assert numbers[0]["floor"] == pytest.approx(numbers[1]["floor"], rel=1e-9)
+    Image.fromarray(np.full((8, 8, 3), (1, 2, 3), np.uint8)).save(tmp_path / "all/train/colour.png")
+    for flags, message in (
+            (other, "have the shape (8, 8, 1), and those of folder:"),
+            ((*other, "--image-size", "8"), "image_size goes with --images and --dataset"),
+            ((*other, "--images", tmp_path), "or against --dataset: leave one out")):
+        assert tool(evaluate, run, "--features", "raw", *flags) == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_pages_are_no_colours(count, tmp_path):
     pages = np.random.default_rng(0).integers(0, 256, (8, 9, count), np.uint8)

@@ -31,17 +31,22 @@ Probability = float | optax.Schedule | Term
 _Draws = dict[str, Array]
 
 
-def adaptive(target: float = 0.6, images: float = 500_000, every: int = 4) -> Term:
+def adaptive(target: float = 0.6, images: float = 500_000, every: int = 4, relative: bool = False
+             ) -> Term:
     """The probability of an augmentation that follows how far the critic overfits, from 0 on.
 
     In every so many critic updates it rises by batch * every / images if E[sign D(x)] over their reals
     is above the target, and else falls by as much, within [0, 1]. Karras et al. 2020 (arXiv 2006.06676),
     section 3.1, r_t.
 
+    By Wasserstein, relativistic and least-squares losses the border between real and fake isn't 0, so
+    that signs follow nothing: with `relative` it is E[sign(D(x) - D(fake))], over pairs.
+
     Args:
-        target: of E[sign D(x)].
+        target: of E[sign D(x)], or of E[sign(D(x) - D(fake))].
         images: in how many the probability goes from 0 to 1.
         every: critic updates from one change to the next.
+        relative: whether reals' scores are compared with fakes' instead of with 0.
 
     Raises:
         ValueError: a number is out of its range.
@@ -52,7 +57,7 @@ def adaptive(target: float = 0.6, images: float = 500_000, every: int = 4) -> Te
 
     def value(view: View, state: PyTree) -> Value:
         # How many more are above 0 than below: a whole number, so that devices agree to the last bit.
-        scores = view.real.scores
+        scores = view.real.scores - view.fake.scores if relative else view.real.scores
         signs = jnp.sign(scores.reshape(len(scores), -1).mean(1)).mean()  # a sample's patches as one
         return Value(None, {"ada_sign": signs, "batch": jnp.float32(view.batch_size),
                             "ada_probability": state["probability"]})
