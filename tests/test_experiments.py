@@ -100,7 +100,7 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
     experiment, first = opening.load(name), COMMON | FIRST[name]
     values = {flag: default for flag, (default, _) in first.items()}
     # Whose defaults are the device's by now, or others.
-    preset = ["--preset", "paper"] if name in ("images", "gaussians") else []
+    preset = ["--preset", "paper"] if name in ("images", "gaussians", "stacked_mnist") else []
     default = launch.parse(experiment, preset)
     assert values.items() <= settings.flat(default).items()
     assert launch.parse(experiment, []) == experiment.Config()
