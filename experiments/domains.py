@@ -11,11 +11,12 @@ import numpy as np
 
 from experiments import flags, measuring
 from experiments.measuring import Reference
-from experiments.settings import may_differ
+from experiments.settings import may_differ, since
 from jaxgan import evaluation
 from jaxgan.data import (
     Dataset,
     Source,
+    jittered,
     load,
     open_domains,
     outlines,
@@ -51,6 +52,9 @@ class Domains(flags.Data):
     stretching."""
     colour: Literal["grey", "rgb", "rgba"] | None = None
     """What those of a folder are; None: grey if all are, else RGB."""
+    jitter: int | str | None = since(None, before=None)
+    """In training, images are enlarged to this height and width, and parts of their own size are cut out
+    at random places, of a pair's at the same one: from 256 to 286 in the articles."""
     direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
     """What becomes of what: B is made of A, or A of B."""
 
@@ -80,8 +84,11 @@ def open_kinds(data: Domains, split: str, *, paired: bool) -> tuple[Dataset, Dat
 
 def make_source(config: Any, *, paired: bool) -> Source:
     """Opens the training images of a configuration whose `data` are `Domains`, in pairs or not."""
-    kinds = open_kinds(config.data, "train", paired=paired)
-    return translating(*(flags.image_source(config, kind) for kind in kinds), paired=paired)
+    sources = [flags.image_source(config, kind)
+               for kind in open_kinds(config.data, "train", paired=paired)]
+    if config.data.jitter is not None:
+        sources = [jittered(source, flags.as_size(config.data.jitter, "jitter")) for source in sources]
+    return translating(*sources, paired=paired)
 
 
 def make_reference(config: Any, *, paired: bool) -> Reference:

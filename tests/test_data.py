@@ -32,6 +32,7 @@ from jaxgan.data import (
     draw_step,
     flipped,
     in_memory,
+    jittered,
     load,
     mixture,
     originals,
@@ -926,6 +927,27 @@ def test_images_are_flipped_by_chance_and_by_position():
     np.testing.assert_array_equal(after.condition, before.condition)
     part = source.draw(source.arrays, key, epochs[7:9], offsets[7:9])
     np.testing.assert_array_equal(part.samples, after.samples[7:9])
+
+
+def test_images_are_enlarged_and_cut_at_places_that_pairs_share():
+    """A ramp of slope 4 has slope 3 when 12 pixels become 16, wherever it is cut."""
+    rows, columns = np.mgrid[:12, :12].astype(np.float32)
+    images = np.broadcast_to(np.stack([4 * rows, 4 * columns], -1), (40, 12, 12, 2))
+    plain = in_memory(Batch(images, images + 100))
+    source = jittered(plain, 16)
+    where = jax.random.key(0), jnp.zeros(40, jnp.uint32), jnp.arange(40, dtype=jnp.uint32)
+    batch = source.draw(source.arrays, *where)
+    assert batch.samples.shape == images.shape
+    inner = np.asarray(batch.samples)[:, 2:10, 2:10]
+    np.testing.assert_allclose(np.diff(inner[..., 0], axis=1), 3, atol=1e-4)
+    np.testing.assert_allclose(np.diff(inner[..., 1], axis=2), 3, atol=1e-4)
+    places = np.rint((inner[:, 0, 0] - inner[:, 0, 0].min(0)) / 3)
+    assert {*places.ravel()} == {0, 1, 2, 3, 4}
+    np.testing.assert_allclose(batch.condition, batch.samples + 100, atol=1e-3)
+    np.testing.assert_array_equal(jittered(plain, 12).draw(plain.arrays, *where).samples,
+                                  plain.draw(plain.arrays, *where).samples)
+    with pytest.raises(ValueError, match="give a size from 12x12 on; got 11x20"):
+        jittered(plain, (11, 20))
 
 
 def test_what_can_not_be_flipped():

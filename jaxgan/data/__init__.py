@@ -17,6 +17,7 @@ from jaxgan.data.sources import (
     draw_step,
     flipped,
     in_memory,
+    jittered,
     pixels,
     quantize,
     resident,
@@ -30,7 +31,7 @@ from jaxgan.data.toy import MIXTURES, Mixture, mixture
 __all__ = ["MASKS", "MIXTURES", "NAMES", "Arrays", "Corpus", "DataNotFoundError", "Dataset",
            "Examples", "Mixture", "Part", "Scaling", "Source", "Split", "canvases", "class_weights",
            "decode", "draw_step", "embedded_text", "encode", "epoch_and_offset", "flipped",
-           "in_memory", "load", "markov", "masked", "mixture", "open_arrays", "open_domains",
+           "in_memory", "jittered", "load", "markov", "masked", "mixture", "open_arrays", "open_domains",
            "open_folder", "outlines", "pixels", "position_keys", "quantize", "read_text", "resident",
            "scale", "sequences", "shuffled_index", "stacked", "streaming", "translating",
            "weighted_index", "windows"]

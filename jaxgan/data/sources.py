@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan.data.arrays import Arrays
-from jaxgan.data.dataset import Dataset
+from jaxgan.data.dataset import Dataset, Size, sides
 from jaxgan.data.order import (
     epoch_and_offset,
     position_keys,
@@ -164,8 +164,47 @@ def flipped(source: Source) -> Source:
     Raises:
         ValueError: its samples are no images, or their condition is none, nor classes or numbers.
     """
+    def mirror(keys: Key, images: Array) -> Array:
+        return jnp.where((uniform(keys) < 0.5)[:, None, None, None], images[:, :, ::-1], images)
+
+    return _moved(source, "flip", "flipped", mirror)
+
+
+def jittered(source: Source, size: Size) -> Source:
+    """Returns a source of the same images, each enlarged and cut back to its size at a random place.
+
+    Isola et al. 2017 (arXiv 1611.07004), section 6.2: from 256x256 pixels to 286x286 and back. Where
+    depends on the key and the position of an example; a condition that is an image of the same size is
+    enlarged and cut with the sample.
+
+    Args:
+        source: one of images, [batch, height, width, channels].
+        size: the side of squares, or height and width, that images are enlarged to, bilinearly.
+
+    Raises:
+        ValueError: its samples are no images, or their condition is none, nor classes or numbers; or
+            they are larger than that.
+    """
+    larger = sides(size)
+
+    def cut(keys: Key, images: Array) -> Array:
+        spare = np.subtract(larger, images.shape[1:3]) + 1
+        corners = jnp.floor(uniform(keys, (2,)) * spare[None]).astype(jnp.int32)
+        enlarged = jax.image.resize(images, (len(images), *larger, images.shape[-1]), "linear")
+        return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(
+            image, (*corner, 0), images.shape[1:]))(enlarged, corners)
+
+    moved = _moved(source, "jitter", "jittered", cut)
+    if any(np.less(larger, source.sample_shape[:2])):
+        raise ValueError("images are enlarged to be jittered: give a size from {}x{} on; got {}x{}"
+                         .format(*source.sample_shape[:2], *larger))
+    return moved
+
+
+def _moved(source: Source, name: str, done: str, move: Callable[[Key, Array], Array]) -> Source:
+    """The source with what `move` makes of its images, by keys of the stream `name`."""
     if len(np.shape(source.sample_shape)) != 1 or len(source.sample_shape) != 3:
-        raise ValueError("only images, [height, width, channels], can be flipped; got samples of shape "
+        raise ValueError(f"only images, [height, width, channels], can be {done}; got samples of shape "
                          f"{source.sample_shape}")
 
     def draw(arrays: PyTree, key: Key, epochs: Array, offsets: Array) -> Batch:
@@ -173,14 +212,10 @@ def flipped(source: Source) -> Source:
         is_image = getattr(batch.condition, "shape", ())[:-1] == batch.samples.shape[:-1]
         if batch.condition is not None and not is_image and getattr(batch.condition, "ndim", 3) > 2:
             raise ValueError("the masks or boxes of a condition would stay where they are if images "
-                             "were flipped: leave that out")
-        is_flipped = uniform(position_keys(stream(key, "flip"), epochs, offsets)) < 0.5
-
-        def seen(images: Array) -> Array:
-            return jnp.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
-
+                             f"were {done}: leave that out")
+        keys = position_keys(stream(key, name), epochs, offsets)
         condition: Any = batch.condition
-        return Batch(seen(batch.samples), seen(condition) if is_image else condition)
+        return Batch(move(keys, batch.samples), move(keys, condition) if is_image else condition)
 
     return source._replace(draw=draw)
 
