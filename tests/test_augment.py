@@ -11,13 +11,14 @@ import pytest
 from scipy import ndimage, signal
 from scipy.spatial.transform import Rotation
 
-from jaxgan import GAN, critic_step, losses, penalties
+from jaxgan import GAN, critic_step, losses, penalties, sample
 from jaxgan.augment import ADA, DIFFAUGMENT, ada, adaptive, chain, diffaugment, packed
 from jaxgan.augment.images import _BANDS
 from jaxgan.augment.warping import SYM6
 from jaxgan.keys import example_keys
 from jaxgan.models import MLPCritic, MLPGenerator
 from jaxgan.steps import init_state
+from jaxgan.training import train
 from jaxgan.types import Batch
 
 KEYS = example_keys(jax.random.key(3), 6)
@@ -300,6 +301,30 @@ def test_scores_without_a_zero_are_compared_with_those_of_fakes():
         view = SimpleNamespace(real=SimpleNamespace(scores=real + by),
                                fake=SimpleNamespace(scores=fake + by), batch_size=4)
         assert float(term.value(view, term.init()).observed["ada_sign"]) == 0.5
+
+
+@pytest.mark.slow
+def test_what_is_learned_has_not_been_changed(tmp_path):
+    """Ramps on levels that hardly differ: shown ones are 0.16 apart, and those that are learned 0.05.
+
+    Three in five are brighter or darker by 0.2, steeper or flatter, and moved.
+    """
+    random, ramp = np.random.default_rng(0), np.linspace(-1, 1, 8)
+    level, slope = random.normal(-0.2, 0.05, (512, 1, 1, 1)), random.uniform(0.1, 0.5, (512, 1, 1, 1))
+    images = np.rint((np.tile(level + slope * ramp[:, None], (1, 8, 1, 1)) + 1) * 127.5).astype(np.uint8)
+
+    def levels_and_slopes(images):
+        columns = np.asarray(images)[..., 0].mean(1)
+        return columns.mean(1), columns @ ramp / np.square(ramp).sum()
+
+    gan = GAN(MLPGenerator((8, 8, 1), (32, 32), "tanh"), MLPCritic((64, 64)), 8, losses.non_saturating(),
+              optax.adam(1e-3, b1=0.0), optax.adam(1e-3, b1=0.0), penalty=penalties.r1(0.1),
+              augment=ada(["brightness", "contrast", "xint"], probability=0.6), ema_decay=0.99)
+    state, _ = train(gan, images, tmp_path / "run", steps=1500, batch_size=64, devices=1)
+    found = levels_and_slopes(sample(gan, state, jax.random.key(1), 2000))
+    for got, real in zip(found, levels_and_slopes(images / 127.5 - 1), strict=True):
+        assert got.mean() == pytest.approx(real.mean(), abs=0.02)
+        assert got.std() == pytest.approx(real.std(), abs=0.03)
 
 
 def test_training_moves_it_and_shows_reals_and_fakes_alike():
