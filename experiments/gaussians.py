@@ -21,10 +21,10 @@ from experiments.measuring import Reference
 from experiments.settings import replace
 from jaxgan import keys
 from jaxgan.data import MIXTURES, Source, mixture
-from jaxgan.data.toy import VIEW
+from jaxgan.data.toy import VIEW, swissroll_curve
 from jaxgan.evaluation import Comparison, Metric, Number
 from jaxgan.gan import GAN, GANState, judge, sample
-from jaxgan.metrics import mode_coverage
+from jaxgan.metrics import curve_distance, mode_coverage
 from jaxgan.models import MLPCritic, MLPGenerator
 from jaxgan.pictures import plane
 from jaxgan.training import Picture
@@ -105,13 +105,22 @@ def make_picture(config: Config, gan: GAN, source: Source, reference: Reference,
 
 
 def make_reference(config: Config) -> Reference:
-    """What samples are measured against; the mixtures' modes are known, the Swiss roll has none."""
-    quick, metrics, options = "swd", "swd,mmd,pr,dc", {}
-    dataset = config.data.dataset
+    """What samples are measured against; of mixtures the modes are known, of the roll its curve."""
+    dataset, metrics = config.data.dataset, "swd,mmd,pr,dc"
     if dataset in MIXTURES:
         quick, metrics = "modes,swd", f"modes,{metrics}"
         options = {"own": (make_modes(dataset),), "num_fake": 2500}
+    else:
+        quick, metrics, options = "curve,swd", f"curve,{metrics}", {"own": (CURVE,)}
     return measuring.of_source(lambda: make_source(config), dataset, "raw", quick, metrics, **options)
+
+
+def _distance_to_curve(seen: Comparison) -> dict[str, float]:
+    return {"curve": curve_distance(seen.fake.samples, swissroll_curve())}
+
+
+CURVE = Metric("curve", _distance_to_curve, (
+    Number("curve", "mean distance to the roll's curve", False),), samples=True)
 
 
 def make_modes(dataset: str) -> Metric:

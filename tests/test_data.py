@@ -905,6 +905,16 @@ def test_the_swiss_roll_is_that_of_scikit_learn():
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(expected.T), atol=0.02)
 
 
+def test_samples_of_the_swiss_roll_are_about_its_curve():
+    """Across it they are normal with deviation 0.25 / 7.5, whose mean absolute value is known."""
+    from jaxgan.data.toy import swissroll_curve
+    from jaxgan.metrics import curve_distance
+
+    expected = 0.25 / 7.5 * np.sqrt(2 / np.pi)
+    found = curve_distance(points("swissroll", 5000), swissroll_curve())
+    assert found == pytest.approx(expected, rel=0.03)
+
+
 def test_endless_sets_do_not_repeat():
     assert len(np.unique(points("8gaussians", 1000, steps=2), axis=0)) == 2000
 

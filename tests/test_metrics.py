@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxgan import metrics
-from jaxgan.metrics import mode_coverage
+from jaxgan.metrics import curve_distance, mode_coverage
 
 CENTRES = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
@@ -18,6 +18,20 @@ def test_counts_by_hand():
     assert mode_coverage(samples, CENTRES, sigma=0.1) == {
         "modes": 2.0, "high_quality": 0.8,
         "modes_kl": pytest.approx(0.75 * math.log(3) + 0.25 * math.log(1))}
+
+
+def test_distances_to_a_curve_by_hand():
+    """Of a right angle: beside a piece, beyond an end, at its corner, and where both are near."""
+    corner = [[0.0, 0.0], [2.0, 0.0], [2.0, 2.0]]
+    for sample, distance in (([1, 0.5], 0.5), ([-3, 4], 5), ([3, -1], math.sqrt(2)), ([1.9, 1], 0.1)):
+        assert curve_distance([sample], corner) == pytest.approx(distance)
+    assert curve_distance([[1, 0.5], [-3, 4]], corner) == pytest.approx(2.75)
+    assert curve_distance([[1.0, 1.0]], [[0.0, 1.0]] * 2) == 1.0  # a piece without a length
+    for wrong in (([[1.0]], corner), (np.zeros((0, 2)), corner), ([[0.0, 0.0]], corner[:1])):
+        with pytest.raises(ValueError, match=r"samples and corners must have shapes"):
+            curve_distance(*wrong)
+    with pytest.raises(ValueError, match="samples must be finite"):
+        curve_distance([[0.0, np.nan]], corner)
 
 
 def test_even_coverage_has_no_divergence():

@@ -15,6 +15,7 @@ from jaxgan.keys import normal, uniform
 from jaxgan.types import Array, Batch, Key, PyTree
 
 VIEW = (-3.0, 3.0)  # the square that the paper's figure shows
+_ROLLED = 7.5  # what the Swiss roll is divided by
 
 
 class Mixture(NamedTuple):
@@ -44,6 +45,16 @@ MIXTURES: dict[str, Mixture] = {
 }
 
 
+def _spiral(turn: Array) -> Array:
+    t = 1.5 * jnp.pi * (1 + 2 * turn)
+    return jnp.stack([t * jnp.cos(t), t * jnp.sin(t)], -1)
+
+
+def swissroll_curve(count: int = 1000) -> np.ndarray:
+    """Points in order on the curve that the Swiss roll's samples lie about, [count, 2]."""
+    return np.asarray(_spiral(jnp.linspace(0, 1, count)) / _ROLLED)
+
+
 def mixture(name: str) -> Source:
     """Returns an endless source of points in the plane, [2], of no class.
 
@@ -65,9 +76,7 @@ def mixture(name: str) -> Source:
         keys = jax.vmap(jax.random.split, out_axes=1)(position_keys(key, epochs, offsets))
         which, noise = uniform(keys[0]), normal(keys[1], (2,))
         if name == "swissroll":
-            t = 1.5 * jnp.pi * (1 + 2 * which)
-            spiral = jnp.stack([t * jnp.cos(t), t * jnp.sin(t)], -1)
-            return Batch((spiral + 0.25 * noise) / 7.5)
+            return Batch((_spiral(which) + 0.25 * noise) / _ROLLED)
         centres, sigma = MIXTURES[name]
         component = (which * len(centres)).astype(jnp.int32)
         return Batch(jnp.asarray(centres)[component] + sigma * noise)

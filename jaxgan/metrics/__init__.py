@@ -1,5 +1,6 @@
 """Distances and scores of samples."""
 
+from jaxgan.metrics.curves import curve_distance
 from jaxgan.metrics.detection import (
     average_precision,
     detection_scores,
@@ -23,8 +24,8 @@ from jaxgan.metrics.sliced import sliced_wasserstein, sliced_wasserstein_images
 from jaxgan.metrics.text import ngram_divergence
 
 __all__ = ["DensityCoverage", "HoleErrors", "InceptionScore", "KernelDistance", "Memorisation",
-           "Moments", "PrecisionRecall", "average_precision", "class_coverage", "density_coverage",
-           "detection_scores", "frechet_distance", "hole_errors", "image_errors", "inception_score",
-           "kernel_distance", "maximum_mean_discrepancy", "mean_average_precision", "mean_iou",
-           "memorisation", "merge", "mode_coverage", "moments", "ngram_divergence",
+           "Moments", "PrecisionRecall", "average_precision", "class_coverage", "curve_distance",
+           "density_coverage", "detection_scores", "frechet_distance", "hole_errors", "image_errors",
+           "inception_score", "kernel_distance", "maximum_mean_discrepancy", "mean_average_precision",
+           "mean_iou", "memorisation", "merge", "mode_coverage", "moments", "ngram_divergence",
            "precision_recall", "sliced_wasserstein", "sliced_wasserstein_images"]
