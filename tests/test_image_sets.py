@@ -375,7 +375,7 @@ def test_two_folders_are_compared(tmp_path, monkeypatch, capsys):
     found = json.loads((tmp_path / "numbers.json").read_text())["protocol"]
     assert found["dataset_digest"] == load("folder:theirs", image_size=(4, 6)).digest
     assert tool(evaluate, "run", "--image-size", 8) == 2
-    assert "image_size goes with --dataset: leave it out" in capsys.readouterr().err
+    assert "image_size goes with --images and --dataset" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

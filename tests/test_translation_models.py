@@ -200,7 +200,7 @@ def test_the_generators_loss_is_that_of_the_patches_and_the_distance(pix2pix):
     fake = gan.generator.apply(state.generator.variables, latents, batch.condition, train=True)
     scores = judge(gan, state, fake, batch.condition).scores
     assert metrics["generator/adversarial"] == pytest.approx(
-        float(np.log1p(np.exp(-scores)).mean()), rel=1e-4)
+        float(np.log1p(np.exp(-scores)).mean()), rel=1e-3)
     assert metrics["generator/reconstruction"] == pytest.approx(
         float(np.abs(fake - batch.samples).mean()), rel=1e-4)
     norms = penalties.gradient_norms(
