@@ -84,7 +84,7 @@ PRESETS = {
         optimiser=Optimiser(learning_rate=2e-4, beta1=0.5, beta2=0.999, decay="late",
                             decay_steps=200_000),
         schedule=Schedule(n_critic=1, batch_size=1, steps=200_000),
-        data=Domains(image_size=256, jitter=286, flip=True),
+        data=Domains(image_size=256, jitter=1.117, flip=True),
         run=Run(log_every=100, sample_every=2000, checkpoint_every=2000), evaluation=Evaluation()),
 }
 

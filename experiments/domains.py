@@ -52,9 +52,9 @@ class Domains(flags.Data):
     stretching."""
     colour: Literal["grey", "rgb", "rgba"] | None = None
     """What those of a folder are; None: grey if all are, else RGB."""
-    jitter: int | str | None = since(None, before=None)
-    """In training, images are enlarged to this height and width, and parts of their own size are cut out
-    at random places, of a pair's at the same one: from 256 to 286 in the articles."""
+    jitter: float | None = since(None, before=None)
+    """In training, images are enlarged so many times, and parts of their own size are cut out at random
+    places, of a pair's at the same one: 1.117 in the articles, from 256 to 286 pixels."""
     direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
     """What becomes of what: B is made of A, or A of B."""
 
@@ -86,8 +86,11 @@ def make_source(config: Any, *, paired: bool) -> Source:
     """Opens the training images of a configuration whose `data` are `Domains`, in pairs or not."""
     sources = [flags.image_source(config, kind)
                for kind in open_kinds(config.data, "train", paired=paired)]
-    if config.data.jitter is not None:
-        sources = [jittered(source, flags.as_size(config.data.jitter, "jitter")) for source in sources]
+    if (times := config.data.jitter) is not None:
+        if not 1 <= times <= 2:
+            raise ValueError(f"jitter must be from 1 to 2, like 1.1; got {times}")
+        sources = [jittered(source, tuple(round(times * side) for side in source.sample_shape[:2]))
+                   for source in sources]
     return translating(*sources, paired=paired)
 
 

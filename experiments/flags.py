@@ -313,7 +313,7 @@ class Config:
     cluster: Cluster = Cluster()
 
 
-def as_size(size: int | str, name: str = "image_size") -> tuple[int, int]:
+def as_size(size: int | str) -> tuple[int, int]:
     """Height and width by --image-size: of 64 a square's, of 48x64 48 and 64.
 
     Raises:
@@ -322,7 +322,7 @@ def as_size(size: int | str, name: str = "image_size") -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", str(size))
     sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= min(sides) <= max(sides) <= _LONGEST_SIDE:
-        raise ValueError(f"{name} must be a number like 64, or height and width like 48x64, from "
+        raise ValueError("image_size must be a number like 64, or height and width like 48x64, from "
                          f"1 to {_LONGEST_SIDE}; got {size}")
     return sides
 

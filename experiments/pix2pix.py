@@ -66,7 +66,7 @@ PRESETS = {
         networks=Networks(width=64),
         optimiser=Optimiser(learning_rate=2e-4, beta1=0.5, beta2=0.999),
         schedule=Schedule(n_critic=1, batch_size=1, steps=80_000),
-        data=Domains(image_size=256, jitter=286, flip=True),
+        data=Domains(image_size=256, jitter=1.117, flip=True),
         run=Run(log_every=100, sample_every=2000, checkpoint_every=2000), evaluation=Evaluation()),
 }
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cyclegan, evaluate, pix2pix, sample
+from experiments import cyclegan, domains, evaluate, pix2pix, sample
+from experiments.settings import replace
 from jaxgan.data import (
     DataNotFoundError,
     Dataset,
@@ -46,6 +47,21 @@ def drawn(source, count, step=0):
 
 
 # What is drawn.
+
+def test_a_pair_is_enlarged_and_cut_at_one_place(monkeypatch):
+    """By the flag: images that are their own partners stay so, and of others each kind has its place."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8)
+    kinds = (Dataset("a", images, np.zeros(12, np.int32), ("any",)),) * 2
+    monkeypatch.setattr(domains, "open_kinds", lambda *_, **__: kinds)
+    config = replace(pix2pix.Config(), jitter=1.25)
+    for paired in (True, False):
+        source = domains.make_source(config, paired=paired)
+        batch = draw_step(source, source.arrays, KEY, 0, 12, jnp.arange(12))
+        assert batch.samples.shape == (12, 8, 8, 1)
+        assert np.array_equal(batch.samples, batch.condition) == paired
+    with pytest.raises(ValueError, match=r"jitter must be from 1 to 2, like 1\.1; got 0\.5"):
+        domains.make_source(replace(config, jitter=0.5), paired=True)
+
 
 def test_an_outline_is_what_is_bright_beside_something_dark():
     picture = np.array([[[0, 200, 200, 200, 0],
