@@ -28,18 +28,23 @@ def is_of_classes(settings: Mapping[str, Any]) -> bool:
 def sample_picture(game: GAN | Game, seed: int, settings: Mapping[str, Any], source: Source,
                    requests: Samples | None = None, count: int = 100
                    ) -> Callable[[Any], np.ndarray] | None:
-    """Returns a picture of samples from the same latents each time; a column is of a class.
+    """Returns a picture of samples from the same latents each time; a column is of one class.
 
     None if there is no picture of such samples.
     """
     shape, asked = tuple(settings["sample_shape"]), requests or Samples("", None, np.asarray)
     if not 1 <= len(shape) <= 4:
         return None
-    columns = min(settings["num_classes"], count) if is_of_classes(settings) else None
+    columns = _columns(settings["num_classes"], count) if is_of_classes(settings) else None
     condition = asked.condition(np.arange(count)) if asked.condition else None
     draw = _same_samples(game, seed, condition, count)
     real = in_units(_real_samples(source, seed, count), settings) if len(shape) == 1 else None
     return lambda state: drawn(np.asarray(draw(state)), settings, columns, real)
+
+
+def _columns(classes: int, count: int) -> int:
+    """Images in a row, so that a column is of one class: of few classes several columns are."""
+    return min(max(classes, 10 - 10 % max(classes, 1)), count)
 
 
 def real_picture(source: Source, seed: int, settings: Mapping[str, Any], count: int = 100

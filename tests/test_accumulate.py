@@ -60,8 +60,8 @@ class Spectral(nn.Module):
 
 
 def close(found, expected):
-    """Asserts that no array of a state differs by more than a millionth of its largest value."""
-    for (a, b), tolerance in zip(zip(found, expected, strict=True), (1e-6, 2e-5), strict=True):
+    """Asserts that no array of a state differs by more than two millionths of its largest value."""
+    for (a, b), tolerance in zip(zip(found, expected, strict=True), (2e-6, 2e-5), strict=True):
         jax.tree.map(lambda x, y, tolerance=tolerance: np.testing.assert_allclose(
             x, y, rtol=0, atol=tolerance * max(1.0, np.abs(y).max())), a, b)
 

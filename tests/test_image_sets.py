@@ -405,8 +405,9 @@ def test_images_are_drawn_for_classes_and_for_numbers(described, tmp_path):
         samples = np.load(out)
         assert (samples.shape, samples.dtype) == ((3, 8, 12, 1), np.uint8)
     assert tool(sample, described / "numbers", "--label", "dog") == 2  # there are classes, but not here
-    with Image.open(described / "numbers" / "samples" / "step_00000002.png") as picture:
-        assert 0.5 < picture.width / picture.height < 2  # no column for each of the two classes
+    for run in ("classes", "numbers"):
+        with Image.open(described / run / "samples" / "step_00000002.png") as picture:
+            assert 0.5 < picture.width / picture.height < 2  # more columns than the two classes
     opened = open_run(described / "numbers", None)
     assert opened.settings["numbers"]["low"][1] == pytest.approx(0.0, abs=0.02)
     assert opened.config.conditions.condition_numbers == 2

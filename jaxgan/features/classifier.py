@@ -66,7 +66,7 @@ def train_classifier(training: Dataset, test: Dataset, *, seed: int = 0, epochs:
         raise ValueError(f"{training.name} has a single class: a classifier needs two")
     if len(training) < _BATCH:
         raise ValueError(f"{training.name} has {len(training)} images: a classifier needs at least "
-                         f"{_BATCH}")
+                         f"{_BATCH}; choose the features raw or random_projection")
     batches = len(training) // _BATCH
     epochs = default_epochs(training) if epochs is None else epochs
     if epochs < 1:

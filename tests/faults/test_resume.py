@@ -19,7 +19,6 @@ SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32,
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
          "detection": (8, 8, 1), "r3gan": (8, 8, 1), "stylegan2": (8, 8, 1),
          "pix2pix": (8, 8, 1), "cyclegan": (8, 8, 1)}
-QUICK = {"gaussians"}  # the others take half a minute each
 FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
                     "--eval-metrics", "swd"),
          "conditional": ("--eval-every", "0", "--generator-labels", "uniform",
@@ -72,8 +71,8 @@ def trained(monkeypatch, capsys, tmp_path):
     jax.clear_caches()  # many programs for two devices: a process may only map so much memory
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
-                                  for name in opening.names()])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", opening.names())
 def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
     """On two devices."""
     trained(name, tmp_path / "whole", "--steps", STEPS, devices=2)
