@@ -44,6 +44,7 @@ def test_there_is_a_test_for_each_and_each_is_short():
         assert not re.search(r"import _|\._(?!replace\b)", code)
 
 
+@pytest.mark.slow
 def test_vae_gan_reconstructs(tmp_path):
     found = played("VAE-GAN", tmp_path)
     assert found["error"] < 0.4 * found["of_mean"]
