@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.settings import Setting
+from benchmarks.settings import WGANGP, Setting
 
 
 class Layer(NamedTuple):
@@ -41,7 +41,7 @@ def conv(name: str, size: int, kernel: int, channels: int, features: int,
     return Layer(name, 2 * size**2 * kernel**2 * channels * features, on_input)
 
 
-def networks(setting: Setting) -> tuple[list[Layer], list[Layer]]:
+def networks(setting: WGANGP) -> tuple[list[Layer], list[Layer]]:
     """The layers of a setting's generator and critic."""
     return {"dcgan": _dcgan, "resnet": _resnet, "mlp": _mlp}[setting.family](setting)
 
@@ -66,14 +66,16 @@ def generator_update(generator: Sequence[Layer], critic: Sequence[Layer]) -> int
     return 3 * forward(generator) - on_input + 2 * forward(critic)
 
 
-def iteration(setting: Setting) -> int:
-    """Operations of an iteration: n_critic critic updates and one generator update."""
+def iteration(setting: Setting) -> int | None:
+    """Operations of n_critic critic updates and one generator update; None but for WGAN-GP."""
+    if not isinstance(setting, WGANGP):
+        return None
     layers = networks(setting)
     return setting.batch_size * (setting.n_critic * critic_update(*layers)
                                  + setting.generator_batches * generator_update(*layers))
 
 
-def _mlp(setting: Setting) -> tuple[list[Layer], list[Layer]]:
+def _mlp(setting: WGANGP) -> tuple[list[Layer], list[Layer]]:
     def layers(inputs: int, outputs: int) -> list[Layer]:
         sizes = [inputs, *[setting.width] * 3, outputs]
         return [dense(f"dense {i}", sizes[i], sizes[i + 1], on_input=i == 0) for i in range(4)]
@@ -82,7 +84,7 @@ def _mlp(setting: Setting) -> tuple[list[Layer], list[Layer]]:
     return layers(setting.latent_size, dimensions), layers(dimensions, 1)
 
 
-def _dcgan(setting: Setting) -> tuple[list[Layer], list[Layer]]:
+def _dcgan(setting: WGANGP) -> tuple[list[Layer], list[Layer]]:
     size, _, channels = setting.sample_shape
     sizes = [size, -(-size // 2), -(-size // 4), -(-size // 8)]
     widths = [channels, setting.width, 2 * setting.width, 4 * setting.width]
@@ -93,7 +95,7 @@ def _dcgan(setting: Setting) -> tuple[list[Layer], list[Layer]]:
     return generator, [stages[0]._replace(on_input=True), *stages[1:], dense("dense", small, 1)]
 
 
-def _resnet(setting: Setting) -> tuple[list[Layer], list[Layer]]:
+def _resnet(setting: WGANGP) -> tuple[list[Layer], list[Layer]]:
     size, _, channels = setting.sample_shape
     width, small = setting.width, size // 8
     generator = [dense("dense", setting.latent_size, small**2 * width, on_input=True)]

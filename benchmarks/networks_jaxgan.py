@@ -8,48 +8,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.settings import Setting
-from benchmarks.timing import Unavailable, best_rate
+from benchmarks.settings import WGANGP, Pix2Pix, Setting
+from benchmarks.timing import best_rate
 from experiments import opening
 from jaxgan import GAN, Batch, game, generate, run_steps, train_step
-from jaxgan.data import Source, mixture, resident
+from jaxgan.data import Source, mixture, resident, translating
 from jaxgan.data.dataset import Dataset
+from jaxgan.gan import draw_latents
 from jaxgan.training import example_batch, initial_state
 
 
 def make_gan(setting: Setting, precision: str = "float32") -> GAN:
-    """The GAN that the setting's experiment specifies.
-
-    Raises:
-        Unavailable: bfloat16 is asked of networks that have no field `dtype`.
-    """
+    """The GAN that the setting's experiment specifies; its `--precision` is the column's."""
     experiment = opening.load(setting.experiment)
-    model = {"model": setting.family} if setting.experiment == "cifar10" else {}
     config = experiment.configure(
-        "paper" if "paper" in experiment.presets else "", **model,
-        width=setting.width, batch_size=setting.batch_size, n_critic=setting.n_critic,
-        penalty_weight=setting.penalty_weight, learning_rate=setting.learning_rate,
-        beta1=setting.beta1, beta2=setting.beta2, decay_steps=setting.decay_steps)
+        setting.preset, **setting.changes(),
+        precision="bfloat16" if precision == "bfloat16" else "float32")
     gan = experiment.make_game(config, setting.sample_shape)
-    gan = dataclasses.replace(gan, generator_batches=setting.generator_batches)
-    if precision != "bfloat16":
-        return gan
-    networks = {name: getattr(gan, name) for name in ("generator", "critic")}
-    if any("dtype" not in type(network).__dataclass_fields__ for network in networks.values()):
-        raise Unavailable("the networks have no field `dtype` to choose bfloat16 with")
-    return dataclasses.replace(gan, **{name: network.clone(dtype=jnp.bfloat16)
-                                       for name, network in networks.items()})
+    return dataclasses.replace(gan, generator_batches=setting.generator_batches)
 
 
 def make_source(setting: Setting) -> Source:
-    """A source of the setting's shapes; images are noise."""
+    """A source of the setting's shapes; images are noise, and pix2pix's come in pairs."""
     if setting.family == "mlp":
         return mixture("25gaussians")
-    images = np.random.default_rng(0).integers(
+    if isinstance(setting, Pix2Pix):
+        return translating(_noise(setting, 1), _noise(setting, 0), paired=True)
+    return _noise(setting, 0, dequantize=isinstance(setting, WGANGP) and setting.dequantize)
+
+
+def _noise(setting: Setting, seed: int, **options) -> Source:
+    images = np.random.default_rng(seed).integers(
         256, size=(setting.examples, *setting.sample_shape), dtype=np.uint8)
     labels = np.zeros(setting.examples, np.int32)
     return resident(Dataset(setting.name, images, labels, ("noise",)),
-                    value_range=setting.value_range, dequantize=setting.dequantize)
+                    value_range=setting.value_range, **options)
 
 
 def configure(precision: str) -> None:
@@ -79,7 +72,8 @@ class Training:
         self.steps = jax.jit(partial(run_steps, game(self.gan), source=source,
                                      batches_per_step=setting.n_critic,
                                      batch_size=setting.batch_size), donate_argnums=0)
-        self.generate = jax.jit(lambda variables, latents: generate(self.gan, variables, latents))
+        self.generate = jax.jit(partial(generate, self.gan))
+        self.condition = example_batch(source, setting.sampling_batch).condition
 
     def build(self) -> dict[str, float]:
         """Compiles; returns its seconds."""
@@ -95,14 +89,18 @@ class Training:
     def sample(self, count: int) -> None:
         """Draws `count` batches of samples and waits for them."""
         for i in range(count):
-            latents = jax.random.normal(jax.random.fold_in(self.key, i),
-                                        (self.setting.sampling_batch, self.setting.latent_size))
-            samples = self.generate(self.state, latents)
+            latents = self._latents(jax.random.fold_in(self.key, i), self.setting.sampling_batch)
+            samples = self.generate(self.state, latents, self.condition)
         jax.block_until_ready(samples)
 
     def device_memory(self) -> int:
         """The device's peak, in bytes; 0 where it isn't known."""
         return device_memory()
+
+    def _latents(self, key: jax.Array, count: int) -> jax.Array:
+        if self.gan.latent_size is None:
+            return draw_latents(self.gan, key, count)
+        return jax.random.normal(key, (count, self.gan.latent_size))
 
 
 class Dispatches:

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from benchmarks.networks_jaxgan import configure, device_memory
-from benchmarks.settings import Setting
+from benchmarks.settings import WGANGP, Setting
+from benchmarks.timing import Unavailable
 
 BatchNorm = partial(nn.BatchNorm, momentum=0.9)
 
@@ -19,7 +20,7 @@ BatchNorm = partial(nn.BatchNorm, momentum=0.9)
 class DCGANGenerator(nn.Module):
     """A dense layer, then 5x5 transposed convolutions of stride 2, for 28x28 or 32x32 images."""
 
-    setting: Setting
+    setting: WGANGP
 
     @nn.compact
     def __call__(self, latents, train=True):
@@ -39,7 +40,7 @@ class DCGANGenerator(nn.Module):
 class DCGANCritic(nn.Module):
     """5x5 convolutions of stride 2 with LeakyReLUs, then a dense layer."""
 
-    setting: Setting
+    setting: WGANGP
 
     @nn.compact
     def __call__(self, x):
@@ -74,7 +75,7 @@ class ResidualBlock(nn.Module):
 class ResNetGenerator(nn.Module):
     """A dense layer to 4x4, three blocks that double it, a 3x3 convolution, for 32x32 images."""
 
-    setting: Setting
+    setting: WGANGP
 
     @nn.compact
     def __call__(self, latents, train=True):
@@ -91,7 +92,7 @@ class ResNetGenerator(nn.Module):
 class ResNetCritic(nn.Module):
     """A block on the pixels that halves, one more that does, two that don't, mean, dense."""
 
-    setting: Setting
+    setting: WGANGP
 
     @nn.compact
     def __call__(self, x):
@@ -129,7 +130,7 @@ def mean_pool(x):
     return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-def make_networks(setting: Setting) -> tuple[nn.Module, nn.Module]:
+def make_networks(setting: WGANGP) -> tuple[nn.Module, nn.Module]:
     """The generator and the critic of a setting."""
     if setting.family == "dcgan":
         return DCGANGenerator(setting), DCGANCritic(setting)
@@ -145,9 +146,14 @@ class Training:
     Args:
         setting: what to train.
         precision: "float32" or "tf32".
+
+    Raises:
+        Unavailable: it isn't WGAN-GP that is to be trained.
     """
 
     def __init__(self, setting: Setting, precision: str = "float32"):
+        if not isinstance(setting, WGANGP):
+            raise Unavailable("the networks of WGAN-GP alone are written in Flax's stock layers")
         configure(precision)
         self.setting = setting
         self.generator, self.critic = make_networks(setting)

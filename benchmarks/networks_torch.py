@@ -1,11 +1,6 @@
-"""The networks and a WGAN-GP iteration as a PyTorch user writes them: NCHW, eager, autograd.
-
-`torch.compile` has no double backward, which the gradient penalty needs: where it is asked for, the
-generator and the critic's scores are compiled, and the penalty's critic stays eager.
-"""
+"""The networks of Gulrajani et al. 2017 as a PyTorch user writes them, NCHW; and matrix products."""
 
 import math
-import time
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -13,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.settings import Setting
+from benchmarks.settings import WGANGP
 from benchmarks.timing import best_rate
 
 
 class DCGANGenerator(nn.Module):
     """A dense layer, then 5x5 transposed convolutions of stride 2, for 28x28 or 32x32 images."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: WGANGP):
         super().__init__()
         height, _, channels = setting.sample_shape
         width, batch_norm = setting.width, setting.batch_norm
@@ -46,7 +41,7 @@ class DCGANGenerator(nn.Module):
 class DCGANCritic(nn.Module):
     """5x5 convolutions of stride 2 with LeakyReLUs, then a dense layer."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: WGANGP):
         super().__init__()
         height, _, channels = setting.sample_shape
         width = setting.width
@@ -90,7 +85,7 @@ class ResidualBlock(nn.Module):
 class ResNetGenerator(nn.Module):
     """A dense layer to 4x4, three blocks that double it, a 3x3 convolution, for 32x32 images."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: WGANGP):
         super().__init__()
         width = setting.width
         self.small = setting.sample_shape[0] // 8
@@ -108,7 +103,7 @@ class ResNetGenerator(nn.Module):
 class ResNetCritic(nn.Module):
     """A block on the pixels that halves, one more that does, two that don't, mean, dense."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: WGANGP):
         super().__init__()
         channels, width = setting.sample_shape[2], setting.width
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
@@ -133,7 +128,7 @@ def mlp(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def make_networks(setting: Setting) -> tuple[nn.Module, nn.Module]:
+def make_networks(setting: WGANGP) -> tuple[nn.Module, nn.Module]:
     """The generator and the critic of a setting."""
     if setting.family == "dcgan":
         return DCGANGenerator(setting), DCGANCritic(setting)
@@ -142,118 +137,6 @@ def make_networks(setting: Setting) -> tuple[nn.Module, nn.Module]:
     hidden, dimensions = [setting.width] * 3, math.prod(setting.sample_shape)
     return (mlp(setting.latent_size, *hidden, dimensions),
             nn.Sequential(*mlp(dimensions, *hidden, 1), nn.Flatten(0)))
-
-
-class Training:
-    """WGAN-GP in PyTorch.
-
-    Args:
-        setting: what to train.
-        precision: "float32", "tf32", or "bfloat16" for autocast.
-        compiled: whether to use `torch.compile`.
-    """
-
-    def __init__(self, setting: Setting, precision: str = "float32", compiled: bool = False):
-        self.setting = setting
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        self.autocast = torch.autocast(self.device, dtype=torch.bfloat16,
-                                       enabled=precision == "bfloat16")
-        torch.manual_seed(0)
-        self.generator, self.critic = (net.to(self.device) for net in make_networks(setting))
-        self.generate, self.score = self.generator, self.critic
-        if compiled:
-            torch._dynamo.config.recompile_limit = 64  # two networks, each with and without gradients
-            self.generate, self.score = torch.compile(self.generator), torch.compile(self.critic)
-        betas = (setting.beta1, setting.beta2)
-        self.optimizers = [torch.optim.Adam(net.parameters(), setting.learning_rate, betas)
-                           for net in (self.generator, self.critic)]
-        self.schedules = [] if not setting.decay_steps else [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, setting.decay_steps)
-            for optimizer in self.optimizers]
-        self.data = self._make_data()
-
-    def build(self) -> dict[str, float]:
-        """Runs one iteration; returns its seconds, with the compilation if there is any."""
-        started = time.perf_counter()
-        self.advance(1)
-        return {"compile": time.perf_counter() - started}
-
-    def advance(self, count: int) -> None:
-        """Runs `count` iterations and waits for them."""
-        for _ in range(count):
-            self._iterate()
-        self._wait()
-
-    @torch.no_grad()
-    def sample(self, count: int) -> None:
-        """Draws `count` batches of samples and waits for them."""
-        self.generator.eval()
-        for _ in range(count):
-            with self.autocast:
-                self.generate(self._latents(self.setting.sampling_batch))
-        self._wait()
-        self.generator.train()
-
-    def device_memory(self) -> int:
-        """The device's peak, in bytes; 0 where it isn't known."""
-        return torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
-
-    def _iterate(self) -> None:
-        setting = self.setting
-        generator_optimizer, critic_optimizer = self.optimizers
-        self.critic.requires_grad_(True)
-        for _ in range(setting.n_critic):
-            real = self._draw(setting.batch_size)
-            with self.autocast:
-                with torch.no_grad():
-                    fake = self.generate(self._latents(setting.batch_size)).float()
-                loss = self.score(fake).float().mean() - self.score(real).float().mean()
-                loss = loss + setting.penalty_weight * self._penalty(real, fake)
-            critic_optimizer.zero_grad()
-            loss.backward()
-            critic_optimizer.step()
-
-        self.critic.requires_grad_(False)
-        with self.autocast:
-            latents = self._latents(setting.generator_batches * setting.batch_size)
-            loss = -self.score(self.generate(latents)).float().mean()
-        generator_optimizer.zero_grad()
-        loss.backward()
-        generator_optimizer.step()
-        for schedule in self.schedules:
-            schedule.step()
-
-    def _penalty(self, real: Tensor, fake: Tensor) -> Tensor:
-        weights = torch.rand(len(real), *[1] * (real.ndim - 1), device=self.device)
-        samples = (fake + weights * (real - fake)).requires_grad_(True)
-        gradient, = torch.autograd.grad(self.critic(samples).sum(), samples, create_graph=True)
-        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-
-    def _make_data(self) -> Tensor:
-        if self.setting.family == "mlp":  # the centres of 25 Gaussians
-            ticks = torch.tensor([-4.0, -2.0, 0.0, 2.0, 4.0], device=self.device) / 2.828
-            return torch.cartesian_prod(ticks, ticks)
-        height, width, channels = self.setting.sample_shape
-        return torch.randint(256, (self.setting.examples, channels, height, width),
-                             dtype=torch.uint8).to(self.device)
-
-    def _draw(self, count: int) -> Tensor:
-        samples = self.data[torch.randint(len(self.data), (count,), device=self.device)].float()
-        if self.setting.family == "mlp":
-            return samples + 0.05 / 2.828 * torch.randn_like(samples)
-        if self.setting.dequantize:
-            return 2 * (samples / 256 - 0.5) + torch.rand_like(samples) / 128
-        low, high = self.setting.value_range
-        return samples / 255 * (high - low) + low
-
-    def _latents(self, count: int) -> Tensor:
-        return torch.randn(count, self.setting.latent_size, device=self.device)
-
-    def _wait(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
 
 
 class MatrixProducts:

@@ -32,7 +32,7 @@ class Column(NamedTuple):
 
     Attributes:
         title: what the tables call it.
-        target: its class, as "module:name".
+        target: its class, or a function that makes the object, as "module:name".
         precision: "float32", "tf32" or "bfloat16".
         arguments: what its constructor takes after setting and precision.
         note: a footnote.
@@ -50,11 +50,11 @@ COLUMNS = {
     "jaxgan-tf32": Column("jaxgan TF32", "benchmarks.networks_jaxgan:Training", "tf32"),
     "jaxgan-bfloat16": Column("jaxgan bfloat16", "benchmarks.networks_jaxgan:Training", "bfloat16"),
     "flax-float32": Column("stock Flax float32", "benchmarks.networks_stock:Training", "float32"),
-    "torch-float32": Column("PyTorch eager float32", "benchmarks.networks_torch:Training", "float32"),
-    "torch-tf32": Column("PyTorch eager TF32", "benchmarks.networks_torch:Training", "tf32"),
-    "torch-bfloat16": Column("PyTorch bfloat16 autocast", "benchmarks.networks_torch:Training",
+    "torch-float32": Column("PyTorch eager float32", "benchmarks.training_torch:training", "float32"),
+    "torch-tf32": Column("PyTorch eager TF32", "benchmarks.training_torch:training", "tf32"),
+    "torch-bfloat16": Column("PyTorch bfloat16 autocast", "benchmarks.training_torch:training",
                              "bfloat16"),
-    "torch-compile": Column("torch.compile float32", "benchmarks.networks_torch:Training", "float32",
+    "torch-compile": Column("torch.compile float32", "benchmarks.training_torch:training", "float32",
                             (True,), "torch.compile has no double backward: the generator and the "
                             "scores of reals and fakes are compiled, the penalty's critic is eager"),
 }
@@ -67,7 +67,7 @@ class Measured(NamedTuple):
 
     Attributes:
         rates: iterations per second of each repeat.
-        count: iterations of a repeat.
+        count: iterations of a repeat, a multiple of the setting's cycle.
         compile: seconds to compile; where nothing is compiled, of the first iteration.
         before: bytes of memory before that: imports, data and parameters.
         peak: the largest number of bytes of memory.
@@ -91,7 +91,7 @@ class Network(NamedTuple):
         setting: of which.
         columns: by the column's name; why not, where it could not be measured.
         products: operations per second of matrix products in each round, by library and precision.
-        slow: the columns that were too slow for more than one iteration.
+        slow: the columns that were too slow for more than one iteration, or cycle.
         others: percent of the processors that others took meanwhile; None if not known.
     """
 
@@ -148,8 +148,13 @@ def measure(options: argparse.Namespace) -> None:
 
 def measure_network(setting: Setting, names: list[str], options: argparse.Namespace,
                     devices: dict) -> Network:
-    """Builds every column, then repeats them by turns; so too for sampling."""
+    """Builds every column, then repeats them by turns; so too for sampling.
+
+    Whatever is timed is a number of iterations that the setting's cycle divides, so that it holds as
+    much of each lazy term as a whole run does, wherever in a cycle it begins.
+    """
     columns: dict[str, Measured | str] = {}
+    cycle = setting.cycle
     with contextlib.ExitStack() as stack:
         children: dict[str, Child] = {}
         first: dict[str, tuple[float, float, int]] = {}  # compilation, an iteration, memory before
@@ -161,21 +166,21 @@ def measure_network(setting: Setting, names: list[str], options: argparse.Namesp
                                                   *column.arguments, timeout=options.timeout))
                 before = child.peak_memory()
                 built = child.call("build")["compile"]
-                first[name] = built, child.timed("advance", 1)[0], before
+                first[name] = built, child.timed("advance", cycle)[0] / cycle, before
                 children[name] = child
             except Failed as failure:
                 columns[name] = str(failure)
         rates = {name: [] for name in children}
         quickest = min((seconds for _, seconds, _ in first.values()), default=0.0)
         slow = {name for name, (_, seconds, _) in first.items() if name != BASELINE
-                and seconds > 2 * options.seconds and seconds > 5 * quickest}
-        counts = dict.fromkeys(children, 1)
+                and cycle * seconds > 2 * options.seconds and seconds > 5 * quickest}
+        counts = dict.fromkeys(children, cycle)
         for name in list(children):
             if name in slow:
                 rates[name].append(1 / first[name][1])
-            elif first[name][1] < 4 * options.seconds:  # often less from the second on
+            elif cycle * first[name][1] < 4 * options.seconds:  # often less from the second on
                 _try(columns, children, name, _calibrate, counts, children[name], name,
-                     first[name][1], options.seconds)
+                     first[name][1], options.seconds, cycle)
 
         products: dict[tuple[str, str], list[float]] = {}
         precisions = sorted({COLUMNS[name].precision for name in names}, reverse=True)
@@ -320,15 +325,17 @@ def _network_table(network: Network, names: list[str], devices: dict, notes: _No
             rows.append([title, "-" + notes.mark(measured)])
             continue
         pace = summarise(measured.rates)
-        slow = notes.mark("one repeat of one iteration: it takes too long for more") \
+        slow = notes.mark("one repeat of as few iterations as can be: it takes too long for more") \
             if name in network.slow else ""
         best = max((statistics.median(values) for (_, precision), values in network.products.items()
                     if precision == column.precision), default=None)
         row = [title, show_spread(pace) + slow, f"{1 / pace.median:.3g}", _ratio(network, name, notes),
-               "-" if best is None else f"{100 * operations * pace.median / best:.0f}"]
+               "-" if best is None or operations is None else
+               f"{100 * operations * pace.median / best:.0f}"]
         if on_device:
             peak = machine.peak(devices["kind"], column.precision)
-            row.append("-" if peak is None else f"{100 * operations * pace.median / peak:.1f}")
+            row.append("-" if peak is None or operations is None else
+                       f"{100 * operations * pace.median / peak:.1f}")
         row += [f"{measured.compile:.1f}", f"{measured.peak / 2**20:.0f}",
                 f"{measured.before / 2**20:.0f}"]
         if on_device:
@@ -339,8 +346,10 @@ def _network_table(network: Network, names: list[str], devices: dict, notes: _No
               *(["device MiB"] if on_device else []), "repeats x iterations"]
     return ["", f"## {setting.title}", "",
             f"n = {setting.n_critic}, batch {setting.batch_size}, generator batch "
-            f"{setting.generator_batches * setting.batch_size}, {operations / 1e9:.3g} GFLOP an "
-            f"iteration.{_others(network)}", "", *show_table(header, rows)]
+            f"{setting.generator_batches * setting.batch_size}, "
+            + ("operations not counted" if operations is None else
+               f"{operations / 1e9:.3g} GFLOP an iteration")
+            + f".{_others(network)}", "", *show_table(header, rows)]
 
 
 def _others(network: Network) -> str:
@@ -408,13 +417,14 @@ def _differences(values: list[float], base: list[float]) -> list[float]:
     return [value - other for value, other in zip(values, base, strict=True)]
 
 
-def _calibrate(counts: dict[str, int], child: Child, name: str, seconds: float, aim: float) -> None:
-    """Sets how many iterations take about `aim` seconds, from the `seconds` of the first."""
+def _calibrate(counts: dict[str, int], child: Child, name: str, seconds: float, aim: float,
+               cycle: int) -> None:
+    """Sets how many iterations, whole cycles, take about `aim` seconds, from the `seconds` of one."""
     previous = float("inf")
     while seconds < previous / 2:
-        previous, count = seconds, max(1, int(aim / 4 / seconds))
+        previous, count = seconds, cycle * max(1, int(aim / 4 / seconds / cycle))
         seconds = child.timed("advance", count)[0] / count
-    counts[name] = max(1, round(aim / seconds))
+    counts[name] = cycle * max(1, round(aim / seconds / cycle))
 
 
 def _sample(setting: Setting, columns: dict, children: dict[str, Child],

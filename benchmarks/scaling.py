@@ -21,7 +21,7 @@ from typing import NamedTuple
 from benchmarks import flops, machine
 from benchmarks.collectives import AllReduce
 from benchmarks.run import positive, say, show_spread, show_table
-from benchmarks.settings import SETTINGS
+from benchmarks.settings import SETTINGS, WGAN_GP
 from benchmarks.timing import summarise
 from benchmarks.worker import Child, Failed, stoppable
 
@@ -245,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", nargs="+", type=positive(int), default=[1, 2, 4, 8])
-    parser.add_argument("--network", choices=SETTINGS, default="mnist_dcgan")
+    parser.add_argument("--network", choices=[*WGAN_GP, "tiny"], default="mnist_dcgan")
     parser.add_argument("--batch", type=positive(int),
                         help="samples in a critic update: of each device (weak), of all (strong)")
     parser.add_argument("--repeats", type=positive(int), default=5)

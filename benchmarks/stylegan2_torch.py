@@ -142,7 +142,7 @@ class MappingNetwork(nn.Module):
         if self.num_ws is None:
             return x
         if self.training and update_mean:
-            self.w_avg.copy_(torch.lerp(x.detach().mean(0), self.w_avg, self.decay))
+            self.w_avg.copy_(torch.lerp(x.detach().float().mean(0), self.w_avg, self.decay))
         ws = x[:, None].expand(-1, self.num_ws, -1)
         if truncation_psi == 1:
             return ws

@@ -1,0 +1,422 @@
+"""Training as a PyTorch user writes it: eager, autograd, Adam; a class for each kind of GAN.
+
+`torch.compile` has no double backward, which the gradient penalty needs: where it is asked for, the
+generator and the critic's scores are compiled, and the penalty's critic stays eager. The networks that
+are not WGAN-GP's are measured without it.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from benchmarks import r3gan_torch, settings, stylegan2_torch, translation_torch
+from benchmarks.networks_torch import make_networks
+from benchmarks.settings import Setting
+from benchmarks.timing import Unavailable
+
+
+class Loop:
+    """What all of them share: devices, precision, data, clocks.
+
+    Args:
+        setting: what to train.
+        precision: "float32", "tf32", or "bfloat16" for autocast.
+    """
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        self.setting = setting
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        self.autocast = torch.autocast(self.device, dtype=torch.bfloat16,
+                                       enabled=precision == "bfloat16")
+        torch.manual_seed(0)
+        self.generator, self.critic = (net.to(self.device) for net in self.make_networks())
+        self.sampled = self.generator
+        self.generator_optimizer, self.critic_optimizer = self.make_optimizers()
+        self.data = self.make_data()
+        self.step = 0
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """The generator and the critic."""
+        raise NotImplementedError
+
+    def make_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """The generator's and the critic's."""
+        betas = (self.setting.beta1, self.setting.beta2)
+        generator, critic = (torch.optim.Adam(net.parameters(), self.setting.learning_rate, betas)
+                             for net in (self.generator, self.critic))
+        return generator, critic
+
+    def make_data(self) -> Tensor:
+        """Noise, uint8 [examples, channels, height, width], on the device."""
+        return self._noise(self.setting.examples)
+
+    def iterate(self) -> None:
+        """One iteration: the critic's updates and the generator's."""
+        raise NotImplementedError
+
+    def inputs(self, count: int) -> Tensor:
+        """What the generator makes samples of: latents, [count, latent_size]."""
+        return torch.randn(count, self.setting.latent_size, device=self.device)
+
+    def draw(self) -> Tensor:
+        """A batch of samples in the range of their values."""
+        return self._scaled(self._drawn(self.data))
+
+    def build(self) -> dict[str, float]:
+        """Runs one iteration; returns its seconds, with the compilation if there is any."""
+        started = time.perf_counter()
+        self.advance(1)
+        return {"compile": time.perf_counter() - started}
+
+    def advance(self, count: int) -> None:
+        """Runs `count` iterations and waits for them."""
+        for _ in range(count):
+            self.iterate()
+            self.step += 1
+        self._wait()
+
+    @torch.no_grad()
+    def sample(self, count: int) -> None:
+        """Draws `count` batches of samples and waits for them."""
+        self.sampled.eval()
+        for _ in range(count):
+            with self.autocast:
+                self.generate(self.inputs(self.setting.sampling_batch))
+        self._wait()
+        self.sampled.train()
+
+    def generate(self, inputs: Tensor) -> Tensor:
+        """Samples, drawn outside of training."""
+        return self.sampled(inputs)
+
+    def device_memory(self) -> int:
+        """The device's peak, in bytes; 0 where it isn't known."""
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
+
+    def _noise(self, count: int) -> Tensor:
+        height, width, channels = self.setting.sample_shape
+        return torch.randint(256, (count, channels, height, width), dtype=torch.uint8).to(self.device)
+
+    def _drawn(self, data: Tensor) -> Tensor:
+        return data[torch.randint(len(data), (self.setting.batch_size,), device=self.device)].float()
+
+    def _scaled(self, samples: Tensor) -> Tensor:
+        low, high = self.setting.value_range
+        return samples / 255 * (high - low) + low
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+class WGANGP(Loop):
+    """Gulrajani et al. 2017 (arXiv 1704.00028).
+
+    Args:
+        setting: what to train.
+        precision: "float32", "tf32", or "bfloat16" for autocast.
+        compiled: whether to use `torch.compile`.
+    """
+
+    setting: settings.WGANGP
+
+    def __init__(self, setting: Setting, precision: str = "float32", compiled: bool = False):
+        super().__init__(setting, precision)
+        self.generated, self.score = self.generator, self.critic
+        if compiled:
+            torch._dynamo.config.recompile_limit = 64  # two networks, each with and without gradients
+            self.generated, self.score = torch.compile(self.generator), torch.compile(self.critic)
+        self.schedules = [] if not self.setting.decay_steps else [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.setting.decay_steps)
+            for optimizer in (self.generator_optimizer, self.critic_optimizer)]
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """See `Loop`."""
+        return make_networks(self.setting)
+
+    def make_data(self) -> Tensor:
+        """The images, or the centres of 25 Gaussians."""
+        if self.setting.family != "mlp":
+            return super().make_data()
+        ticks = torch.tensor([-4.0, -2.0, 0.0, 2.0, 4.0], device=self.device) / 2.828
+        return torch.cartesian_prod(ticks, ticks)
+
+    def draw(self) -> Tensor:
+        """See `Loop`."""
+        samples = self._drawn(self.data)
+        if self.setting.family == "mlp":
+            return samples + 0.05 / 2.828 * torch.randn_like(samples)
+        if self.setting.dequantize:
+            return 2 * (samples / 256 - 0.5) + torch.rand_like(samples) / 128
+        return self._scaled(samples)
+
+    def generate(self, inputs: Tensor) -> Tensor:
+        """See `Loop`."""
+        return self.generated(inputs)
+
+    def iterate(self) -> None:
+        """See `Loop`."""
+        setting = self.setting
+        self.critic.requires_grad_(True)
+        for _ in range(setting.n_critic):
+            real = self.draw()
+            with self.autocast:
+                with torch.no_grad():
+                    fake = self.generated(self.inputs(setting.batch_size)).float()
+                loss = self.score(fake).float().mean() - self.score(real).float().mean()
+                loss = loss + setting.penalty_weight * self._penalty(real, fake)
+            minimize(self.critic_optimizer, loss)
+
+        self.critic.requires_grad_(False)
+        with self.autocast:
+            latents = self.inputs(setting.generator_batches * setting.batch_size)
+            loss = -self.score(self.generated(latents)).float().mean()
+        minimize(self.generator_optimizer, loss)
+        for schedule in self.schedules:
+            schedule.step()
+
+    def _penalty(self, real: Tensor, fake: Tensor) -> Tensor:
+        weights = torch.rand(len(real), *[1] * (real.ndim - 1), device=self.device)
+        samples = (fake + weights * (real - fake)).requires_grad_(True)
+        gradient, = torch.autograd.grad(self.critic(samples).sum(), samples, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+class R3GAN(Loop):
+    """Huang et al. 2024 (arXiv 2501.05441): pairs of scores, R1 and R2 in every update, an average.
+
+    As in the authors' code the penalties are of the scores that the loss is of.
+    """
+
+    setting: settings.R3GAN
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        super().__init__(setting, precision)
+        self.sampled = copy.deepcopy(self.generator)
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """See `Loop`."""
+        setting = self.setting
+        widths, cardinalities = ([int(number) for number in numbers.split(",")]
+                                 for numbers in (setting.width, setting.cardinality))
+        shape = {"widths": widths, "blocks": [setting.blocks] * len(widths),
+                 "cardinalities": cardinalities, "expansion": setting.expansion,
+                 "channels": setting.sample_shape[2]}
+        return (r3gan_torch.Generator(**shape, latent_size=setting.latent_size),
+                r3gan_torch.Critic(**shape))
+
+    def iterate(self) -> None:
+        """See `Loop`."""
+        setting, now = self.setting, self._scheduled(self.step)
+        for optimizer in (self.generator_optimizer, self.critic_optimizer):
+            optimizer.param_groups[0].update(
+                lr=now(setting.learning_rate, setting.final_learning_rate),
+                betas=(setting.beta1, now(setting.beta2, setting.final_beta2)))
+
+        real = self.draw().requires_grad_(True)
+        self.critic.requires_grad_(True)
+        with self.autocast:
+            with torch.no_grad():
+                fake = self.generator(self.inputs(setting.batch_size)).float()
+            fake.requires_grad_(True)
+            real_scores, fake_scores = self.critic(real).float(), self.critic(fake).float()
+            loss = F.softplus(fake_scores - real_scores).mean()
+            gamma = now(setting.penalty_weight, setting.final_penalty_weight)
+            loss = loss + gamma / 2 * (steepness(real_scores, real) + steepness(fake_scores, fake))
+        minimize(self.critic_optimizer, loss)
+
+        self.critic.requires_grad_(False)
+        with self.autocast:
+            with torch.no_grad():
+                real_scores = self.critic(real).float()
+            fake_scores = self.critic(self.generator(self.inputs(setting.batch_size))).float()
+            loss = F.softplus(real_scores - fake_scores).mean()
+        minimize(self.generator_optimizer, loss)
+        now = self._scheduled(self.step + 1)
+        average(self.sampled, self.generator, setting.batch_size,
+                now(setting.ema_half_life, setting.final_ema_half_life))
+
+    def _scheduled(self, step: int) -> Callable[[float, float], float]:
+        """Returns first value, last value -> the one after so many iterations."""
+        share = 0.5 + 0.5 * math.cos(math.pi * min(step / self.setting.decay_steps, 1.0))
+        return lambda first, last: last + (first - last) * share
+
+
+class StyleGAN2(Loop):
+    """Karras et al. 2020 (arXiv 1912.04958): R1 and path lengths now and then, mixed styles, an average.
+
+    Each regularisation is part of the update in which it is due, R1 of the scores that the loss is of;
+    Adam is corrected for it (appendix B there).
+    """
+
+    setting: settings.StyleGAN2
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        super().__init__(setting, precision)
+        self.sampled = copy.deepcopy(self.generator)
+        self.mean_length = torch.zeros((), device=self.device)
+        self.noise = {"random": "random", "constant": "const"}[self.setting.noise]
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """See `Loop`."""
+        setting = self.setting
+        size, _, channels = setting.sample_shape
+        shape = {"base": setting.base, "widest": setting.width, "channels": channels}
+        return (stylegan2_torch.Generator(
+            size, **shape, mapping_layers=setting.mapping_layers, latent_size=setting.latent_size,
+            style_size=setting.w_size), stylegan2_torch.Discriminator(
+            size, **shape, group_size=setting.group_size))
+
+    def make_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """See `Loop`."""
+        def adam(network: nn.Module, every: int) -> torch.optim.Optimizer:
+            share, setting = every / (every + 1), self.setting
+            return torch.optim.Adam(network.parameters(), share * setting.learning_rate,
+                                    (setting.beta1**share, setting.beta2**share))
+
+        return (adam(self.generator, self.setting.path_every),
+                adam(self.critic, self.setting.penalty_every))
+
+    def iterate(self) -> None:
+        """See `Loop`."""
+        setting = self.setting
+        is_due = self.step % setting.penalty_every == 0
+        real = self.draw().requires_grad_(is_due)
+        self.critic.requires_grad_(True)
+        with self.autocast:
+            with torch.no_grad():
+                fake = self._images(self._styles(self.inputs(setting.batch_size))).float()
+            real_scores, fake_scores = self.critic(real).float(), self.critic(fake).float()
+            loss = F.softplus(-real_scores).mean() + F.softplus(fake_scores).mean()
+            if is_due:
+                weight = setting.penalty_every * setting.penalty_weight / 2
+                loss = loss + weight * steepness(real_scores, real)
+        minimize(self.critic_optimizer, loss)
+
+        self.critic.requires_grad_(False)
+        with self.autocast:
+            latents = self.inputs(setting.batch_size)
+            loss = F.softplus(-self.critic(self._images(self._styles(latents))).float()).mean()
+            if self.step % setting.path_every == 0:
+                lengths = self._path_lengths(latents[::2])
+                weight = setting.path_every * setting.path_weight
+                loss = loss + weight * (lengths - self.mean_length).square().mean()
+                self.mean_length.lerp_(lengths.detach().mean(), 0.01)
+        minimize(self.generator_optimizer, loss)
+        average(self.sampled, self.generator, setting.batch_size, setting.ema_half_life)
+
+    def _styles(self, latents: Tensor) -> Tensor:
+        mapping = self.generator.mapping
+        ws = mapping(latents)
+        if torch.rand(()) >= self.setting.style_mixing:
+            return ws
+        first = int(torch.randint(1, mapping.num_ws, ()))
+        others = mapping(torch.randn_like(latents), update_mean=False)
+        return torch.cat([ws[:, :first], others[:, first:]], 1)
+
+    def _images(self, ws: Tensor) -> Tensor:
+        return self.generator.synthesis(ws, self.noise)
+
+    def _path_lengths(self, latents: Tensor) -> Tensor:
+        ws = self._styles(latents)
+        images = self._images(ws).float()
+        noise = torch.randn_like(images) / math.sqrt(images[0, 0].numel())
+        gradient, = torch.autograd.grad((images * noise).sum(), ws, create_graph=True)
+        return gradient.float().square().sum(2).mean(1).sqrt()
+
+
+class Pix2Pix(Loop):
+    """Isola et al. 2017 (arXiv 1611.07004); both updates are of one translation, as in its code."""
+
+    setting: settings.Pix2Pix
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        super().__init__(setting, precision)
+        self.partners = self._noise(setting.examples)
+        self.translated = self._scaled(self._noise(setting.sampling_batch).float())
+
+        def share(step: int) -> float:
+            return min(max(2 - 2 * step / self.setting.decay_steps, 0.0), 1.0)
+
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+                          for optimizer in (self.generator_optimizer, self.critic_optimizer)]
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """See `Loop`."""
+        setting, channels = self.setting, self.setting.sample_shape[2]
+        return (translation_torch.UNet(channels, channels, setting.width, setting.stages),
+                translation_torch.PatchCritic(2 * channels, setting.width, setting.halvings))
+
+    def inputs(self, count: int) -> Tensor:
+        """Images to translate, [count, channels, height, width]: always the same."""
+        return self.translated[:count]
+
+    def draw_pair(self) -> tuple[Tensor, Tensor]:
+        """Images to translate and their partners."""
+        index = torch.randint(len(self.data), (self.setting.batch_size,), device=self.device)
+        source, target = (self._scaled(data[index].float()) for data in (self.data, self.partners))
+        return source, target
+
+    def iterate(self) -> None:
+        """See `Loop`."""
+        source, real = self.draw_pair()
+        self.critic.requires_grad_(True)
+        with self.autocast:
+            fake = self.generator(source).float()
+            real_scores, fake_scores = (self.critic(torch.cat([images, source], 1)).float()
+                                        for images in (real, fake.detach()))
+            loss = F.softplus(-real_scores).mean() + F.softplus(fake_scores).mean()
+        minimize(self.critic_optimizer, loss)
+
+        self.critic.requires_grad_(False)
+        with self.autocast:
+            loss = F.softplus(-self.critic(torch.cat([fake, source], 1)).float()).mean()
+            loss = loss + self.setting.l1_weight * F.l1_loss(fake, real)
+        minimize(self.generator_optimizer, loss)
+        for schedule in self.schedules:
+            schedule.step()
+
+
+def training(setting: Setting, precision: str = "float32", compiled: bool = False) -> Loop:
+    """What trains a setting.
+
+    Raises:
+        Unavailable: `torch.compile` is asked of networks that are measured without it.
+    """
+    if isinstance(setting, settings.WGANGP):
+        return WGANGP(setting, precision, compiled)
+    if compiled:
+        raise Unavailable("torch.compile is measured for the networks of WGAN-GP alone")
+    return {"r3gan": R3GAN, "stylegan2": StyleGAN2, "pix2pix": Pix2Pix}[setting.family](
+        setting, precision)
+
+
+def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """An update by a loss's gradient."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def steepness(scores: Tensor, samples: Tensor) -> Tensor:
+    """The mean square norm of the scores' gradient by the samples, to be differentiated again."""
+    gradient, = torch.autograd.grad(scores.sum(), samples, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, network: nn.Module, batch_size: int, half_life: float) -> None:
+    """Moves an average, which forgets half of what it holds in `half_life` images, to a network."""
+    def tensors(module: nn.Module) -> list[Tensor]:
+        return [*module.parameters(), *module.buffers()]
+
+    decay = 0.5 ** (batch_size / max(half_life, 1e-8))
+    get_ema_multi_avg_fn(decay)(tensors(averaged), tensors(network), 0)
