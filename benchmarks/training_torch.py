@@ -5,6 +5,7 @@ generator and the critic's scores are compiled, and the penalty's critic stays e
 are not WGAN-GP's are measured without it.
 """
 
+import abc
 import copy
 import math
 import time
@@ -21,7 +22,7 @@ from benchmarks.settings import Setting
 from benchmarks.timing import Unavailable
 
 
-class Loop:
+class Loop(abc.ABC):
     """What all of them share: devices, precision, data, clocks.
 
     Args:
@@ -43,9 +44,9 @@ class Loop:
         self.data = self.make_data()
         self.step = 0
 
+    @abc.abstractmethod
     def make_networks(self) -> tuple[nn.Module, nn.Module]:
         """The generator and the critic."""
-        raise NotImplementedError
 
     def make_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
         """The generator's and the critic's."""
@@ -58,9 +59,9 @@ class Loop:
         """Noise, uint8 [examples, channels, height, width], on the device."""
         return self._noise(self.setting.examples)
 
+    @abc.abstractmethod
     def iterate(self) -> None:
         """One iteration: the critic's updates and the generator's."""
-        raise NotImplementedError
 
     def inputs(self, count: int) -> Tensor:
         """What the generator makes samples of: latents, [count, latent_size]."""
