@@ -2,24 +2,34 @@
 
 import os
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 # Before jax is imported. Tests run little of what they compile, so compile quickly; NPROC keeps jax
 # 0.10's processor collectives from waiting for each other.
 os.environ["XLA_FLAGS"] = " ".join((
     os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"))
+    "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+    # Later ones stop at a flag that they don't know.
+    "--xla_cpu_use_fusion_emitters=false" if version("jaxlib")[:4] in ("0.8.", "0.9.", "0.10") else ""))
 os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxgan import runs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, too, where the runs in tests would ignore it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_programs(tmp_path_factory):
+    """What one test has compiled the next ones read: in a folder of this process, as JAX locks none."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,17 +73,3 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(scope="module")
-def kept_programs(tmp_path_factory):
-    """For runs of one module that compile the same programs."""
-    compilation_cache.reset_cache()
-    before = {name: getattr(jax.config, name) for name in (
-        "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")}
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()

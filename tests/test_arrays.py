@@ -14,7 +14,7 @@ from jaxgan.data import draw_step, open_arrays
 from tests.test_experiments import tool
 from tests.test_training import run_here
 
-pytestmark = pytest.mark.usefixtures("kept_programs", "quick_compilation", "own_cache")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "own_cache")
 RANDOM = np.random.default_rng(0)
 LITTLE = ("--steps", 1, "--batch-size", 4, "--n-critic", 1, "--devices", 1, "--eval-every", 0,
           "--width", 4, "--units", 8, "--latent-size", 4)

@@ -18,25 +18,12 @@ from jaxgan.features import raw
 from jaxgan.networks import term_state
 from jaxgan.training import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "kept_programs")
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 TEXT = {name: (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text()
         for name in ("terms", "shown")}
 EXAMPLES = {title: (name, code) for name, text in TEXT.items() for title, code in re.findall(
     r"^## (.*?)\n.*?^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)}
 PATHS, CONSISTENT, FLOW, ADA, PACKS, DEPTHS = EXAMPLES
-
-
-@pytest.fixture(scope="module")
-def kept_programs(tmp_path_factory):
-    """What is compiled once is not compiled again for another run of the same GAN."""
-    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-                "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @cache

@@ -22,7 +22,7 @@ from tests.test_measuring import tool
 from tests.test_training import TINY, run_here
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.usefixtures("own_cache", "kept_programs", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("own_cache", "quick_compilation")
 CLASSES = ("2", "10", "cat", "dog")  # as people count: "2" is number 0
 CONDITIONAL = ("conditional", *TINY, "--steps", 2, "--log-every", 1, "--n-critic", 1,
                "--penalty", "none", "--dataset", "folder", "--num-classes", 4)
@@ -41,7 +41,7 @@ def paint(folder, names=CLASSES, size=8):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, own_cache, kept_programs, quick_compilation):
+def trained(tmp_path_factory, own_cache, quick_compilation):
     """A folder of images, and a run on it, which was given its relative path."""
     place = tmp_path_factory.mktemp("trained")
     paint(place / "images")

@@ -17,9 +17,9 @@ _CACHE = tempfile.TemporaryDirectory()  # of compiled programs, so that a restar
 
 def environment(devices=1):
     """As a user has it, but with as many devices as are asked for, compiled in little time."""
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     return os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-                     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": " ".join((*flags, f"--xla_force_host_platform_device_count={devices}")),
         "XDG_CACHE_HOME": _CACHE.name, "NPROC": "16", "JAX_PLATFORMS": "cpu"}
 
 

@@ -13,7 +13,6 @@ from experiments import domains, image_sets, launch, opening, reproduce
 from jaxgan.data import Dataset
 from tests.faults import processes
 
-pytestmark = pytest.mark.usefixtures("kept_programs")
 STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
