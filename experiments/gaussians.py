@@ -53,9 +53,9 @@ class Config(flags.Config):
     networks: Networks = Networks()
     loss: Loss = Loss(loss="non_saturating", penalty="r1_r2", penalty_weight=0.03,
                       final_penalty_weight=0.0003)
-    optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.0, beta2=0.99, decay_steps=150_000,
+    optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.0, beta2=0.99, decay_steps=100_000,
                                      decay="cosine", ema_decay=0.999)
-    schedule: Schedule = Schedule(n_critic=1, batch_size=256, steps=150_000)
+    schedule: Schedule = Schedule(n_critic=1, batch_size=128, steps=100_000)
     data: Data = Data()
     run: Run = Run(log_every=500, sample_every=10_000, checkpoint_every=10_000)
     evaluation: Evaluation = Evaluation(eval_every=50_000)

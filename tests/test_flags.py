@@ -344,7 +344,7 @@ def test_gaussians_presets():
     default = launch.parse(gaussians, [])
     assert default.schedule.steps == default.optimiser.decay_steps
     weight = gaussians.make_game(default, (2,)).penalty.weight
-    assert [float(weight(step)) for step in (0, 75_000, 150_000)] == pytest.approx(
+    assert [float(weight(step)) for step in (0, 50_000, 100_000)] == pytest.approx(
         [0.03, 0.01515, 0.0003])
     with pytest.warns(UserWarning, match="decay_steps is 200000, as steps is"):
         assert launch.parse(gaussians, ["--steps", "200000"]).optimiser.decay_steps == 200_000
