@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import flops, machine
+from benchmarks import critics, flops, machine
 from benchmarks.settings import NETWORKS, SETTINGS, Setting
 from benchmarks.timing import Summary, summarise
 from benchmarks.worker import Child, Failed, stoppable
 
-TABLES = ("iterations", "products", "sampling", "dispatch", "reporting")
+TABLES = ("iterations", "products", "sampling", "dispatch", "reporting", "critics")
 # Products of the shapes that patches and kernels have in these networks, and a large square one.
 SHAPES = [(6272, 1600, 128), (16384, 1152, 128), (2048, 3200, 256), (2048, 2048, 2048)]
 RATES = {"XLA": "benchmarks.networks_jaxgan:MatrixProducts",
@@ -142,6 +142,9 @@ def measure(options: argparse.Namespace) -> None:
         write()
     if "reporting" in options.tables:
         extra += measure_reporting(options)
+        write()
+    if "critics" in options.tables:
+        extra += measure_critics(options)
     write()
     print(f"wrote {options.out}", file=sys.stderr)
 
@@ -261,6 +264,30 @@ def measure_reporting(options: argparse.Namespace) -> list[str]:
             f"half a second, by turns; median [quartiles] of {options.repeats} pairs. Each holds one "
             "checkpoint, and the pictures and log points up to it.", "",
             *show_table(["", "value"], rows)]
+
+
+def measure_critics(options: argparse.Namespace) -> list[str]:
+    """Times an update of critics that are constrained in each way against an unconstrained one."""
+    rows = {way: [title] for way, title in critics.WAYS.items()}
+    for name in critics.SHAPES:
+        seconds: dict[str, list[float]] = {way: [] for way in rows}
+        with Child("benchmarks.critics:Critics", name, timeout=options.timeout) as child:
+            for way in rows:
+                child.call("seconds", way, 1)  # compiles
+            count = max(1, round(options.seconds / child.call("seconds", "penalty", 1)))
+            for repeat in range(options.repeats):
+                say(f"critics: {name}, repeat {repeat + 1} of {options.repeats}")
+                for way in rows:
+                    seconds[way].append(child.call("seconds", way, count) / count)
+        for way, row in rows.items():
+            ratios = [mine / free for mine, free in zip(seconds[way], seconds["none"], strict=True)]
+            row += [f"{1e3 * statistics.median(seconds[way]):.2f}", show_spread(summarise(ratios))]
+    heads = [f"{shape.title}: {unit}" for shape in critics.SHAPES.values()
+             for unit in ("ms an update", "of an unconstrained one's")]
+    return ["", "## Lipschitz constraints", "",
+            "Updates of a critic alone on the same random numbers, Adam; median [quartiles] of "
+            f"{options.repeats} repeats by turns.", "",
+            *show_table(["constraint", *heads], [*rows.values()])]
 
 
 def report(networks: list[Network], names: list[str], devices: dict, sampling: bool) -> list[str]:

@@ -37,6 +37,7 @@ def forget_programs():
     """What one module has compiled is freed: a process may only map so many pieces of memory."""
     yield
     jax.clear_caches()
+    jax.config.update("jax_enable_compilation_cache", True)  # which benchmarks turn off
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from benchmarks import flops, networks_jaxgan, networks_stock, run
+from benchmarks import critics, flops, networks_jaxgan, networks_stock, run
 from benchmarks.collectives import AllReduce, all_reduces
 from benchmarks.settings import NETWORKS, SETTINGS, WGAN_GP
 from jaxgan import Batch, critic_step, init_state, keys, train_step
 from jaxgan.gan import draw_latents
+from jaxgan.models import MLPCritic
 from jaxgan.models.published import from_published
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,6 +213,19 @@ def test_run_writes_its_tables(tmp_path):
     assert "(1) PyTorch was not measured" in text
     assert float(pace[1].split()[0].replace(",", "")) > 0
     assert float(sampling[1].split()[0].replace(",", "")) > 0
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_critics_are_constrained_in_each_way(monkeypatch):
+    shape = critics.Shape("small", partial(MLPCritic, (8, 8), activation="maxmin"), (16, 2))
+    monkeypatch.setitem(critics.SHAPES, "small", shape)
+    timed = critics.Critics("small")
+    assert all(timed.seconds(way, 3) > 0 for way in critics.WAYS)
+    kernels = {way: np.asarray(timed.states[way].critic.params["Dense_1"]["kernel"])
+               for way in critics.WAYS}
+    assert np.abs(kernels["clip"]).max() <= 0.01 < np.abs(kernels["none"]).max()
+    far = {way: np.abs(kernel.T @ kernel - np.eye(8)).max() for way, kernel in kernels.items()}
+    assert far["orthonormal"] < 1e-4 < 1e-1 < far["none"]
 
 
 @pytest.mark.slow

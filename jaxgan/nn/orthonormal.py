@@ -75,9 +75,8 @@ class Orthonormal(nn.Module):
             if update_stats:
                 whitening.value = lax.stop_gradient(new)
             else:
-                identity = jnp.eye(matrix.shape[1], dtype=dtype)
                 for _ in range(_IN_EVALUATION):
-                    weights, _ = orthonormalised(weights, identity)
+                    weights = _product(weights, _newton_schulz(weights)[0])
             return _with_kernel(variables, _shaped(weights, kernel) / math.sqrt(overlap))
 
         def start(variables: PyTree) -> PyTree:
@@ -110,11 +109,16 @@ def orthonormalised(matrix: Array, whitening: Array) -> tuple[Array, Array]:
         to be orthonormal, but for singular values of V near 3e-4 or below.
     """
     near = _product(matrix, whitening)
-    gram = _product(near.T, near)
-    scale = jnp.sqrt(_MOST / jnp.maximum(_MOST, jnp.abs(gram).sum(axis=0).max()))
-    step = scale * (1.5 * jnp.eye(len(gram), dtype=gram.dtype) - 0.5 * scale**2 * gram)
+    step, scale = _newton_schulz(near)
     ridge = 0.5 * scale**3 * _RIDGE * _product(whitening.T, whitening)
     return _product(near, step), _product(whitening, step - ridge)
+
+
+def _newton_schulz(near: Array) -> tuple[Array, Array]:
+    """What W_0 is multiplied by, and the scale in it."""
+    gram = _product(near.T, near)
+    scale = jnp.sqrt(_MOST / jnp.maximum(_MOST, jnp.abs(gram).sum(axis=0).max()))
+    return scale * (1.5 * jnp.eye(len(gram), dtype=gram.dtype) - 0.5 * scale**2 * gram), scale
 
 
 def orthonormal_kernels() -> optax.GradientTransformation:
@@ -134,8 +138,7 @@ def orthonormal_kernels() -> optax.GradientTransformation:
         if name != "kernel" or not _LAYERS.fullmatch(str(layer)):
             return update
         matrix = _tall(kernel + update)
-        weights, _ = orthonormalised(matrix, jnp.eye(matrix.shape[1], dtype=matrix.dtype))
-        return _shaped(weights, kernel) - kernel
+        return _shaped(_product(matrix, _newton_schulz(matrix)[0]), kernel) - kernel
 
     def update(updates: PyTree, params: PyTree | None) -> PyTree:
         if params is None:
