@@ -1,5 +1,6 @@
 """Eight devices on one processor, strict ranks, and the real data where a checkout has it."""
 
+import gc
 import os
 import signal
 from importlib.metadata import version
@@ -22,6 +23,7 @@ import pytest
 from jaxgan import runs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(100_000, 50, 100)  # to look at all that tracing makes took a quarter of the time
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, too, where the runs in tests would ignore it
 
 
