@@ -215,6 +215,7 @@ def test_run_writes_its_tables(tmp_path):
     assert float(sampling[1].split()[0].replace(",", "")) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_critics_are_constrained_in_each_way(monkeypatch):
     shape = critics.Shape("small", partial(MLPCritic, (8, 8), activation="maxmin"), (16, 2))
