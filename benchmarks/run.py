@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import critics, flops, machine
-from benchmarks.settings import NETWORKS, SETTINGS, Setting
+from benchmarks import flops, machine
+from benchmarks.settings import CONSTRAINTS, CRITICS, NETWORKS, SETTINGS, Setting
 from benchmarks.timing import Summary, summarise
 from benchmarks.worker import Child, Failed, stoppable
 
@@ -268,8 +268,8 @@ def measure_reporting(options: argparse.Namespace) -> list[str]:
 
 def measure_critics(options: argparse.Namespace) -> list[str]:
     """Times an update of critics that are constrained in each way against an unconstrained one."""
-    rows = {way: [title] for way, title in critics.WAYS.items()}
-    for name in critics.SHAPES:
+    rows = {way: [title] for way, title in CONSTRAINTS.items()}
+    for name in CRITICS:
         seconds: dict[str, list[float]] = {way: [] for way in rows}
         with Child("benchmarks.critics:Critics", name, timeout=options.timeout) as child:
             for way in rows:
@@ -282,7 +282,7 @@ def measure_critics(options: argparse.Namespace) -> list[str]:
         for way, row in rows.items():
             ratios = [mine / free for mine, free in zip(seconds[way], seconds["none"], strict=True)]
             row += [f"{1e3 * statistics.median(seconds[way]):.2f}", show_spread(summarise(ratios))]
-    heads = [f"{shape.title}: {unit}" for shape in critics.SHAPES.values()
+    heads = [f"{title}: {unit}" for title in CRITICS.values()
              for unit in ("ms an update", "of an unconstrained one's")]
     return ["", "## Lipschitz constraints", "",
             "Updates of a critic alone on the same random numbers, Adam; median [quartiles] of "

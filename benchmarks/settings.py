@@ -223,3 +223,9 @@ SETTINGS = {setting.name: setting for setting in (
 )}
 NETWORKS = tuple(name for name in SETTINGS if name != "tiny")
 WGAN_GP = tuple(name for name in NETWORKS if isinstance(SETTINGS[name], WGANGP))
+
+# The critics that are timed alone, and the constraints on them: critics.py has them.
+CRITICS = {"mlp": "MLP, three layers of 256 (maxmin), 64 dimensions, batch 512",
+           "dcgan": "DCGAN of 64 channels, 28x28x1, batch 64"}
+CONSTRAINTS = {"none": "nothing", "clip": "weights clipped", "spectral": "spectral normalisation",
+               "orthonormal": "orthonormal layers", "penalty": "gradient penalty"}

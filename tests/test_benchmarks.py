@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from benchmarks import critics, flops, networks_jaxgan, networks_stock, run
 from benchmarks.collectives import AllReduce, all_reduces
-from benchmarks.settings import NETWORKS, SETTINGS, WGAN_GP
+from benchmarks.settings import CONSTRAINTS, CRITICS, NETWORKS, SETTINGS, WGAN_GP
 from jaxgan import Batch, critic_step, init_state, keys, train_step
 from jaxgan.gan import draw_latents
 from jaxgan.models import MLPCritic
@@ -215,15 +215,26 @@ def test_run_writes_its_tables(tmp_path):
     assert float(sampling[1].split()[0].replace(",", "")) > 0
 
 
+def test_the_command_loads_no_framework():
+    """Each column's process begins as it does, and measures the memory of its own framework alone."""
+    code = "import sys, benchmarks.run; print({'flax', 'jax', 'torch'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, check=True,
+                          capture_output=True).stdout == "set()\n"
+    assert critics.MADE.keys() == CRITICS.keys()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_critics_are_constrained_in_each_way(monkeypatch):
-    shape = critics.Shape("small", partial(MLPCritic, (8, 8), activation="maxmin"), (16, 2))
-    monkeypatch.setitem(critics.SHAPES, "small", shape)
+    small = partial(MLPCritic, (8, 8), activation="maxmin"), (16, 2)
+    monkeypatch.setitem(critics.MADE, "small", small)
     timed = critics.Critics("small")
-    assert all(timed.seconds(way, 3) > 0 for way in critics.WAYS)
+    assert all(timed.seconds(way, 3) > 0 for way in CONSTRAINTS)
     kernels = {way: np.asarray(timed.states[way].critic.params["Dense_1"]["kernel"])
-               for way in critics.WAYS}
+               for way in CONSTRAINTS}
+    stats = {way: "batch_stats" in timed.states[way].critic.variables for way in CONSTRAINTS}
+    assert [way for way, has in stats.items() if has] == ["spectral", "orthonormal"]
+    assert (kernels["penalty"] != kernels["none"]).any()
     assert np.abs(kernels["clip"]).max() <= 0.01 < np.abs(kernels["none"]).max()
     far = {way: np.abs(kernel.T @ kernel - np.eye(8)).max() for way, kernel in kernels.items()}
     assert far["orthonormal"] < 1e-4 < 1e-1 < far["none"]
