@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = " ".join((
     "--xla_cpu_use_fusion_emitters=false" if version("jaxlib")[:4] in ("0.8.", "0.9.", "0.10") else ""))
 os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # programs don't say where they come from
 
 import jax
 import pytest

@@ -65,6 +65,7 @@ def test_vectors_as_a_table(runs, tmp_path, capsys):
     assert "out must end in .png or .npy for" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_one_held_out_sample_is_no_floor(tmp_path, capsys):
     np.save(tmp_path / "few.npy", RANDOM.normal(size=(10, 3)))

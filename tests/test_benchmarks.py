@@ -199,6 +199,7 @@ def test_lazy_terms_come_round_in_whole_cycles():
     assert counts == {"column": 96}
 
 
+@pytest.mark.slow
 def test_run_writes_its_tables(tmp_path):
     out = tmp_path / "RESULTS.md"
     subprocess.run([sys.executable, "-m", "benchmarks.run", "--networks", "tiny", "--columns",

@@ -111,7 +111,9 @@ CHECKS = (radius, heads, series, optimisers, distance, translation, grown, numbe
 
 @pytest.mark.filterwarnings("ignore:.*left as it was drawn:UserWarning",
                             "ignore:.*absent here. left out:UserWarning")
-@pytest.mark.parametrize(("title", "check"), list(zip(EXAMPLES, CHECKS, strict=True)))
+@pytest.mark.parametrize(("title", "check"), [
+    pytest.param(title, check, marks=[pytest.mark.slow] * title.startswith("pix2pix"))
+    for title, check in zip(EXAMPLES, CHECKS, strict=True)])
 def test_example(title, check, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = EXAMPLES[title]

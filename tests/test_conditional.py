@@ -150,6 +150,7 @@ def test_what_the_flags_say_is_what_is_trained():
     assert set(np.asarray(asked)) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_critic_that_sees_the_class_beside_the_image(tmp_path, capsys):
     """Its first kernel has as many channels more as there are classes."""
     def critic(conditioning):

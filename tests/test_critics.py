@@ -61,6 +61,7 @@ def test_the_average_follows_the_critic():
                                rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_estimates_the_distance_of_two_clouds_on_a_line(tmp_path):
     draw = np.random.default_rng(0)
     real, fake = draw.normal(size=(2, 256, 1)).astype(np.float32)

@@ -69,6 +69,7 @@ class Stop(Exception):
     """What an interrupted run ends by."""
 
 
+@pytest.mark.slow
 def test_an_interrupted_game_comes_to_the_same_bits(bigan, tmp_path):
     def interrupt(moment):
         if moment.kind == "checkpoint" and moment.step == 4:
@@ -86,6 +87,7 @@ def test_an_interrupted_game_comes_to_the_same_bits(bigan, tmp_path):
     assert same(state, whole)
 
 
+@pytest.mark.slow
 def test_a_game_on_two_devices_is_close_to_one(bigan, tmp_path):
     states = [train(bigan["game"], bigan["points"], tmp_path / str(devices),
                     Plan(steps=3, batch_size=32, devices=devices))[0] for devices in (1, 2)]

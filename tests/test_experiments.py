@@ -442,6 +442,7 @@ def test_nothing_is_imported_that_was_not_named(own, words, message, capsys, mon
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_warned_of_and_named_by_reproduce(own, tmp_path, capsys):
     file, run = tmp_path / "mlp_digits.py", own[1]
     file.write_text(OWN + "# changed\n")

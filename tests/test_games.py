@@ -274,6 +274,7 @@ def crash(kind, number):
     return callback
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "number", "checkpoint_every"), [
     ("evaluation", 6, 5), ("checkpoint", 6, 2), ("log", 8, 2), ("evaluation", 8, 5),
     ("checkpoint", 8, 2), ("checkpoint", 8, 5)])

@@ -398,6 +398,7 @@ def test_a_longer_run_that_goes_on_keeps_its_schedule(tmp_path, capsys):
     assert going_on.optimiser.decay_steps == 6000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), [("decay_steps", 10**12), ("input_noise_steps", 5 * 10**9)])
 def test_schedules_longer_than_any_count(name, steps, tmp_path):
     extra = ("--input-noise", 0.1) if name == "input_noise_steps" else ()

@@ -73,6 +73,7 @@ def test_statistics_of_any_dtype_are_averaged_or_copied(dtype):
     assert jnp.isfinite(judge(gan, after, points(3).samples).scores).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.int32, bool, "key"])
 def test_statistics_without_a_mean_on_several_devices(dtype):
     """Exact, where a mean of floating-point numbers would round."""

@@ -230,7 +230,8 @@ def trained(gan, devices, steps=4, start=begin):
 # Those that take longest.
 SLOW = {"batch norm", "uncertainty", "relativistic average", "of the generator", "lazy following noise",
         "classification, localisation", "packs", "path length", "dropout",
-        "fed by the backward pass"}
+        "fed by the backward pass", "following noise", "reconstruction, features",
+        "one-sided, zero-centred", "lazy r1, dragan"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
@@ -463,6 +464,7 @@ def test_what_was_drawn_is_repeated_by_its_kind(drop):
             assert float(metrics[f"{name}/{kind}"]) > 1e-2, kind
 
 
+@pytest.mark.slow
 def test_stock_dropout_depends_on_the_devices_and_is_a_function_of_the_key():
     gan = make(critic=Judge(drop="by device"))
     one, again, two = (trained(gan, devices, 1) for devices in (1, 1, 2))

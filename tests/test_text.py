@@ -374,6 +374,7 @@ def test_bad_flags_get_one_sentence_and_status_2(flags, written, message, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_short_text_has_no_floor(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("abcabdabe" * 8)  # 72 characters, 7 of them held out
     assert run_here("text", *TINY, "--text-file", tmp_path / "a.txt", "--steps", 1, "--eval-every", 1,

@@ -158,6 +158,7 @@ def test_a_network_of_one_term_has_no_state_of_weights():
     assert jax.tree.leaves(state.generator.weighting)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEMES)
 def test_devices_agree_on_the_weights(name):
     gan = mixed(weighting=SCHEMES[name])

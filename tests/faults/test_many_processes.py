@@ -29,6 +29,7 @@ def two(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_are_as_one_of_four(two, tmp_path):
     last, status = processes.finish(processes.start(
         "digits", *FLAGS, "--run-dir", tmp_path / "one", devices=4))
