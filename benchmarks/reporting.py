@@ -54,7 +54,7 @@ class TimedRun(Run):
 
 
 class Reporting:
-    """Trains `experiments.digits` with its default settings, without evaluations.
+    """Trains `experiments.digits --model dcgan`, without evaluations.
 
     Args:
         changes: other settings, for a quick test.
@@ -62,7 +62,7 @@ class Reporting:
 
     def __init__(self, changes: dict):
         configure("float32")
-        self.config = experiment.configure(eval_every=0, **changes)
+        self.config = experiment.configure("dcgan", eval_every=0, **changes)
         self.source = experiment.make_source(self.config)
         self.gan = experiment.make_game(self.config, self.source.sample_shape)
 

@@ -260,7 +260,7 @@ def measure_reporting(options: argparse.Namespace) -> list[str]:
             [f"curves at the end of {result['steps']} iterations, %", f"{end:+.2f}"],
             ["**both: cost of reporting, % of a run**", f"**{overhead.median + end:.2f}**"]]
     return ["", "## Logs, pictures and checkpoints", "",
-            "`experiments.digits` with its default settings, beside bare `run_steps` in dispatches of "
+            "`experiments.digits --model dcgan`, beside bare `run_steps` in dispatches of "
             f"half a second, by turns; median [quartiles] of {options.repeats} pairs. Each holds one "
             "checkpoint, and the pictures and log points up to it.", "",
             *show_table(["", "value"], rows)]

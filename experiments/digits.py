@@ -1,23 +1,31 @@
-"""WGAN-GP on scikit-learn's 8x8 digits: nothing to download, legible in two minutes on two cores."""
+"""WGAN-GP on scikit-learn's 8x8 digits: nothing to download, legible in two minutes on two cores.
+
+Of 64 pixels each, they are drawn best by dense layers; `--model dcgan` is the preset with convolutions.
+"""
 
 import dataclasses
 from functools import partial
+from typing import Literal
 
 from experiments import flags, launch, measuring
 from experiments.experiment import Experiment
 from experiments.flags import Evaluation, Optimiser, Run, Schedule
 from experiments.measuring import Reference
+from experiments.settings import replace, since
 from jaxgan.data import Source, load
 from jaxgan.gan import GAN
-from jaxgan.models import DCGANCritic, DCGANGenerator
+from jaxgan.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Networks(flags.Networks):
     """The networks."""
 
-    width: int = 48
-    """Channels of the critic's first layer; they double with each halving of the image."""
+    model: Literal["mlp", "dcgan"] = since("mlp", before="dcgan")
+    """The networks; without --preset they come with the preset of that name."""
+    width: int = 384
+    """Units in each of the MLPs' three hidden layers; channels of the DCGAN critic's first layer, which
+    double with each halving of the image."""
     latent_size: int = 32
     """Latent variables."""
 
@@ -33,6 +41,9 @@ class Config(flags.Config):
     evaluation: Evaluation = Evaluation(eval_every=2000, eval_metrics="fd,kid,is,pr,dc,copying,swd")
 
 
+PRESETS = {"mlp": Config(), "dcgan": replace(Config(), model="dcgan", width=48)}
+
+
 def make_source(config: Config) -> Source:
     """Opens the data."""
     return flags.image_source(config, load("digits"), value_range=(0.0, 1.0))
@@ -45,16 +56,19 @@ def make_reference(config: Config) -> Reference:
 
 def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     """Specifies the GAN."""
-    networks = config.networks
-    return flags.make_gan(
-        config,
-        DCGANGenerator(tuple(sample_shape), networks.width, kernel_size=3),
-        DCGANCritic(networks.width, kernel_size=3, norm=networks.critic_norm),
-        networks.latent_size,
-    )
+    shape, networks = tuple(sample_shape), config.networks
+    if networks.model == "dcgan":
+        generator = DCGANGenerator(shape, networks.width, kernel_size=3)
+        critic = DCGANCritic(networks.width, kernel_size=3, norm=networks.critic_norm)
+    else:
+        hidden = (networks.width,) * 3
+        generator = MLPGenerator(shape, hidden, output="sigmoid")
+        critic = MLPCritic(hidden, norm=networks.critic_norm)
+    return flags.make_gan(config, generator, critic, networks.latent_size)
 
 
-experiment = Experiment(Config, make_source, make_gan, make_reference)
+experiment = Experiment(Config, make_source, make_gan, make_reference, presets=PRESETS,
+                        preset_by="model")
 
 
 if __name__ == "__main__":

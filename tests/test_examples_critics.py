@@ -9,6 +9,7 @@ import pytest
 TEXT = (Path(__file__).parents[1] / "docs" / "critics.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_distance_of_two_clouds_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

@@ -100,7 +100,8 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
     experiment, first = opening.load(name), COMMON | FIRST[name]
     values = {flag: default for flag, (default, _) in first.items()}
     # Whose defaults are the device's by now, or others.
-    preset = ["--preset", "paper"] if name in ("images", "gaussians", "stacked_mnist") else []
+    then = {"digits": "dcgan", "images": "paper", "gaussians": "paper", "stacked_mnist": "paper"}
+    preset = ["--preset", then[name]] if name in then else []
     default = launch.parse(experiment, preset)
     assert values.items() <= settings.flat(default).items()
     assert launch.parse(experiment, []) == experiment.Config()
@@ -109,6 +110,7 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
     new = settings.flat(default).keys() - first.keys()
     later = {"decay": "linear", "pack": 1, "penalty_every": 1, "augment": "none",
              "augment_images": 500_000.0, "accumulate": 1, "top_k_decay": 0.99, "top_k_steps": 500}
+    later |= {"model": "dcgan"} if name == "digits" else {}
     assert later.items() <= settings.flat(default).items()
     assert {settings.flat(default)[flag] for flag in new - later.keys()} == {None, 0}  # as if none
     deciding = {flag for flag, (_, aside) in first.items() if not aside}
@@ -315,7 +317,7 @@ def test_a_configuration_of_the_first_release_opens(run, tmp_path):
     for name in new - {"experiment", "sample_shape", "value_range", "num_classes", "condition"}:
         del content["settings"][name]
     (tmp_path / "config.json").write_text(json.dumps(content))
-    as_then = settings.replace(opening.read_run(run)[1], rmsprop_eps="inside")
+    as_then = settings.replace(opening.read_run(run)[1], rmsprop_eps="inside", model="dcgan")
     assert opening.read_run(tmp_path)[1] == as_then
     del content["settings"]["stream"]  # which reports
     (tmp_path / "config.json").write_text(json.dumps(content))
