@@ -56,6 +56,8 @@ class Options(measuring.Flags):
 
 def main(options: Options) -> None:
     """Measures, prints the table and writes it down."""
+    if options.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {options.batch_size}")
     if not options.run_dir and not (options.images and options.dataset):
         raise ValueError("give a run's folder, or --images FOLDER and --dataset NAME")
     if options.image_size and (options.run_dir or not options.dataset):

@@ -105,7 +105,7 @@ def test_whole_numbers_are_no_numbers():
 
 
 @pytest.mark.parametrize("shape", [
-    (6,), (8, 1), (8, 8, 1), pytest.param((8, 8, 8, 1), marks=pytest.mark.slow)])
+    (6,), (8, 8, 1), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((8, 1), (8, 8, 8, 1)))])
 def test_numbers_and_classes_are_read_from_samples(shape):
     """The sign of a sample's mean is its class, the mean itself a number."""
     rng = np.random.default_rng(0)

@@ -36,9 +36,9 @@ def window_of(monkeypatch):
     return set_steps
 
 
-@pytest.mark.parametrize("options", [{}, {"value_range": (0, 1)}, {"labels": True},
-                                     {"dequantize": True}, {"weights": np.arange(SIZE)}], ids=str)
-@pytest.mark.parametrize("steps", [0, 1, 3, 100])
+@pytest.mark.parametrize(("options", "steps"), [
+    ({}, 0), ({"value_range": (0, 1)}, 1), ({"labels": True}, 3), ({"dequantize": True}, 100),
+    ({"weights": np.arange(SIZE)}, 0), ({"weights": np.arange(SIZE)}, 3)], ids=str)
 def test_a_window_of_any_length_draws_what_is_resident(window_of, options, steps):
     window_of(steps)
     sources = resident(Made(), **options), streaming(Made(), **options)

@@ -261,8 +261,9 @@ def test_a_run_without_its_settings_is_refused(tmp_path, monkeypatch):
         open_run("run")
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
-@pytest.mark.parametrize("shape", [(48, 64, 1), (32, 64, 4), (24, 40, 6), (64, 16, 3), (28, 28, 2)])
+@pytest.mark.parametrize(("model", "shape"), [
+    ("dcgan", (48, 64, 1)), ("dcgan", (24, 40, 6)), ("dcgan", (28, 28, 2)),
+    ("resnet", (32, 64, 4)), ("resnet", (64, 16, 3)), ("resnet", (28, 28, 2))])
 def test_networks_for_images_of_any_shape(model, shape):
     experiment = opening.load("images")
     config = experiment.configure("paper", model=model, width=4, image_size=f"{shape[0]}x{shape[1]}")

@@ -231,7 +231,7 @@ def trained(gan, devices, steps=4, start=begin):
 SLOW = {"batch norm", "uncertainty", "relativistic average", "of the generator", "lazy following noise",
         "classification, localisation", "packs", "path length", "dropout",
         "fed by the backward pass", "following noise", "reconstruction, features",
-        "one-sided, zero-centred", "lazy r1, dragan"}
+        "one-sided, zero-centred", "lazy r1, dragan", "information", "instance noise"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
