@@ -351,6 +351,15 @@ def test_gaussians_presets():
     paper, laptop = (launch.parse(gaussians, ["--preset", name]) for name in ("paper", "laptop"))
     assert (paper.loss, paper.optimiser) == (flags.Loss(penalty_weight=0.1), flags.Optimiser())
     assert laptop == settings.replace(paper, width=128, learning_rate=5e-4, steps=4000)
+    flag = ["--dataset", "swissroll"]
+    roll = launch.parse(gaussians, flag)
+    assert roll == launch.parse(gaussians, ["--preset", "swissroll"])
+    assert (roll.loss.loss, roll.loss.penalty, roll.schedule.n_critic) == (
+        "wasserstein", "gradient_penalty", 3)
+    assert launch.parse(gaussians, ["--dataset", "8gaussians"]) == settings.replace(
+        default, dataset="8gaussians")
+    assert launch.parse(gaussians, [*flag, "--preset", "default"]) == settings.replace(
+        default, dataset="swissroll")
 
 
 def test_old_runs_had_no_final_weight():
