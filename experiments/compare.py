@@ -73,7 +73,8 @@ def _beside(folders: Sequence[str]) -> Path:
 def _read(folder: str) -> dict[str, Any]:
     evaluations = read_evaluations(folder)
     changed = changing.read_history(folder)
-    values = settings.before(flags.Config()) | read_config(folder)["settings"]
+    there = read_config(folder)["settings"]
+    values = settings.before(_config_of(there)) | there
     if values.get("optimizer") != "rmsprop":
         del values["rmsprop_eps"]
     if not evaluations:
@@ -133,11 +134,16 @@ def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 
 
 def _not_compared(run: Mapping[str, Any]) -> set[str]:
-    """The names of settings that don't decide what is computed, where the run's experiment is ours."""
-    name = run["settings"].get("experiment")
-    is_ours = name in opening.names() and "experiment_file" not in run["settings"]
-    config = opening.load(name).Config() if is_ours else flags.Config()
+    """The names of settings that don't decide what is computed."""
+    config = _config_of(run["settings"])
     return settings.flat(config).keys() - settings.identity(config)
+
+
+def _config_of(values: Mapping[str, Any]) -> flags.Config:
+    """The defaults of a run's experiment, or what experiments have in common if it isn't ours."""
+    name = values.get("experiment")
+    is_ours = name in opening.names() and "experiment_file" not in values
+    return opening.load(name).Config() if is_ours else flags.Config()
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -108,7 +108,7 @@ class Experiment:
                 "experiment_sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()}
 
     def configure(self, preset: str = "", **changes: Any) -> Config:
-        """Returns a configuration: a preset, by default the defaults, with other settings.
+        """Returns a configuration: a preset, by default what `preset_by` names, with other settings.
 
         Raises:
             ValueError: there is no preset, or no setting, of such a name.
@@ -116,4 +116,5 @@ class Experiment:
         if preset and preset not in self.presets:
             raise ValueError(f"{self.name} has no preset {preset!r}"
                              + (f": {nearest(preset, self.presets)}" if self.presets else ""))
-        return settings.replace(self.presets[preset] if preset else self.Config(), **changes)
+        named = self.presets.get(preset or changes.get(self.preset_by, ""), self.Config())
+        return settings.replace(named, **changes)

@@ -108,11 +108,21 @@ def parse(experiment: Experiment, arguments: Sequence[str] | None = None) -> Con
 
 def _of_preset(experiment: Experiment, arguments: Sequence[str] | None, asked: argparse.Namespace
                ) -> Config:
-    config = _parsed(experiment, arguments, experiment.presets.get(asked.preset, experiment.Config()))
-    if experiment.preset_by and not asked.preset:
-        named = experiment.presets.get(settings.flat(config)[experiment.preset_by])
-        config = _parsed(experiment, arguments, named) if named else config
-    return config
+    default, by = experiment.presets.get(asked.preset, experiment.Config()), experiment.preset_by
+    config = _parsed(experiment, arguments, default)
+    if not by or asked.preset:
+        return config
+    values = settings.flat(config)
+    if by in settings.moved(config) and (begun := _begun(experiment, config)):
+        values = settings.before(config) | begun  # older versions had another default
+    named = experiment.presets.get(values[by])
+    return _parsed(experiment, arguments, named) if named else config
+
+
+def _begun(experiment: Experiment, config: Config) -> dict[str, Any] | None:
+    """The settings of the run that goes on; None if it begins."""
+    return changing.recorded(settings.replace(
+        config, run_dir=config.run.run_dir or f"runs/{experiment.name}"))
 
 
 def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -154,8 +164,7 @@ def _fitted(experiment: Experiment, config: Config, asked: argparse.Namespace) -
     steps, decay = config.schedule.steps, config.optimiser.decay_steps
     if asked.decay_steps is not None or not 0 < decay < steps:
         return config
-    begun = changing.recorded(settings.replace(
-        config, run_dir=config.run.run_dir or f"runs/{experiment.name}"))
+    begun = _begun(experiment, config)
     if begun is not None:
         there = begun.get("decay_steps")
         return settings.replace(config, decay_steps=there if type(there) is int else decay)

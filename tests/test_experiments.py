@@ -245,6 +245,27 @@ def test_the_settings_of_cifar10_come_with_the_model():
     assert chosen("--model", "dcgan") == chosen("--preset", "dcgan") == dcgan
     assert chosen("--model", "dcgan", "--steps", "5") == (*dcgan[:4], 5)
     assert chosen("--preset", "resnet", "--model", "dcgan") == ("dcgan", *resnet[1:])
+    assert cifar10.configure(model="dcgan") == launch.parse(cifar10, ["--model", "dcgan"])
+
+
+def test_digits_that_were_begun_by_convolutions_go_on_with_them(run, tmp_path):
+    """Whether they said so, or were begun when nothing else was there; new ones are of dense layers."""
+    experiment = opening.load("digits")
+    there = changed(run, tmp_path, model="dcgan", width=48)
+    resumed = ["--run-dir", str(there), "--resume", "latest"]
+
+    def networks(*words):
+        networks = launch.parse(experiment, [*words]).networks
+        return networks.model, networks.width
+
+    assert networks() == ("mlp", 384)
+    assert networks(*resumed) == ("dcgan", 48)
+    content = json.loads((there / "config.json").read_text())
+    del content["settings"]["model"]
+    (there / "config.json").write_text(json.dumps(content))
+    assert networks(*resumed) == networks("--model", "dcgan") == ("dcgan", 48)
+    assert networks(*resumed, "--width", "8") == ("dcgan", 8)
+    assert networks("--run-dir", str(run), "--resume", "latest") == ("mlp", 384)
 
 
 def test_one_experiments_defaults_are_no_others():

@@ -227,6 +227,14 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
     (tmp_path / "bare" / "evaluation.json").unlink()
     assert tool(compare, tmp_path / "bare") == 2
     assert "has no evaluation.json: run python -m experiments.evaluate" in capsys.readouterr().err
+    # A run of before, which doesn't say its networks, is of the same group as one that does.
+    config = json.loads((run / "config.json").read_text())
+    for name, model in (("then", {}), ("now", {"model": "dcgan"})):
+        shutil.copytree(run, tmp_path / name)
+        settings = {key: value for key, value in config["settings"].items() if key != "model"} | model
+        (tmp_path / name / "config.json").write_text(json.dumps(config | {"settings": settings}))
+    assert tool(compare, tmp_path / "then", tmp_path / "now", "--out", tmp_path / "two.png") == 0
+    assert capsys.readouterr().out.startswith("[1] digits: 2 runs, step 4")
     # A run that this version can't open is compared too: only what its experiment brought has no title.
     config = json.loads((run / "config.json").read_text())
     del config["settings"]["n_critic"]
