@@ -132,7 +132,7 @@ def test_a_run_goes_on_to_the_same_bits_and_is_compared(tmp_path, monkeypatch, c
     ({"preset": "spectral", "critic_norm": "orthonormal"}, "method spectral goes with critic_norm"),
     ({"preset": "funnels", "depth": 7}, "method funnels goes with depth 1; got 7"),
     ({"preset": "funnels", "precision": "bfloat16"}, "goes with precision float32; got bfloat16"),
-    ({"method": "clip"}, "method clip goes with penalty none; got one_sided"),
+    ({"preset": "smooth", "method": "clip"}, "method clip goes with penalty none; got one_sided"),
     ({"pack": 2}, "pack is for GANs; got 2"),
     ({"remat": True}, "remat is for residual networks"),
     ({"generator_beta1": 0.5}, "generator_beta1 is for GANs"),
