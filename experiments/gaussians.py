@@ -1,7 +1,7 @@
 """GANs on Gaussian mixtures and the Swiss roll in the plane.
 
 By default a cross-entropy GAN with R1 and R2 (Mescheder et al. 2018, arXiv 1801.04406), whose weight
-falls as the learning rate does, so that samples become sharp; on the roll, WGAN-GP with a larger
+falls as the learning rate does, so that samples become sharp; on the roll it is WGAN-GP, with a
 learning rate that falls. The preset `paper` has the settings of the public code of Gulrajani et al.
 2017 (arXiv 1704.00028), figure 1. Samples are drawn over the critic's level sets. For the mixtures,
 `modes` counts the components that are nearest to one of 2,500 samples, and at most 3 sigma from it, as
@@ -65,7 +65,7 @@ class Config(flags.Config):
 _PAPER = Config(networks=Networks(width=512), loss=Loss(penalty_weight=0.1), optimiser=Optimiser(),
                 schedule=Schedule(batch_size=256), run=Run(), evaluation=Evaluation(eval_every=1000))
 PRESETS = {"default": Config(),
-           # One curve is followed best by the Wasserstein distance.
+           # Of what was tried, WGAN-GP follows the curve best (experiments/README.md).
            "swissroll": replace(
                Config(), dataset="swissroll", loss="wasserstein", penalty="gradient_penalty",
                penalty_weight=0.1, final_penalty_weight=None, n_critic=3, steps=20_000,

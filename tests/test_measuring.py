@@ -268,12 +268,17 @@ def test_compare_groups_seeds_and_refuses_other_protocols(run, tmp_path, capsys)
     (("--checkpoint", "7"), "there is no checkpoint of step 7"),
     (("--checkpoint", "worst"), "checkpoint must be latest, best or a step; got 'worst'"),
     (("--images", "nowhere"), "there is no such folder"),
-    (("--batch-size", "0"), "batch_size must be at least 1; got 0"),
 ])
 def test_bad_flags_get_one_sentence(run, flags, message, monkeypatch, capsys):
     monkeypatch.delenv("JAXGAN_INCEPTION", raising=False)
     assert tool(evaluate, run, *flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_batch_of_no_samples_is_refused_before_anything_is_read(run, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "open_run", lambda *_, **__: pytest.fail("reads the run"))
+    assert tool(evaluate, run, "--batch-size", "0") == 2
+    assert "batch_size must be at least 1; got 0" in capsys.readouterr().err
 
 
 def test_neither_run_nor_images_is_refused(capsys):
