@@ -63,8 +63,8 @@ class Operation(NamedTuple):
         cycles: what it takes each time by the compiler's estimate; 0 where there is none.
         arrays: how many arrays it makes.
         bytes: of what it makes.
-        memory: bytes that it reads from the device's large memory and writes there; all that it is
-            given counts, though it may read a part.
+        memory: bytes that it reads from the device's large memory and writes there; but of slices all
+            that it is given counts, though it may read a part.
         in_loop: whether it is in a loop.
         overlapped: whether something else runs meanwhile, of collectives.
         source: where in the source it came from, as XLA names it.
@@ -175,20 +175,24 @@ class _Walk:
     def _operation(self, name: str, line: _Instruction, times: int | None, in_loop: bool,
                    overlapped: bool) -> Operation:
         made = _ARRAY.findall(line.type)
-        read = [self.computations[name][operand].type for operand in line.operands
-                if operand in self.computations[name]]
         cycles, source = _CYCLES.search(line.rest), _SOURCE.search(line.rest)
-        # Half of something asynchronous; the bytes are counted when it is done.
-        started = line.opcode.endswith("-start")
-        memory = 0 if line.opcode.endswith("-done") else sum(
-            _size(array) for array in [*([] if started else made), *_ARRAY.findall(" ".join(read))]
-            if not _ELSEWHERE.search(array[2]))
-        if line.opcode == "copy-start":  # (destination, source, context)
-            memory = sum(_size(array) for array in made[:2] if not _ELSEWHERE.search(array[2]))
         return Operation(line.name, line.opcode, self._kind(line), times,
-                         int(cycles[1]) if cycles else 0, len(made), sum(map(_size, made)), memory,
-                         in_loop, overlapped or line.opcode.endswith("-done"),
-                         source[1] if source else "")
+                         int(cycles[1]) if cycles else 0, len(made), sum(map(_size, made)),
+                         self._memory(self.computations[name], line), in_loop,
+                         overlapped or line.opcode.endswith("-done"), source[1] if source else "")
+
+    def _memory(self, lines: Mapping[str, _Instruction], line: _Instruction) -> int:
+        """Bytes to and from the large memory; of what is asynchronous, at its end."""
+        given, of_part = line.operands, line.opcode in ("slice", "dynamic-slice")
+        if line.opcode.endswith("-start") or line.opcode == "async-done":  # whose inside counts
+            return 0
+        if line.opcode.endswith("-done") and line.operands and line.operands[0] in lines:
+            given, of_part = lines[line.operands[0]].operands, True
+        made = _ARRAY.findall(line.type)
+        read = _ARRAY.findall(" ".join(lines[name].type for name in given if name in lines))
+        most = sum(map(_size, made)) if of_part else math.inf
+        return (sum(min(_size(array), most) for array in read if not _ELSEWHERE.search(array[2]))
+                + sum(_size(array) for array in made if not _ELSEWHERE.search(array[2])))
 
     def _kind(self, line: _Instruction) -> str:
         target = _TARGET.search(line.rest)

@@ -407,12 +407,13 @@ def _alone(chip: str, rows: list[Row]) -> list[str]:
             main_rows.append([name, row.title, "-"])
             continue
         counted = show_number(result.operations / 1e9) + ("" if result.by_hand else " (XLA's)")
-        share = 100 * result.operations / result.cycles[1] / of.per_cycle
+        share, in_products = (100 * result.operations / max(1, cycles) / of.per_cycle for cycles in (
+            result.cycles[1], result.kinds.get("product", 0)))
         within = result.loop or result.kinds
         main_rows.append([
             name, row.title, counted, _range(result.cycles, 1e6), _range(result.cycles, of.clock / 1e3),
-            f"{share:.0f}", _range(result.memory, 1e6), show_number(result.peak / 1e6),
-            f"{100 * result.peak / of.memory:.2g}",
+            f"{share:.0f}", f"{in_products:.0f}", _range(result.memory, 1e6),
+            show_number(result.peak / 1e6), f"{100 * result.peak / of.memory:.2g}",
             *(f"{100 * within.get(kind, 0) / max(1, sum(within.values())):.1f}"
               for kind in ("product", "convert", "move")),
             _range(result.host, 1)])
@@ -432,9 +433,9 @@ def _alone(chip: str, rows: list[Row]) -> list[str]:
             "counted them in the uncompiled updates, else flops.py did by hand. A range is from all "
             "conditionals' cheapest branches to their dearest; shares are of the dearest.", "",
             *show_table(["network", "column", "GFLOP", "Mcycles", "ms", "of the peak, %",
-                         "to and from memory, MB", "peak memory, MB", "of the chip's, %",
-                         "products, % of the loop", "converts, %", "moves, %", "with the host"],
-                        main_rows),
+                         "in products, %", "to and from memory, MB", "peak memory, MB",
+                         "of the chip's, %", "products, % of the loop", "converts, %", "moves, %",
+                         "with the host"], main_rows),
             "", f"### Speed on a {chip}", "", "Cycles by cycles: above 1 the first is the faster.", "",
             *show_table(["network", "bfloat16 over float32", "jaxgan over stock Flax, float32",
                          "jaxgan bfloat16 over stock Flax float32"], speeds),

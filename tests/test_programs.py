@@ -112,6 +112,31 @@ def test_lengths_come_from_the_compiler_or_from_what_an_outer_loop_keeps():
     assert total(operations(unknown), lambda o: o.kind == "host") == 0
 
 
+def test_lengths_that_change_are_not_known():
+    """The inner loop starts where the outer one is: in its first trip that would be 2 steps to go."""
+    inner, runs = _loop("inner", 2, _line("c", "f32[8]{0}", "copy(%x)", 7))
+    outer, runs_outer = _loop("outer", 2, *(line.replace("%inner_start, ", "%i, ") for line in runs))
+    program = "\n".join(("HloModule m", inner, outer, _computation(
+        "ENTRY %main (x: f32[8]) -> f32[8]", "  %x = f32[8]{0} parameter(0)", *runs_outer,
+        "  ROOT %r = f32[8]{0} get-tuple-element(%outer), index=1")))
+    assert [o.times for o in operations(program) if o.name == "c"] == [None]
+
+
+def test_bytes_to_and_from_memory_count_where_they_are():
+    fast = "{0:T(128)S(1)}"
+    program = "\n".join(("HloModule m", _computation(
+        "ENTRY %main (x: f32[100]) -> f32[100]", "  %x = f32[100]{0:T(128)} parameter(0)",
+        f"  %s = (f32[100]{fast}, f32[100]{{0}}, u32[]{{:S(2)}}) copy-start(%x)",
+        f"  %d = f32[100]{fast} copy-done(%s)",  # reads 400
+        f"  %p = ((f32[100]{{0}}), f32[10]{fast}, s32[]{{:S(2)}}) slice-start(%x), slice={{[0:10]}}",
+        f"  %q = f32[10]{fast} slice-done(%p)",  # reads 40
+        f"  %e = f32[100]{fast} exponential(%d)",  # nothing
+        "  %f = f32[5]{0} dynamic-slice(%x, %i)",  # reads and writes 20
+        "  ROOT %r = f32[100]{0} add(%e, %x)")))  # reads 400, writes 400
+    assert {o.name: o.memory for o in operations(program)} == {
+        "s": 0, "d": 400, "p": 0, "q": 40, "e": 0, "f": 40, "r": 800}
+
+
 def test_of_branches_the_cheapest_or_the_dearest_counts():
     branches = [_computation(f"%{name} (x: f32[4]) -> f32[4]", "  %x = f32[4]{0} parameter(0)", *lines,
                              "  ROOT %r = f32[4]{0} bitcast(%x)") for name, lines in {
@@ -141,7 +166,7 @@ def test_exchanges_with_chips_and_with_the_host():
     async_all = _computation("%all (x: f32[4]) -> f32[8]", "  %x = f32[4]{0} parameter(0)",
                              "  ROOT %g = f32[8]{0} all-gather(%x), dimensions={0}")
     fused = _computation("%scatter (x: f32[8]) -> f32[4]", "  %x = f32[8]{0} parameter(0)",
-                         "  ROOT %r = f32[4]{0} reduce-scatter(%x), to_apply=%add")
+                         _line("r", "f32[4]{0}", "reduce-scatter(%x), to_apply=%add", 8, root=True))
     program = "\n".join((
         "HloModule m", async_all, fused,
         _computation(
@@ -206,8 +231,8 @@ def test_the_report_has_ranges_and_says_why():
             tpu.Row(setting, "jaxgan", "float32", "v5e:2x4", estimate)]
     text = "\n".join(tpu.report(rows))
     # 131,072 operations a cycle: 4 Mcycles are 2.66 ms at 1.503 GHz, and a quarter of the peak.
-    assert ("| tiny MLP, batch 16 | jaxgan float32 | 131 | 1 to 4 | 0.665 to 2.66 | 25 | 2 | 1,600 | 10 "
-            "| 50.0 | 50.0 | 0.0 | 0 |") in text
+    assert ("| tiny MLP, batch 16 | jaxgan float32 | 131 | 1 to 4 | 0.665 to 2.66 | 25 | 33 | 2 | 1,600 "
+            "| 10 | 50.0 | 50.0 | 0.0 | 0 |") in text
     assert "| tiny MLP | 2.00 to 0.50 | - | - |" in text
     assert "| tiny MLP, jaxgan float32 | 75.0 | 5 | product | `jit(f)/Conv_0` |" in text
     assert "| tiny MLP, batch 16 a chip | v5e:2x4 | 6 | 0 | 3 | 1 to 4 | 1.00 |" in text
