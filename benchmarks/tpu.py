@@ -12,8 +12,10 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
+import time
 from collections import Counter
 from functools import partial
 from importlib.metadata import version
@@ -84,29 +86,29 @@ class Estimate(NamedTuple):
     Attributes:
         operations: floating-point operations that the iteration needs.
         by_hand: whether `flops.py` counts these, or XLA in the steps before they are compiled.
+        peak: bytes of a chip's large memory: arguments, results and what comes between.
+        seconds: to compile.
         cycles: of a chip.
-        memory: bytes to and from the chip's large memory.
-        peak: bytes of that memory: arguments, results and what comes between.
+        memory: bytes to and from that memory.
         host: how often something is exchanged with the host.
         kinds: cycles by kind of operation.
         loop: the same of what is in loops, the critic's updates; empty if there is no loop.
         top: the dearest operations, those of one kind and source together: cycles, how many run, kind
             and source.
         exchanged: collectives: how often, bytes each time, whether overlapped, opcode and source.
-        seconds: to compile.
     """
 
     operations: float
     by_hand: bool
+    peak: int
+    seconds: float
     cycles: tuple[float, float]
     memory: tuple[float, float]
-    peak: int
     host: tuple[float, float]
     kinds: dict[str, float]
     loop: dict[str, float]
-    top: list[tuple[float, int, str, str]]
+    top: list[tuple[float, float, str, str]]
     exchanged: list[tuple[int, int, bool, str, str]]
-    seconds: float
 
 
 class Compiler:
@@ -140,7 +142,7 @@ class Compiler:
         import jax.numpy as jnp
 
         matrix = jax.ShapeDtypeStruct((PRODUCT, PRODUCT), jnp.bfloat16)
-        text = self._compiled(self._on_one(jnp.dot, topology).trace(matrix, matrix), topology)["text"]
+        text = self._compiled(self.on_one(jnp.dot, topology).trace(matrix, matrix), topology)["text"]
         return 2 * PRODUCT**3 / total(operations(text), lambda operation: operation.cycles)
 
     def estimate(self, setting: Setting, column: str, precision: str, topology: str,
@@ -158,44 +160,27 @@ class Compiler:
             Unavailable: the column has no such network.
             ValueError: there is no such topology, or a loop's length isn't known.
         """
-        traced, counted = (_stock if column == "flax" else partial(_jaxgan, precision=precision))(
-            setting, self, topology, parallel)
+        if column == "flax":
+            traced, count = _stock(setting, self, topology), None
+        else:
+            traced, count = _jaxgan(setting, precision, self, topology, parallel)
         made = self._compiled(traced, topology)
-        done = [operations(made["text"], branch) for branch in BRANCHES]
         by_hand = flops.iteration(setting)
-        kinds, loop = Counter(), Counter()
-        for operation in done[1]:
-            kinds[operation.kind] += total([operation], _cycles)
-            if operation.in_loop:
-                loop[operation.kind] += total([operation], _cycles)
-        costs: dict[tuple[str, str], list[float]] = {}  # those from one place together
-        for operation in done[1]:
-            cost = costs.setdefault((operation.kind, operation.source or operation.name), [0, 0])
-            cost[0] += total([operation], _cycles)
-            cost[1] += operation.times if operation.cycles and operation.times else 0
-        top = sorted(costs.items(), key=lambda item: -item[1][0])[:MOST]
-        return Estimate(
-            counted() if by_hand is None else by_hand, by_hand is not None, _pair(done, _cycles),
-            _pair(done, lambda operation: operation.memory), made["peak"],
-            _pair(done, lambda operation: operation.kind == "host"), dict(kinds), dict(loop),
-            [(cycles, int(times), kind, source) for (kind, source), (cycles, times) in top],
-            [(operation.times or 0, operation.bytes, operation.overlapped, operation.opcode,
-              operation.source) for operation in done[1] if operation.kind == "collective"],
-            made["seconds"])
+        return Estimate(count() if by_hand is None and count else by_hand or 0.0, by_hand is not None,
+                        peak=made["peak"], seconds=made["seconds"], **read(made["text"]))
 
     def devices(self, topology: str) -> list:
         """The chips of a topology, all of one host, which is how `data_parallel` maps all of them."""
         from jax.experimental import topologies
 
         chip, _, shape = topology.partition(":")
-        if chip not in CHIPS:
-            raise ValueError(f"{topology} is of no chip that is known here: {', '.join(CHIPS)}")
         sizes = [int(size) for size in shape.split("x")]
         return list(topologies.get_topology_desc(
             platform="tpu", topology_name=topology, **CHIPS[chip].options,
             chips_per_host_bounds=[*sizes, 1, 1][:3]).devices)
 
-    def _on_one(self, function, topology: str, **options):
+    def on_one(self, function, topology: str, **options):
+        """The function, jitted for one chip of a topology, with these options of `jax.jit`."""
         import jax
         from jax.sharding import SingleDeviceSharding
 
@@ -204,8 +189,6 @@ class Compiler:
 
     def _compiled(self, traced, topology: str) -> dict[str, Any]:
         """The text of the compiled program, its peak of memory and its seconds; kept if wished."""
-        import time
-
         lowered = traced.lower(lowering_platforms=("tpu",))
         named = "\n".join([topology, *self.versions().values(), lowered.as_text()])
         path = None
@@ -227,7 +210,39 @@ class Compiler:
         return made
 
 
-def _jaxgan(setting: Setting, compiler: Compiler, topology: str, parallel: bool, precision: str):
+def read(text: str) -> dict[str, Any]:
+    """What a compiled program's text says, by the names of an `Estimate`'s fields.
+
+    Raises:
+        ValueError: the text isn't a program's, or a loop's length isn't known.
+    """
+    done = [operations(text, branch) for branch in BRANCHES]
+
+    def pair(value) -> tuple[float, float]:
+        low, high = (total(each, value) for each in done)
+        return low, high
+
+    kinds, loop, cycles, runs = Counter(), Counter(), Counter(), Counter()
+    for operation in done[1]:
+        cost, times = total([operation], _cycles), total([operation], lambda of: of.cycles > 0)
+        kinds[operation.kind] += cost
+        if operation.in_loop:
+            loop[operation.kind] += cost
+        where = operation.kind, operation.source or operation.name
+        cycles[where] += cost
+        runs[where] += times
+    return {"cycles": pair(_cycles), "memory": pair(lambda of: of.memory),
+            "host": pair(lambda of: of.kind == "host"), "kinds": dict(kinds), "loop": dict(loop),
+            "top": [(cost, runs[where], *where) for where, cost in cycles.most_common(MOST)],
+            "exchanged": [(int(total([of], lambda _: 1)), of.bytes, of.overlapped, of.opcode, of.source)
+                          for of in done[1] if of.kind == "collective"]}
+
+
+def _cycles(operation: Operation) -> int:
+    return operation.cycles
+
+
+def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str, parallel: bool):
     """Traces `train_step`; returns it and a function that has XLA count its operations."""
     import jax
     import jax.numpy as jnp
@@ -249,7 +264,7 @@ def _jaxgan(setting: Setting, compiler: Compiler, topology: str, parallel: bool,
     if parallel:
         step = jax.jit(data_parallel(steps.step, devices=devices, batch_axis=1), donate_argnums=0)
     else:
-        step = compiler._on_one(steps.step, topology, donate_argnums=0)
+        step = compiler.on_one(steps.step, topology, donate_argnums=0)
     traced = step.trace(state, batches, key)
 
     def count() -> float:
@@ -266,7 +281,7 @@ def _counted(traced) -> float:
     return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
 
 
-def _stock(setting: Setting, compiler: Compiler, topology: str, parallel: bool):
+def _stock(setting: Setting, compiler: Compiler, topology: str):
     """Traces the same iteration in Flax's stock layers."""
     import jax
     import jax.numpy as jnp
@@ -277,17 +292,8 @@ def _stock(setting: Setting, compiler: Compiler, topology: str, parallel: bool):
     key = jax.eval_shape(lambda: jax.random.key(0))
     batches = jax.ShapeDtypeStruct((setting.n_critic, setting.batch_size, *setting.sample_shape),
                                    jnp.float32)
-    return compiler._on_one(wgan.iterate, topology, donate_argnums=0).trace(
-        jax.eval_shape(wgan.init, key), batches, key), None
-
-
-def _cycles(operation: Operation) -> int:
-    return operation.cycles
-
-
-def _pair(done: list[list[Operation]], value) -> tuple[float, float]:
-    low, high = (total(operations, value) for operations in done)
-    return low, high
+    return compiler.on_one(wgan.iterate, topology, donate_argnums=0).trace(
+        jax.eval_shape(wgan.init, key), batches, key)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -329,8 +335,6 @@ def measure(options: argparse.Namespace) -> None:
                environment=ENVIRONMENT) as child:
         versions = child.call("versions")
         for chip in dict.fromkeys([*options.chips, *(of.partition(":")[0] for of in options.slices)]):
-            if chip not in CHIPS:
-                raise Failed(f"{chip} is no chip that is known here: {', '.join(CHIPS)}")
             products[chip] = child.call("product", f"{chip}:{CHIPS[chip].one}")
     head = ["# What a TPU's compiler expects", "",
             "Written by this command; README.md says what is estimated and how. **There was no TPU: "
@@ -419,7 +423,7 @@ def _alone(chip: str, rows: list[Row]) -> list[str]:
             _range(result.host, 1)])
         for i, (cycles, times, kind, source) in enumerate(result.top):
             costs.append([f"{row.setting.title}, {row.title}" if i == 0 else "",
-                          f"{100 * cycles / result.cycles[1]:.1f}", str(times), kind,
+                          f"{100 * cycles / result.cycles[1]:.1f}", f"{times:.0f}", kind,
                           f"`{_short(source)}`" if source else "-"])
     for setting in dict.fromkeys(row.setting for row in rows):
         cycles = {(row.column, row.precision): row.result.cycles for row in rows
@@ -499,6 +503,14 @@ def _short(source: str) -> str:
     return "/".join(parts[-4:])
 
 
+def _slice(text: str) -> str:
+    """An argparse type: a chip that is known here, and a shape that its compiler may know."""
+    chip, _, shape = text.partition(":")
+    if chip not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", shape):
+        raise argparse.ArgumentTypeError(f"must be like v5e:2x4, of {', '.join(CHIPS)}; got {text}")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -509,7 +521,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--chips", nargs="+", choices=CHIPS, default=["v5e"])
     parser.add_argument("--batch", type=positive(int),
                         help="samples in a critic update, instead of each network's own number")
-    parser.add_argument("--slices", nargs="*", metavar="CHIP:SHAPE",
+    parser.add_argument("--slices", nargs="*", type=_slice, metavar="CHIP:SHAPE",
                         default=["v5e:2x4", "v5e:4x4", "v4:2x2x2", "v5p:2x2x2", "v6e:2x4"])
     parser.add_argument("--slice-networks", nargs="+", choices=ALL,
                         default=["toy_mlp", "cifar_resnet", "cifar_dcgan"],
