@@ -14,7 +14,7 @@ from jax import lax
 from benchmarks import tpu
 from benchmarks.programs import BRANCHES, operations, total
 from benchmarks.settings import NETWORKS, PRESETS, SETTINGS
-from benchmarks.worker import Child, Failed
+from benchmarks.worker import Child
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -305,5 +305,3 @@ def test_a_slice_sums_once_a_network_update(compiler):
     setting = dataclasses.replace(SETTINGS["tiny"], n_critic=3)
     estimate = compiler.call("estimate", setting, "jaxgan", "float32", "v5e:2x4", True)
     assert sorted(times for times, *_ in estimate.exchanged) == [1, 3]
-    with pytest.raises(Failed, match="INVALID_ARGUMENT"):
-        compiler.call("estimate", setting, "jaxgan", "float32", "v5e:3x5", True)
