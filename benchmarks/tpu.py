@@ -11,6 +11,7 @@ import datetime
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -23,8 +24,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import flops
+from benchmarks.collectives import AllReduce
 from benchmarks.programs import BRANCHES, Operation, operations, total
 from benchmarks.run import positive, say, show_number, show_table
+from benchmarks.scaling import LINKS, communication
 from benchmarks.settings import NETWORKS, PRESETS, SETTINGS, WGAN_GP, Setting
 from benchmarks.timing import Unavailable
 from benchmarks.worker import Child, Failed, stoppable
@@ -464,7 +467,8 @@ def _slices(rows: list[Row], everything: list[Row]) -> list[str]:
             name, row.topology, str(count), str(overlapped),
             f"{sum(times * size for times, size, *_ in result.exchanged) / 1e6:.3g}",
             _range(result.cycles, 1e6),
-            "-" if alone is None or isinstance(alone, str) else _ratio(result.cycles, alone.cycles)])
+            "-" if alone is None or isinstance(alone, str) else _ratio(result.cycles, alone.cycles),
+            *_pace(row, result)])
         kinds: dict[tuple[str, str], list[float]] = {}
         for times, size, _, opcode, source in result.exchanged:
             whole = kinds.setdefault((opcode, _short(source)), [0, 0])
@@ -477,11 +481,29 @@ def _slices(rows: list[Row], everything: list[Row]) -> list[str]:
     return ["", "## Slices", "",
             "`data_parallel(train_step)` over all chips of a slice. Cycles are of what a chip computes: "
             "the compiler gives none for what the chips exchange. Overlapped is what has a start and "
-            "an end with other work between.", "",
+            "an end with other work between. Exchanging is predicted as README.md says of scaling, from "
+            "published bandwidths, where scaling.py has the link; samples are those of all chips per "
+            "second of both, one after the other, with the dearest branches.", "",
             *show_table(["network", "slice", "collectives an iteration", "of them overlapped", "MB",
-                         "Mcycles a chip", "over one chip's"], lines),
+                         "Mcycles a chip", "over one chip's", "computing, ms", "exchanging, ms",
+                         "critic samples/s, thousands"], lines),
             "", "### What is exchanged", "",
             *show_table(["network", "operation", "times", "MB in all", "from"], sums)]
+
+
+def _pace(row: Row, result: Estimate) -> list[str]:
+    """Milliseconds of computing and of exchanging, and what comes of it; "-" where no link is known."""
+    chip, _, shape = row.topology.partition(":")
+    chips = math.prod(int(size) for size in shape.split("x"))
+    computing = result.cycles[1] / CHIPS[chip].clock
+    link = next((link for link in LINKS if link.name == f"TPU {chip} ICI"), None)
+    if link is None or any(opcode.removesuffix("-done") != "all-reduce"
+                           for *_, opcode, _ in result.exchanged):
+        return [show_number(1e3 * computing), "-", "-"]
+    exchanging = communication([AllReduce(times, 1, size, source)
+                                for times, size, _, _, source in result.exchanged], link, chips)
+    samples = chips * row.setting.batch_size * row.setting.n_critic / (computing + exchanging)
+    return [show_number(1e3 * value) for value in (computing, exchanging)] + [show_number(samples / 1e3)]
 
 
 def _range(pair: tuple[float, float], unit: float) -> str:

@@ -262,7 +262,10 @@ def test_the_report_has_ranges_and_says_why():
             "| 10 | 50.0 | 50.0 | 0.0 | 0 |") in text
     assert "| tiny MLP | 2.00 to 0.50 | - | - |" in text
     assert "| tiny MLP, jaxgan float32 | 75.0 | 5 | product | `jit(f)/Conv_0` |" in text
-    assert "| tiny MLP, batch 16 a chip | v5e:2x4 | 6 | 0 | 3 | 1 to 4 | 1.00 |" in text
+    # 3 MB over eight chips of 200 GB/s: 2 * 7/8 * 3 / 200 ms, and 6 * 2 * 3 hops of a microsecond, are
+    # 0.06225 ms; 8 * 5 * 16 samples in the time of both.
+    assert ("| tiny MLP, batch 16 a chip | v5e:2x4 | 6 | 0 | 3 | 1 to 4 | 1.00 | 2.66 | 0.0622 | 235 |"
+            in text)
     assert "- tiny MLP, stock Flax float32, v5e:1x1: took more than 9 s" in text
 
 
