@@ -119,12 +119,13 @@ class Compiler:
 
     Args:
         keep: a folder in which compiled programs are kept, and looked for; "" for none.
+        only_kept: whether what isn't there is left out rather than compiled.
 
     Raises:
         Unavailable: libtpu isn't installed.
     """
 
-    def __init__(self, keep: str = ""):
+    def __init__(self, keep: str = "", only_kept: bool = False):
         import jax
 
         try:
@@ -133,7 +134,7 @@ class Compiler:
             raise Unavailable("libtpu is not installed: pip install -r "
                               "benchmarks/requirements-tpu.txt") from None
         jax.config.update("jax_enable_compilation_cache", False)
-        self.keep = Path(keep) if keep else None
+        self.keep, self.only_kept = Path(keep) if keep else None, only_kept
 
     def versions(self) -> dict[str, str]:
         """Of the packages that make a program what it is."""
@@ -160,7 +161,7 @@ class Compiler:
             parallel: by `data_parallel`, over all of them; else for one.
 
         Raises:
-            Unavailable: the column has no such network.
+            Unavailable: the column has no such network, or it isn't kept.
             ValueError: there is no such topology, or a loop's length isn't known.
         """
         if column == "flax":
@@ -200,6 +201,8 @@ class Compiler:
             path = self.keep / (hashlib.sha256(named.encode()).hexdigest()[:32] + ".json.gz")
             if path.exists():
                 return json.loads(gzip.decompress(path.read_bytes()))
+        if self.only_kept:
+            raise Unavailable("not compiled yet")
         started = time.perf_counter()
         compiled = lowered.compile()
         memory = compiled.memory_analysis()
@@ -301,7 +304,10 @@ def _stock(setting: Setting, compiler: Compiler, topology: str):
 
 def main(arguments: list[str] | None = None) -> int:
     """Compiles what the command line asks for."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.only_kept and not options.keep:
+        parser.error("--only-kept needs --keep")
     try:
         with stoppable():
             measure(options)
@@ -354,7 +360,7 @@ def measure(options: argparse.Namespace) -> None:
             setting = dataclasses.replace(setting, batch_size=options.batch)
         say(f"compiling {name}, {column}, {precision}, {topology}")
         try:
-            with Child("benchmarks.tpu:Compiler", keep, timeout=options.timeout,
+            with Child("benchmarks.tpu:Compiler", keep, options.only_kept, timeout=options.timeout,
                        environment=ENVIRONMENT) as child:
                 result = child.call("estimate", setting, column, precision, topology, parallel)
         except Failed as failure:
@@ -552,6 +558,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="seconds after which a program is given up")
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep compiled programs there, and take those that are there already")
+    parser.add_argument("--only-kept", action="store_true",
+                        help="leave out what isn't there yet, instead of compiling it")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("TPU.md"))
     return parser
 
