@@ -244,6 +244,12 @@ def test_slices_that_are_none_get_one_sentence(given, capsys):
     assert f"must be like v5e:2x4, of v5e, v4, v5p, v6e; got {given}" in capsys.readouterr().err
 
 
+def test_what_is_kept_needs_a_folder(capsys):
+    with pytest.raises(SystemExit):
+        tpu.main(["--only-kept"])
+    assert capsys.readouterr().err.endswith("error: --only-kept needs --keep\n")
+
+
 def test_the_report_has_ranges_and_says_why():
     estimate = tpu.Estimate(
         131_072e6, True, 1_600_000_000, 1.0, (1e6, 4e6), (2e6, 2e6), (0, 0),
