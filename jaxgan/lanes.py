@@ -144,7 +144,7 @@ def train_lanes(source: Source, lanes: Sequence[Lane], *, together: bool | None 
 
     with signals() as received:
         if goes_together(source, lanes) if together is None else together:
-            step = _Together(games[id(lanes[0].game)], source, lanes, remake)
+            step = Together(games[id(lanes[0].game)], source, lanes, remake)
             go({name: run.course(received, put=step.put(name), leads=name == lanes[0].name)
                 for name, run in runs.items()}, step)
         else:
@@ -229,7 +229,7 @@ def _alone(advance: Callable, dues: Mapping[str, Due], count: int
             for name, due in dues.items()}
 
 
-class _Together:
+class Together:
     """The steps of several lanes at once, in one program for each device; they take lanes in turn."""
 
     def __init__(self, game: Game, source: Source, lanes: Sequence[Lane], remake: Remake | None):
@@ -258,6 +258,7 @@ class _Together:
 
     def __call__(self, dues: Mapping[str, Due], count: int
                  ) -> dict[str, tuple[State, dict[str, jax.Array]]]:
+        """The states of lanes, and their last metrics, after so many steps more."""
         results = {}
         for device in dict.fromkeys(self._devices[name] for name in dues):  # none waits for another
             names = [name for name in dues if self._devices[name] is device]

@@ -1,5 +1,6 @@
 """Several runs at once, each of which is what it is alone."""
 
+import dataclasses
 import os
 import signal
 
@@ -8,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import opening
+from jaxgan import Batch, penalties
 from jaxgan import game as game_of
-from jaxgan import penalties
 from jaxgan.data import Dataset, in_memory, streaming
-from jaxgan.lanes import Lane, train_lanes, train_seeds
+from jaxgan.lanes import Lane, Together, train_lanes, train_seeds
 from jaxgan.runs import read_logs
 from jaxgan.terms import lazy
 from jaxgan.training import Interrupted, NotFiniteError, Plan, train
@@ -79,14 +81,12 @@ def flat(draw):
 
 def test_what_is_due_in_some_updates_is_computed_in_no_others():
     """One program of several lanes branches as that of one does."""
-    from jaxgan.lanes import _Together
-
     gan = tiny(penalty=lazy(penalties.gradient_penalty(), 4))
     source, plan = in_memory(POINTS), Plan(steps=1, **SHORT)
     game = game_of(gan)
     lanes = [Lane(name, game, "", plan) for name in "ab"]
     states = tuple(game.init(jax.random.key(seed), points(8)) for seed in range(2))
-    together = _Together(game, source, lanes, None)
+    together = Together(game, source, lanes, None)
     alike = tuple(leaf.shape == () and leaf.dtype == np.int32 for leaf in jax.tree.leaves(states[0]))
     assert sum(alike) == 2  # the step, and the updates of the critic, which has a lazy term
     program = together._program.trace((alike, None), states, source.arrays, jax.random.split(
@@ -186,6 +186,30 @@ def test_lines_begin_with_the_name_of_their_lane(tmp_path, capsys):
     assert {line.partition(": ")[0] for line in lines} == {"seed_0", "seed_1"}
     assert sum(": run  " in line for line in lines) == 1  # one tells of the beginning
     assert [line for line in lines if "seed_1: step 2 of 2" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(("experiment", "preset", "shape", "changes"), [
+    ("digits", "dcgan", (8, 8, 1), {"width": 4}),
+    ("cifar10", "resnet", (8, 8, 3), {"width": 4}),
+    ("r3gan", "", (8, 8, 1), {"width": "8,8"}),
+    ("stylegan2", "", (8, 8, 1), {"width": 8, "base": 64, "w_size": 8}),
+    ("pix2pix", "", (8, 8, 1), {"width": 4}),
+])
+def test_networks_with_convolutions_agree_together_too(experiment, preset, shape, changes, tmp_path):
+    """Kernels of one lane each, which `vmap` makes those of grouped convolutions."""
+    made = opening.load(experiment)
+    config = made.configure(preset, **changes, batch_size=4)
+    gan = dataclasses.replace(made.make_game(config, shape), critic_optimizer=optax.sgd(1e-3),
+                              generator_optimizer=optax.sgd(1e-3), generator_batches=1)
+    draw = np.random.default_rng(0).uniform(-1, 1, size=(2, 16, *shape)).astype(np.float32)
+    source = in_memory(Batch(draw[0], draw[1]) if experiment == "pix2pix" else draw[0])
+    how = SHORT | {"batch_size": 4, "n_critic": 1, "log_every": 20, "steps": 20}
+    done = train_seeds(gan, source, tmp_path / "all", range(2), together=True, **how)
+    for seed in range(2):
+        state, _ = train(gan, source, tmp_path / f"alone_{seed}", seed=seed, **how)
+        assert largest_difference(done[f"seed_{seed}"][0], state) < 1e-5
 
 
 def test_bad_lanes_get_one_sentence(tmp_path):
