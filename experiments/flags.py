@@ -253,6 +253,9 @@ class Run:
     learning_rate=1e-4,penalty_weight=5. The run keeps a history of them."""
     max_hours: float = reports(0.0)
     """Stop after so many hours, with a checkpoint and status 75; 0: no limit."""
+    profile: int = reports(0)
+    """Trace so many iterations, after the first, which compiles, into RUN_DIR/profile, for TensorBoard
+    and Perfetto; 0: none."""
     log_every: int = reports(100)
     """Iterations between two log points."""
     sample_every: int = reports(1000)

@@ -28,6 +28,7 @@ from jaxgan.training import (
     Done,
     Due,
     NotFiniteError,
+    count_operations,
     example_batch,
     initial_state,
     on_devices,
@@ -152,7 +153,9 @@ def train_lanes(source: Source, lanes: Sequence[Lane], *, together: bool | None 
             for name, run in runs.items():
                 advance, put, part = programs.setdefault(
                     id(run.game), on_devices(run.game, source, run.plan))
-                go({name: run.course(received, put=put, part=part)}, partial(_alone, advance))
+                go({name: run.course(received, put=put, part=part,
+                                     count=partial(count_operations, advance))},
+                   partial(_alone, advance))
     if failed:
         name, error = next(iter(failed.items()))
         others = f"; so did {', '.join([*failed][1:])}" if len(failed) > 1 else ""

@@ -32,6 +32,7 @@ from jaxgan.outlook import About, Outlook, introduce
 from jaxgan.parallel import agreed, check_same, data_parallel
 from jaxgan.pictures import grid
 from jaxgan.plans import Plan
+from jaxgan.profiling import Operations, Trace, operations, peak_memory
 from jaxgan.reporting import (
     Callback,
     Evaluate,
@@ -138,7 +139,9 @@ def train(
                    initial=initial, callbacks=callbacks, experiment=experiment, change=change,
                    about=about, **planned)
     advance, put, part = on_devices(one.game, one.source, one.plan)
-    with signals() as received, closing(one.course(received, put=put, part=part)) as course:
+    count = partial(count_operations, advance)
+    with (signals() as received,
+          closing(one.course(received, put=put, part=part, count=count)) as course):
         try:
             due = next(course)
             while True:
@@ -255,7 +258,8 @@ class Prepared:
     about: About
 
     def course(self, received: list[int], *, put: Callable[[PyTree], PyTree] = jax.device_put,
-               part: Part = _WHOLE, leads: bool = True) -> Course:
+               part: Part = _WHOLE, leads: bool = True,
+               count: Callable[[Due], Operations | None] = lambda due: None) -> Course:
         """Trains, but for the steps themselves: it yields those that are due and is sent what came of
         them. It returns and raises what `train` does; whoever ends it before closes it.
 
@@ -263,8 +267,9 @@ class Prepared:
             received: the signals that have come, the first one first; the run ends at one.
             put: what puts the source's arrays where the steps are done.
             part: the part of each batch that this process draws.
-            leads: whether it tells of its beginning and shows a bar; of runs that are trained together
-                one does.
+            leads: whether it tells of its beginning, shows a bar and is traced; of runs that are trained
+                together one does.
+            count: what a step's operations are, where that is known.
         """
         game, source, run, plan = self.game, self.source, self.run, self.plan
         checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity,
@@ -296,7 +301,7 @@ class Prepared:
                 try:
                     report = Reporter(game, run, plan, checkpoints, retries, self.picture,
                                       self.evaluate, Watch(received, deadline), self.callbacks)
-                    state, result = yield from _loop(source, report, state, outlook, put, part)
+                    state, result = yield from _loop(source, report, state, outlook, put, part, count)
                     break
                 except NotFiniteError as error:
                     if plan.on_nan == "stop" or retries == _RETRIES:
@@ -448,8 +453,10 @@ def _newest(begin: Callable[[], State], template: State,
 
 
 def _loop(source: Source, report: Reporter, state: State, outlook: Outlook | None,
-          put: Callable[[PyTree], PyTree], part: Part) -> Course:
+          put: Callable[[PyTree], PyTree], part: Part, count_of: Callable[[Due], Operations | None]
+          ) -> Course:
     game, plan, checkpoints = report.game, report.plan, report.checkpoints
+    operations, trace = None, Trace(report.run.folder / "profile", plan.profile if outlook else 0)
     report.rehearse(int(state.step), state, partial(_metric_names, report, source, state))
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
@@ -466,7 +473,7 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook | Non
     metrics, evaluation = ({}, {})
     if step == plan.steps or report.has_enough:
         metrics, evaluation = _last_row(report, source, state)
-    with (closing(feed), console.Bar(plan.steps, initial=step, unit="step", postfix=(
+    with (closing(feed), closing(trace), console.Bar(plan.steps, initial=step, unit="step", postfix=(
             "compiling" if step < plan.steps else ""), leads=outlook is not None) as bar):
         while step < plan.steps and not report.has_enough:
             before = time.perf_counter()
@@ -474,9 +481,12 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook | Non
                 arrays, end = next(feed)
             due = plan.next_stop(step)
             waited = time.perf_counter() - before
-            state, device_metrics, count, elapsed = yield Due(
-                state, arrays, key, step, min(due - step, chunk, end - step))
+            count = min(due - step, chunk, end - step)
+            asked = Due(state, arrays, key, step, trace.begin(count) if first_step_seconds else count)
+            operations = operations or count_of(asked)
+            state, device_metrics, count, elapsed = yield asked
             elapsed += waited
+            trace.count(count)
             if count == 0:
                 report.end(step, state, {name: float(value) for name, value in device_metrics.items()})
             if first_step_seconds is None:  # the first dispatch, of one step, compiles
@@ -491,7 +501,7 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook | Non
                                  f"{step - count} it is {int(state.step)}")
             bar.update(count)
             if outlook is not None:
-                outlook(step, counted, seconds)
+                outlook(step, counted, seconds, operations.least if operations else None)
             chunk, stop = report.watch(chunk)
             if step == plan.steps and not plan.is_evaluating(step):
                 stop = None  # all but finished
@@ -512,6 +522,8 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook | Non
         "evaluation": evaluation,
         "iterations_per_second": counted / seconds if counted else None,
         "first_step_seconds": first_step_seconds,
+        "operations_per_iteration": [operations.least, operations.most] if operations else None,
+        "peak_device_bytes": peak_memory(),
         "duration_seconds": time.perf_counter() - started,
         "retries": report.retries,
         "params_sha256": params_digest(*game.networks(state).values()),
@@ -553,6 +565,12 @@ def on_devices(game: Game, source: Source, plan: Plan
     return (data_parallel(step_fn, devices=devices, batch_axis=None, donate=True),
             partial(jax.device_put, device=everywhere),
             Part(plan.batch_size, jax.process_index() * count, count))
+
+
+def count_operations(advance: Callable, due: Due) -> Operations | None:
+    """Of a step of `run_steps` on one device, which is then traced for its first call, too."""
+    trace = getattr(advance, "trace", None)  # several devices have another function
+    return trace and operations(trace(due.state, due.arrays, due.key, jnp.int32(1)).jaxpr)
 
 
 def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTree], source: Source
