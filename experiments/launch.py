@@ -330,6 +330,7 @@ def run_several(experiment: Experiment, config: Config, runs: several.Runs) -> N
 
     Raises:
         ValueError: settings that don't go together; else as `train`.
+        NotFiniteError: runs have diverged; the others are trained, and summed up.
     """
     config = _placed(experiment, config)
     each = several.each(config, runs)
@@ -340,21 +341,37 @@ def run_several(experiment: Experiment, config: Config, runs: several.Runs) -> N
             begun.append(begin(experiment, one.config, like=begun[0] if begun else None,
                                is_alike=not one.numbers))
         groups.append((group, begun))
+    ended, diverged = set(), []
     for group, begun in groups:
-        by_name = {one.name: of for one, of in zip(group, begun, strict=True)}
+        try:
+            _train_group(experiment, group, begun, runs, ended)
+        except training.NotFiniteError as error:
+            diverged.append(str(error))
+    if ended:
+        console.say(*comparing.compare([one.config.run.run_dir for one in each if one.name in ended],
+                                       Path(config.run.run_dir) / "compare.png", logged=True))
+    if diverged:
+        raise training.NotFiniteError("; ".join(diverged))
 
-        def remake(numbers: Mapping[str, Any], first: several.One = group[0], of: Begun = begun[0]):
-            config = settings.replace(first.config, **numbers)
-            return game_of(experiment.make_game(config, of.source.sample_shape),
-                           fakes_at_once=config.schedule.fakes_at_once)
 
-        train_lanes(begun[0].source,
-                    [Lane(one.name, of.game, of.folder, of.plan, of.arguments, one.numbers)
-                     for one, of in zip(group, begun, strict=True)],
-                    together=False if runs.sequential else runs.together or None, remake=remake,
-                    ended=lambda name, result, by_name=by_name: report(by_name[name], result))
-    console.say(*comparing.compare([one.config.run.run_dir for one in each],
-                                   Path(config.run.run_dir) / "compare.png", logged=True))
+def _train_group(experiment: Experiment, group: Sequence[several.One], begun: "Sequence[Begun]",
+                 runs: several.Runs, ended: set[str]) -> None:
+    """Trains runs that may be one program's; `ended` is given the names of those that are trained."""
+    source = begun[0].source
+
+    def remake(numbers: Mapping[str, Any]) -> Game:
+        config = settings.replace(group[0].config, **numbers)
+        return game_of(experiment.make_game(config, source.sample_shape),
+                       fakes_at_once=config.schedule.fakes_at_once)
+
+    def end(name: str, result: Mapping[str, Any]) -> None:
+        report(next(of for one, of in zip(group, begun, strict=True) if one.name == name), result)
+        ended.add(name)
+
+    lanes = [Lane(one.name, of.game, of.folder, of.plan, of.arguments, one.numbers)
+             for one, of in zip(group, begun, strict=True)]
+    train_lanes(source, lanes, remake=remake, ended=end,
+                together=False if runs.sequential else runs.together or None)
 
 
 def report(begun: "Begun", result: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -165,6 +165,18 @@ def test_architectures_are_swept_one_after_the_other_alone(tmp_path, capsys):
         "width_8", "width_4"}
 
 
+def test_a_run_that_diverges_leaves_the_others_to_go_on(tmp_path, capsys):
+    flags = ("--steps", 4, "--sweep", "learning_rate=1e-3,1e30", "--sweep", "loss=wasserstein,hinge")
+    assert start(*flags, "--run-dir", tmp_path / "all") == 2
+    printed = capsys.readouterr()
+    said, = (line for line in printed.err.splitlines() if line.startswith("error"))
+    for loss in ("wasserstein", "hinge"):
+        assert f"learning_rate_1e30_loss_{loss}: training diverged" in said
+        assert result(tmp_path / "all" / f"learning_rate_1e-3_loss_{loss}")["steps"] == 4
+    assert printed.out.splitlines()[:2] == ["[1] loss wasserstein: 1 run, step 4",
+                                            "[2] loss hinge: 1 run, step 4"]
+
+
 def test_numbers_that_decide_what_is_computed_are_refused_together(tmp_path, capsys):
     flags = ("--steps", 1, "--sweep", "clip=0,0.01", "--run-dir", tmp_path / "all")
     assert start(*flags, "--together") == 2
