@@ -24,7 +24,7 @@ TINY = {
     "detection": ({"width": 4}, None),
     "digits": ({"width": 4}, None),
     "gaussians": ({"width": 4}, None),
-    "images": ({"width": 4, "model": "dcgan"}, (8, 8, 3)),
+    "images": ({"preset": "paper", "width": 4, "model": "dcgan"}, (8, 8, 3)),
     "inpainting": ({"width": 4}, None),
     "mnist": ({"width": 4}, (28, 28, 1)),
     "multitask": ({"width": 4}, None),
