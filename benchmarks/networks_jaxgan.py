@@ -15,17 +15,27 @@ from jaxgan import GAN, Batch, game, generate, run_steps, train_step
 from jaxgan.data import Source, mixture, resident, translating
 from jaxgan.data.dataset import Dataset
 from jaxgan.gan import draw_latents
+from jaxgan.loops import Game
 from jaxgan.training import example_batch, initial_state
 
 
-def make_gan(setting: Setting, precision: str = "float32") -> GAN:
-    """The GAN that the setting's experiment specifies; its `--precision` is the column's."""
+def make_game(setting: Setting, precision: str = "float32") -> GAN | Game:
+    """What the setting's experiment specifies; its `--precision` is the column's."""
     experiment = opening.load(setting.experiment)
     config = experiment.configure(
         setting.preset, **setting.changes(),
         precision="bfloat16" if precision == "bfloat16" else "float32")
-    gan = experiment.make_game(config, setting.sample_shape)
-    return dataclasses.replace(gan, generator_batches=setting.generator_batches)
+    made = experiment.make_game(config, setting.sample_shape)
+    if isinstance(made, GAN):
+        made = dataclasses.replace(made, generator_batches=setting.generator_batches)
+    return made
+
+
+def make_gan(setting: Setting, precision: str = "float32") -> GAN:
+    """The same of a setting whose experiment has a GAN."""
+    made = make_game(setting, precision)
+    assert isinstance(made, GAN)
+    return made
 
 
 def make_source(setting: Setting) -> Source:

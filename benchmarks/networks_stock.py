@@ -140,21 +140,19 @@ def make_networks(setting: WGANGP) -> tuple[nn.Module, nn.Module]:
     return MLP((*hidden, math.prod(setting.sample_shape))), MLP((*hidden, 1))
 
 
-class Training:
-    """WGAN-GP as a jitted iteration with its critic updates unrolled, called in a Python loop.
+class WGAN:
+    """WGAN-GP as a function of its state, batches and a key, with its critic updates unrolled.
 
     Args:
         setting: what to train.
-        precision: "float32" or "tf32".
 
     Raises:
         Unavailable: it isn't WGAN-GP that is to be trained.
     """
 
-    def __init__(self, setting: Setting, precision: str = "float32"):
+    def __init__(self, setting: Setting):
         if not isinstance(setting, WGANGP):
             raise Unavailable("the networks of WGAN-GP alone are written in Flax's stock layers")
-        configure(precision)
         self.setting = setting
         self.generator, self.critic = make_networks(setting)
         rate, updates = setting.learning_rate, setting.decay_steps
@@ -162,44 +160,16 @@ class Training:
             optax.adam(optax.linear_schedule(rate, 0.0, count) if updates else rate,
                        b1=setting.beta1, b2=setting.beta2)
             for count in (updates, updates * setting.n_critic)]
-        self.key = jax.random.key(0)
-        self.data = self._make_data()
-        self.state = jax.jit(self._init)(self.key)
-        self.iterate = jax.jit(self._iterate, donate_argnums=0)
-        self.generate = jax.jit(lambda variables, latents: self.generator.apply(
-            variables, latents, train=False))
 
-    def build(self) -> dict[str, float]:
-        """Compiles; returns its seconds."""
-        started = time.perf_counter()
-        self.compiled = self.iterate.lower(self.state, self.data, self.key).compile()
-        return {"compile": time.perf_counter() - started}
-
-    def advance(self, count: int) -> None:
-        """Runs `count` iterations and waits for them."""
-        for _ in range(count):
-            self.key, key = jax.random.split(self.key)
-            self.state = self.compiled(self.state, self.data, key)
-        jax.block_until_ready(self.state)
-
-    def sample(self, count: int) -> None:
-        """Draws `count` batches of samples and waits for them."""
-        for _ in range(count):
-            self.key, key = jax.random.split(self.key)
-            samples = self.generate(self.state[0], self._latents(key, self.setting.sampling_batch))
-        jax.block_until_ready(samples)
-
-    def device_memory(self) -> int:
-        """The device's peak, in bytes; 0 where it isn't known."""
-        return device_memory()
-
-    def _init(self, key):
-        generator = self.generator.init(key, self._latents(key, 1))
+    def init(self, key):
+        """The first state: both networks' variables, both optimisers'."""
+        generator = self.generator.init(key, self.latents(key, 1))
         critic = self.critic.init(key, jnp.zeros((1, *self.setting.sample_shape)))
         return (generator, critic, self.optimizers[0].init(generator["params"]),
                 self.optimizers[1].init(critic["params"]))
 
-    def _iterate(self, state, data, key):
+    def iterate(self, state, batches, key):
+        """n_critic critic updates, on a batch of samples each, and one generator update."""
         generator, critic, generator_adam, critic_adam = state
         setting = self.setting
         keys = jax.random.split(key, setting.n_critic + 1)
@@ -219,25 +189,78 @@ class Training:
             return -self.critic.apply(critic, fake).mean(), stats
 
         for i in range(setting.n_critic):
-            data_key, latent_key, penalty_key = jax.random.split(keys[i], 3)
-            real = self._draw(data, data_key)
-            fake, stats = self._generate(generator, self._latents(latent_key, len(real)))
+            _, latent_key, penalty_key = jax.random.split(keys[i], 3)
+            real = batches[i]
+            fake, stats = self._generate(generator, self.latents(latent_key, len(real)))
             generator = {**generator, **stats}
             gradients = jax.grad(critic_loss)(critic["params"], real, fake, penalty_key)
             updates, critic_adam = self.optimizers[1].update(gradients, critic_adam)
             critic = {"params": optax.apply_updates(critic["params"], updates)}
 
-        latents = self._latents(keys[-1], setting.generator_batches * setting.batch_size)
+        latents = self.latents(keys[-1], setting.generator_batches * setting.batch_size)
         gradients, stats = jax.grad(generator_loss, has_aux=True)(generator["params"], latents)
         updates, generator_adam = self.optimizers[0].update(gradients, generator_adam)
         generator = {"params": optax.apply_updates(generator["params"], updates), **stats}
         return generator, critic, generator_adam, critic_adam
 
+    def latents(self, key, count):
+        """Draws latents."""
+        return jax.random.normal(key, (count, self.setting.latent_size))
+
     def _generate(self, variables, latents):
         return self.generator.apply(variables, latents, mutable=["batch_stats"])
 
-    def _latents(self, key, count):
-        return jax.random.normal(key, (count, self.setting.latent_size))
+
+class Training:
+    """That iteration, jitted, with its batches drawn on the device, called in a Python loop.
+
+    Args:
+        setting: what to train.
+        precision: "float32" or "tf32".
+
+    Raises:
+        Unavailable: it isn't WGAN-GP that is to be trained.
+    """
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        self.wgan = WGAN(setting)
+        configure(precision)
+        self.setting = setting
+        self.key = jax.random.key(0)
+        self.data = self._make_data()
+        self.state = jax.jit(self.wgan.init)(self.key)
+        self.iterate = jax.jit(self._iterate, donate_argnums=0)
+        self.generate = jax.jit(lambda variables, latents: self.wgan.generator.apply(
+            variables, latents, train=False))
+
+    def build(self) -> dict[str, float]:
+        """Compiles; returns its seconds."""
+        started = time.perf_counter()
+        self.compiled = self.iterate.lower(self.state, self.data, self.key).compile()
+        return {"compile": time.perf_counter() - started}
+
+    def advance(self, count: int) -> None:
+        """Runs `count` iterations and waits for them."""
+        for _ in range(count):
+            self.key, key = jax.random.split(self.key)
+            self.state = self.compiled(self.state, self.data, key)
+        jax.block_until_ready(self.state)
+
+    def sample(self, count: int) -> None:
+        """Draws `count` batches of samples and waits for them."""
+        for _ in range(count):
+            self.key, key = jax.random.split(self.key)
+            samples = self.generate(self.state[0], self.wgan.latents(key, self.setting.sampling_batch))
+        jax.block_until_ready(samples)
+
+    def device_memory(self) -> int:
+        """The device's peak, in bytes; 0 where it isn't known."""
+        return device_memory()
+
+    def _iterate(self, state, data, key):
+        keys = jax.random.split(key, self.setting.n_critic + 1)[:-1]
+        batches = [self._draw(data, jax.random.split(key, 3)[0]) for key in keys]
+        return self.wgan.iterate(state, batches, key)
 
     def _make_data(self):
         if self.setting.family == "mlp":  # the centres of 25 Gaussians

@@ -56,6 +56,8 @@ LINKS = (
          "Cloud TPU documentation, v4: all-reduce bandwidth of 1.1 PB/s per pod of 4096 chips"),
     Link("TPU v5e ICI", 51.2e12 / 256, 1e-6, 256,
          "Cloud TPU documentation, v5e: all-reduce bandwidth of 51.2 TB/s per pod of 256 chips"),
+    Link("TPU v6e ICI", 102.4e12 / 256, 1e-6, 256,
+         "Cloud TPU documentation, v6e: all-reduce bandwidth of 102.4 TB/s per pod of 256 chips"),
 )
 
 

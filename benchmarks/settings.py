@@ -6,7 +6,7 @@ from typing import Any
 
 # What the benchmarks need to know; all else is told to the experiment.
 _NOT_TOLD = {"name", "title", "experiment", "preset", "family", "sample_shape", "value_range",
-             "examples", "sampling_batch", "generator_batches"}
+             "examples", "sampling_batch", "generator_batches", "condition"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +197,25 @@ class Pix2Pix(Setting):
                 if name not in ("stages", "halvings")}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Preset(Setting):
+    """An experiment's own settings, of which none is changed but the size of the batch.
+
+    Attributes:
+        condition: what its samples have as a condition: "", "images" or "classes".
+    """
+
+    family: str = ""
+    condition: str = ""
+    learning_rate: float = 0.0
+    beta1: float = 0.0
+    beta2: float = 0.0
+
+    def changes(self) -> dict[str, Any]:
+        """What the experiment is told; all else it knows."""
+        return {"batch_size": self.batch_size}
+
+
 # "tiny" is no one's: it is where the overhead of a dispatch shows, and what the tests run. R3GAN,
 # StyleGAN2 and pix2pix have the experiments' default settings, but for their sizes.
 SETTINGS = {setting.name: setting for setting in (
@@ -222,6 +241,21 @@ SETTINGS = {setting.name: setting for setting in (
            sample_shape=(2,), width=16, latent_size=2, batch_size=16, penalty_weight=0.1),
 )}
 NETWORKS = tuple(name for name in SETTINGS if name != "tiny")
+# Networks of published sizes, which nothing is timed of here: they are compiled alone.
+PRESETS = {setting.name: setting for setting in (
+    Preset(name="resnet64", title="64x64 ResNet", experiment="images", preset="paper",
+           sample_shape=(64, 64, 3), batch_size=64, n_critic=5),
+    Preset(name="text", title="language model", experiment="text", preset="paper",
+           sample_shape=(32, 96), batch_size=64, n_critic=10),
+    Preset(name="pix2pix_256", title="pix2pix, 256x256", experiment="pix2pix", preset="paper",
+           sample_shape=(256, 256, 3), condition="images", batch_size=1),
+    Preset(name="cyclegan_256", title="CycleGAN, 256x256", experiment="cyclegan", preset="paper",
+           sample_shape=(256, 256, 3), condition="images", batch_size=1),
+    Preset(name="stylegan2_cifar10", title="StyleGAN2, CIFAR-10", experiment="stylegan2",
+           preset="cifar10", sample_shape=(32, 32, 3), condition="classes", batch_size=64),
+    Preset(name="r3gan_cifar10", title="R3GAN, CIFAR-10", experiment="r3gan", preset="cifar10",
+           sample_shape=(32, 32, 3), condition="classes", batch_size=512),
+)}
 WGAN_GP = tuple(name for name in NETWORKS if isinstance(SETTINGS[name], WGANGP))
 
 # The runs that are timed several at once: lanes.py has them.

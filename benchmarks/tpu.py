@@ -1,0 +1,560 @@
+"""Compiles training steps for TPUs, on any machine, and tells what their compiler expects of them.
+
+    python -m benchmarks.tpu --networks mnist_dcgan toy_mlp --slices v5e:2x4
+
+Nothing is run: these are a compiler's estimates. README.md says what is estimated and how.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import gzip
+import hashlib
+import json
+import math
+import os
+import re
+import shlex
+import sys
+import time
+from collections import Counter
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import flops
+from benchmarks.collectives import AllReduce
+from benchmarks.programs import BRANCHES, Operation, operations, total
+from benchmarks.run import positive, say, show_number, show_table
+from benchmarks.scaling import LINKS, communication
+from benchmarks.settings import NETWORKS, PRESETS, SETTINGS, WGAN_GP, Setting
+from benchmarks.timing import Unavailable
+from benchmarks.worker import Child, Failed, stoppable
+
+# What libtpu needs to know where there is no TPU, and that it isn't alone on the machine.
+ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+               "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+               "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu",
+               "XLA_FLAGS": ""}
+ALL = SETTINGS | PRESETS
+COLUMNS = {"jaxgan": "jaxgan", "flax": "stock Flax"}
+PRECISIONS = ("float32", "bfloat16")
+MOST = 5  # operations that a table shows
+PRODUCT = 4096  # rows and columns of the matrices whose product is compiled for each chip
+
+
+class Chip(NamedTuple):
+    """What a compiler's cycles are held against.
+
+    Attributes:
+        peak: published operations per second, of bfloat16 products.
+        memory: bytes of its large memory.
+        per_cycle: operations that its matrix units do in a cycle.
+        one: the topology of a single chip.
+        options: of the topology, that make one device of a chip.
+        units: what `per_cycle` is made of.
+    """
+
+    peak: float
+    memory: float
+    per_cycle: int
+    one: str
+    options: dict[str, str]
+    units: str
+
+    @property
+    def clock(self) -> float:
+        """Cycles a second at which the units reach the published peak."""
+        return self.peak / self.per_cycle
+
+
+CHIPS = {
+    "v5e": Chip(197e12, 16e9, 2 * 4 * 128**2, "1x1", {}, "4 units of 128x128"),
+    "v4": Chip(275e12, 32e9, 2 * 8 * 128**2, "1x1x1", {"chip_config_name": "megacore"},
+               "2 cores of 4 units of 128x128, which are one device"),
+    "v5p": Chip(459e12, 95e9, 2 * 8 * 128**2, "1x1x1", {},
+                "2 cores of 4 units of 128x128, which are one device"),
+    "v6e": Chip(918e12, 32e9, 2 * 2 * 2 * 256**2, "1x1", {},
+                "2 units of 256x256, twice a cycle: the compiler expects more of them than once"),
+}
+SOURCES = ("Peaks, memories and matrix units: Cloud TPU documentation, pages v4, v5e, v5p, v6e. Clocks: "
+           "that peak divided by what the units do in a cycle.")
+
+
+class Estimate(NamedTuple):
+    """What the compiler expects of an iteration. A pair is of conditionals' cheapest branches and of
+    their dearest; what has one number is of the dearest.
+
+    Attributes:
+        operations: floating-point operations that the iteration needs.
+        by_hand: whether `flops.py` counts these, or XLA in the steps before they are compiled.
+        peak: bytes of a chip's large memory: arguments, results and what comes between.
+        seconds: to compile.
+        cycles: of a chip.
+        memory: bytes to and from that memory.
+        host: how often something is exchanged with the host.
+        kinds: cycles by kind of operation.
+        loop: the same of what is in loops, the critic's updates; empty if there is no loop.
+        top: the dearest operations, those of one kind and source together: cycles, how many run, kind
+            and source.
+        exchanged: collectives: how often, bytes each time, whether overlapped, opcode and source.
+    """
+
+    operations: float
+    by_hand: bool
+    peak: int
+    seconds: float
+    cycles: tuple[float, float]
+    memory: tuple[float, float]
+    host: tuple[float, float]
+    kinds: dict[str, float]
+    loop: dict[str, float]
+    top: list[tuple[float, float, str, str]]
+    exchanged: list[tuple[int, int, bool, str, str]]
+
+
+class Compiler:
+    """A TPU's compiler; for a process of its own, with `ENVIRONMENT`.
+
+    Args:
+        keep: a folder in which compiled programs are kept, and looked for; "" for none.
+
+    Raises:
+        Unavailable: libtpu isn't installed.
+    """
+
+    def __init__(self, keep: str = ""):
+        import jax
+
+        try:
+            import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
+        except ModuleNotFoundError:
+            raise Unavailable("libtpu is not installed: pip install -r "
+                              "benchmarks/requirements-tpu.txt") from None
+        jax.config.update("jax_enable_compilation_cache", False)
+        self.keep = Path(keep) if keep else None
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that make a program what it is."""
+        return {name: version(name) for name in ("jax", "jaxlib", "libtpu", "flax")}
+
+    def product(self, topology: str) -> float:
+        """Operations that a chip does in a cycle of a large product of bfloat16, as estimated."""
+        import jax
+        import jax.numpy as jnp
+
+        matrix = jax.ShapeDtypeStruct((PRODUCT, PRODUCT), jnp.bfloat16)
+        text = self._compiled(self.on_one(jnp.dot, topology).trace(matrix, matrix), topology)["text"]
+        return 2 * PRODUCT**3 / total(operations(text), lambda operation: operation.cycles)
+
+    def estimate(self, setting: Setting, column: str, precision: str, topology: str,
+                 parallel: bool = False) -> Estimate:
+        """Compiles an iteration.
+
+        Args:
+            setting: what to train; its batch size is each chip's.
+            column: of `COLUMNS`.
+            precision: "float32" or "bfloat16".
+            topology: for which chips, as "v5e:2x4".
+            parallel: by `data_parallel`, over all of them; else for one.
+
+        Raises:
+            Unavailable: the column has no such network.
+            ValueError: there is no such topology, or a loop's length isn't known.
+        """
+        if column == "flax":
+            traced, count = _stock(setting, self, topology), None
+        else:
+            traced, count = _jaxgan(setting, precision, self, topology, parallel)
+        made = self._compiled(traced, topology)
+        by_hand = flops.iteration(setting)
+        return Estimate(count() if by_hand is None and count else by_hand or 0.0, by_hand is not None,
+                        peak=made["peak"], seconds=made["seconds"], **read(made["text"]))
+
+    def devices(self, topology: str) -> list:
+        """The chips of a topology, all of one host, which is how `data_parallel` maps all of them."""
+        from jax.experimental import topologies
+
+        chip, _, shape = topology.partition(":")
+        sizes = [int(size) for size in shape.split("x")]
+        return list(topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **CHIPS[chip].options,
+            chips_per_host_bounds=[*sizes, 1, 1][:3]).devices)
+
+    def on_one(self, function, topology: str, **options):
+        """The function, jitted for one chip of a topology, with these options of `jax.jit`."""
+        import jax
+        from jax.sharding import SingleDeviceSharding
+
+        where = SingleDeviceSharding(self.devices(topology)[0])
+        return jax.jit(function, in_shardings=where, out_shardings=where, **options)
+
+    def _compiled(self, traced, topology: str) -> dict[str, Any]:
+        """The text of the compiled program, its peak of memory and its seconds; kept if wished."""
+        lowered = traced.lower(lowering_platforms=("tpu",))
+        named = "\n".join([topology, *self.versions().values(), lowered.as_text()])
+        path = None
+        if self.keep is not None:
+            self.keep.mkdir(parents=True, exist_ok=True)
+            path = self.keep / (hashlib.sha256(named.encode()).hexdigest()[:32] + ".json.gz")
+            if path.exists():
+                return json.loads(gzip.decompress(path.read_bytes()))
+        started = time.perf_counter()
+        compiled = lowered.compile()
+        memory = compiled.memory_analysis()
+        made = {"text": compiled.as_text(), "seconds": time.perf_counter() - started,
+                "peak": memory.argument_size_in_bytes + memory.output_size_in_bytes
+                - memory.alias_size_in_bytes + memory.temp_size_in_bytes}
+        if path is not None:
+            partial_path = path.with_suffix(".partial")
+            partial_path.write_bytes(gzip.compress(json.dumps(made).encode()))
+            os.replace(partial_path, path)
+        return made
+
+
+def read(text: str) -> dict[str, Any]:
+    """What a compiled program's text says, by the names of an `Estimate`'s fields.
+
+    Raises:
+        ValueError: the text isn't a program's, or a loop's length isn't known.
+    """
+    done = [operations(text, branch) for branch in BRANCHES]
+
+    def pair(value) -> tuple[float, float]:
+        low, high = (total(each, value) for each in done)
+        return low, high
+
+    kinds, loop, cycles, runs = Counter(), Counter(), Counter(), Counter()
+    for operation in done[1]:
+        cost, times = total([operation], _cycles), total([operation], lambda of: of.cycles > 0)
+        kinds[operation.kind] += cost
+        if operation.in_loop:
+            loop[operation.kind] += cost
+        where = operation.kind, operation.source or operation.name
+        cycles[where] += cost
+        runs[where] += times
+    return {"cycles": pair(_cycles), "memory": pair(lambda of: of.memory),
+            "host": pair(lambda of: of.kind == "host"), "kinds": dict(kinds), "loop": dict(loop),
+            "top": [(cost, runs[where], *where) for where, cost in cycles.most_common(MOST)],
+            "exchanged": [(int(total([of], lambda _: 1)), of.bytes, of.overlapped, of.opcode, of.source)
+                          for of in done[1] if of.kind == "collective"]}
+
+
+def _cycles(operation: Operation) -> int:
+    return operation.cycles
+
+
+def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str, parallel: bool):
+    """Traces `train_step`; returns it and a function that has XLA count its operations."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.networks_jaxgan import make_game
+    from jaxgan import GAN, Batch, critic_step, data_parallel, game, generator_step
+
+    made = make_game(setting, precision)
+    steps = game(made)
+    devices = compiler.devices(topology) if parallel else [None]
+    shape = (setting.n_critic, setting.batch_size * len(devices), *setting.sample_shape)
+    condition = {"classes": jax.ShapeDtypeStruct(shape[:2], jnp.int32),
+                 "images": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    asked = "images" if setting.family == "pix2pix" else getattr(setting, "condition", "")
+    batches = Batch(jax.ShapeDtypeStruct(shape, jnp.float32), condition.get(asked))
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batches)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(steps.init, key, batch)
+    if parallel:
+        step = jax.jit(data_parallel(steps.step, devices=devices, batch_axis=1), donate_argnums=0)
+    else:
+        step = compiler.on_one(steps.step, topology, donate_argnums=0)
+    traced = step.trace(state, batches, key)
+
+    def count() -> float:
+        if not isinstance(made, GAN):
+            return _counted(traced)
+        return sum(times * _counted(jax.jit(partial(update, made)).trace(state, batch, key))
+                   for times, update in ((setting.n_critic, critic_step), (1, generator_step)))
+
+    return traced, count
+
+
+def _counted(traced) -> float:
+    analysis = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
+    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+
+
+def _stock(setting: Setting, compiler: Compiler, topology: str):
+    """Traces the same iteration in Flax's stock layers."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.networks_stock import WGAN
+
+    wgan = WGAN(setting)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batches = jax.ShapeDtypeStruct((setting.n_critic, setting.batch_size, *setting.sample_shape),
+                                   jnp.float32)
+    return compiler.on_one(wgan.iterate, topology, donate_argnums=0).trace(
+        jax.eval_shape(wgan.init, key), batches, key)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compiles what the command line asks for."""
+    options = _parser().parse_args(arguments)
+    try:
+        with stoppable():
+            measure(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Failed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    say(f"wrote {options.out}")
+    return 0
+
+
+class Row(NamedTuple):
+    """A program that was compiled, and what came out, or why nothing did."""
+
+    setting: Setting
+    column: str
+    precision: str
+    topology: str
+    result: Estimate | str
+
+    @property
+    def title(self) -> str:
+        """What the tables call its column."""
+        return f"{COLUMNS[self.column]} {self.precision}"
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Compiles program after program, and writes the report after each."""
+    keep = str(options.keep.resolve()) if options.keep else ""
+    products: dict[str, float | str] = {}
+    with Child("benchmarks.tpu:Compiler", keep, timeout=options.timeout,
+               environment=ENVIRONMENT) as child:
+        versions = child.call("versions")
+        for chip in dict.fromkeys([*options.chips, *(of.partition(":")[0] for of in options.slices)]):
+            products[chip] = child.call("product", f"{chip}:{CHIPS[chip].one}")
+    head = ["# What a TPU's compiler expects", "",
+            "Written by this command; README.md says what is estimated and how. **There was no TPU: "
+            "these are a compiler's estimates, not measurements.**", "",
+            "    " + shlex.join(["python", "-m", "benchmarks.tpu", *sys.argv[1:]]), "",
+            f"- Date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+            "- Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
+            *_chips(products)]
+    rows: list[Row] = []
+
+    def attempt(name: str, column: str, precision: str, topology: str, parallel: bool) -> None:
+        setting = ALL[name]
+        if options.batch:
+            setting = dataclasses.replace(setting, batch_size=options.batch)
+        say(f"compiling {name}, {column}, {precision}, {topology}")
+        try:
+            with Child("benchmarks.tpu:Compiler", keep, timeout=options.timeout,
+                       environment=ENVIRONMENT) as child:
+                result = child.call("estimate", setting, column, precision, topology, parallel)
+        except Failed as failure:
+            result = str(failure)
+        rows.append(Row(setting, column, precision, topology, result))
+        partial_path = options.out.with_name(options.out.name + ".partial")
+        partial_path.write_text("\n".join([*head, *report(rows)]) + "\n")
+        os.replace(partial_path, options.out)
+
+    for chip in options.chips:
+        for name in options.networks:
+            for column in options.columns if name in (*WGAN_GP, "tiny") else ("jaxgan",):
+                for precision in options.precisions if column == "jaxgan" else ("float32",):
+                    attempt(name, column, precision, f"{chip}:{CHIPS[chip].one}", False)
+    for name in options.slice_networks if options.slices else ():
+        for topology in options.slices:
+            attempt(name, "jaxgan", options.precisions[0], topology, True)
+
+
+def report(rows: list[Row]) -> list[str]:
+    """The tables, as lines of markdown."""
+    lines = []
+    for chip in CHIPS:
+        alone = [row for row in rows if row.topology == f"{chip}:{CHIPS[chip].one}"]
+        if alone:
+            lines += _alone(chip, alone)
+    slices = [row for row in rows if row.topology.partition(":")[2] != CHIPS[row.topology.partition(
+        ":")[0]].one]
+    if slices:
+        lines += _slices(slices, rows)
+    failed = [row for row in rows if isinstance(row.result, str)]
+    if failed:
+        lines += ["", "## Not compiled", "", *(
+            f"- {row.setting.title}, {row.title}, {row.topology}: {row.result}" for row in failed)]
+    return lines
+
+
+def _chips(products: dict[str, float | str]) -> list[str]:
+    rows = []
+    for name, chip in CHIPS.items():
+        if name in products:
+            rows.append([name, f"{chip.peak / 1e12:.0f}", f"{chip.memory / 1e9:.0f}", chip.units,
+                         f"{chip.per_cycle:,}", f"{chip.clock / 1e9:.2f}", f"{products[name]:,.0f}"])
+    return ["", "## Chips", "", SOURCES + f" The last column is what the compiler's own estimate of a "
+            f"product of {PRODUCT}x{PRODUCT} matrices comes to.", "",
+            *show_table(["chip", "peak, TFLOP/s", "memory, GB", "matrix units", "operations a cycle",
+                         "clock, GHz", "of the product, by the compiler"], rows)]
+
+
+def _alone(chip: str, rows: list[Row]) -> list[str]:
+    of = CHIPS[chip]
+    main_rows, speeds, costs = [], [], []
+    for row in rows:
+        name = f"{row.setting.title}, batch {row.setting.batch_size}"
+        result = row.result
+        if isinstance(result, str):
+            main_rows.append([name, row.title, "-"])
+            continue
+        counted = show_number(result.operations / 1e9) + ("" if result.by_hand else " (XLA's)")
+        share, in_products = (100 * result.operations / max(1, cycles) / of.per_cycle for cycles in (
+            result.cycles[1], result.kinds.get("product", 0)))
+        within = result.loop or result.kinds
+        main_rows.append([
+            name, row.title, counted, _range(result.cycles, 1e6), _range(result.cycles, of.clock / 1e3),
+            f"{share:.0f}", f"{in_products:.0f}", _range(result.memory, 1e6),
+            show_number(result.peak / 1e6), f"{100 * result.peak / of.memory:.2g}",
+            *(f"{100 * within.get(kind, 0) / max(1, sum(within.values())):.1f}"
+              for kind in ("product", "convert", "move")),
+            _range(result.host, 1)])
+        for i, (cycles, times, kind, source) in enumerate(result.top):
+            costs.append([f"{row.setting.title}, {row.title}" if i == 0 else "",
+                          f"{100 * cycles / result.cycles[1]:.1f}", f"{times:.0f}", kind,
+                          f"`{_short(source)}`" if source else "-"])
+    for setting in dict.fromkeys(row.setting for row in rows):
+        cycles = {(row.column, row.precision): row.result.cycles for row in rows
+                  if row.setting == setting and not isinstance(row.result, str)}
+        base = ("jaxgan", "float32")
+        speeds.append([setting.title, *(_ratio(cycles.get(over), cycles.get(under)) for over, under in (
+            (base, ("jaxgan", "bfloat16")), (("flax", "float32"), base),
+            (("flax", "float32"), ("jaxgan", "bfloat16"))))])
+    return ["", f"## One {chip}", "",
+            "An iteration of `train_step`, its state donated. Where the operations are \"XLA's\", it "
+            "counted them in the uncompiled updates, else flops.py did by hand. A range is from all "
+            "conditionals' cheapest branches to their dearest; shares are of the dearest.", "",
+            *show_table(["network", "column", "GFLOP", "Mcycles", "ms", "of the peak, %",
+                         "in products, %", "to and from memory, MB", "peak memory, MB",
+                         "of the chip's, %", "products, % of the loop", "converts, %", "moves, %",
+                         "with the host"], main_rows),
+            "", f"### Speed on a {chip}", "", "Cycles by cycles: above 1 the first is the faster.", "",
+            *show_table(["network", "bfloat16 over float32", "jaxgan over stock Flax, float32",
+                         "jaxgan bfloat16 over stock Flax float32"], speeds),
+            "", f"### What costs most on a {chip}", "",
+            "Of an iteration's cycles; operations of one kind and from one place together.", "",
+            *show_table(["network", "%", "runs", "kind", "from"], costs)]
+
+
+def _slices(rows: list[Row], everything: list[Row]) -> list[str]:
+    single = {(row.setting, row.column, row.precision, row.topology): row.result for row in everything}
+    lines, sums = [], []
+    for row in rows:
+        result, chip = row.result, row.topology.partition(":")[0]
+        name = f"{row.setting.title}, batch {row.setting.batch_size} a chip"
+        if isinstance(result, str):
+            lines.append([name, row.topology, "-"])
+            continue
+        alone = single.get((row.setting, row.column, row.precision, f"{chip}:{CHIPS[chip].one}"))
+        count = sum(times for times, *_ in result.exchanged)
+        overlapped = sum(times for times, _, overlapped, *_ in result.exchanged if overlapped)
+        lines.append([
+            name, row.topology, str(count), str(overlapped),
+            f"{sum(times * size for times, size, *_ in result.exchanged) / 1e6:.3g}",
+            _range(result.cycles, 1e6),
+            "-" if alone is None or isinstance(alone, str) else _ratio(result.cycles, alone.cycles),
+            *_pace(row, result)])
+        kinds: dict[tuple[str, str], list[float]] = {}
+        for times, size, _, opcode, source in result.exchanged:
+            whole = kinds.setdefault((opcode, _short(source)), [0, 0])
+            whole[0] += times
+            whole[1] += times * size
+        for i, ((opcode, source), (times, size)) in enumerate(
+                sorted(kinds.items(), key=lambda item: -item[1][1])[:MOST]):
+            sums.append([f"{row.setting.title}, {row.topology}" if i == 0 else "", opcode,
+                         f"{times:.0f}", f"{size / 1e6:.3g}", f"`{source}`" if source else "-"])
+    return ["", "## Slices", "",
+            "`data_parallel(train_step)` over all chips of a slice. Cycles are of what a chip computes: "
+            "the compiler gives none for what the chips exchange. Overlapped is what has a start and "
+            "an end with other work between. Exchanging is predicted as README.md says of scaling, from "
+            "published bandwidths, where scaling.py has the link; samples are those of all chips per "
+            "second of both, one after the other, with the dearest branches.", "",
+            *show_table(["network", "slice", "collectives an iteration", "of them overlapped", "MB",
+                         "Mcycles a chip", "over one chip's", "computing, ms", "exchanging, ms",
+                         "critic samples/s, thousands"], lines),
+            "", "### What is exchanged", "",
+            *show_table(["network", "operation", "times", "MB in all", "from"], sums)]
+
+
+def _pace(row: Row, result: Estimate) -> list[str]:
+    """Milliseconds of computing and of exchanging, and what comes of it; "-" where no link is known."""
+    chip, _, shape = row.topology.partition(":")
+    chips = math.prod(int(size) for size in shape.split("x"))
+    computing = result.cycles[1] / CHIPS[chip].clock
+    link = next((link for link in LINKS if link.name == f"TPU {chip} ICI"), None)
+    if link is None or any(opcode.removesuffix("-done") != "all-reduce"
+                           for *_, opcode, _ in result.exchanged):
+        return [show_number(1e3 * computing), "-", "-"]
+    exchanging = communication([AllReduce(times, 1, size, source)
+                                for times, size, _, _, source in result.exchanged], link, chips)
+    samples = chips * row.setting.batch_size * row.setting.n_critic / (computing + exchanging)
+    return [show_number(1e3 * value) for value in (computing, exchanging)] + [show_number(samples / 1e3)]
+
+
+def _range(pair: tuple[float, float], unit: float) -> str:
+    low, high = (show_number(value / unit) for value in pair)
+    return low if low == high else f"{low} to {high}"
+
+
+def _ratio(over: tuple[float, float] | None, under: tuple[float, float] | None) -> str:
+    if over is None or under is None:
+        return "-"
+    low, high = (f"{one / other:.2f}" for one, other in zip(over, under, strict=True))
+    return low if low == high else f"{low} to {high}"
+
+
+def _short(source: str) -> str:
+    """The end of a path of functions, without those that say little."""
+    parts = [part for part in source.split("/")
+             if part not in ("closed_call", "body", "while", "jit(_fun)", "shard_map")]
+    return "/".join(parts[-4:])
+
+
+def _slice(text: str) -> str:
+    """An argparse type: a chip that is known here, and a shape that its compiler may know."""
+    chip, _, shape = text.partition(":")
+    if chip not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", shape):
+        raise argparse.ArgumentTypeError(f"must be like v5e:2x4, of {', '.join(CHIPS)}; got {text}")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="*", choices=ALL, default=[*NETWORKS, "resnet64", "text"])
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=[*COLUMNS])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=[*PRECISIONS],
+                        help="of jaxgan; stock Flax is in float32")
+    parser.add_argument("--chips", nargs="+", choices=CHIPS, default=["v5e"])
+    parser.add_argument("--batch", type=positive(int),
+                        help="samples in a critic update, instead of each network's own number")
+    parser.add_argument("--slices", nargs="*", type=_slice, metavar="CHIP:SHAPE",
+                        default=["v5e:2x4", "v5e:4x4", "v4:2x2x2", "v5p:2x2x2", "v6e:2x4"])
+    parser.add_argument("--slice-networks", nargs="+", choices=ALL,
+                        default=["toy_mlp", "cifar_resnet", "cifar_dcgan"],
+                        help="which networks are compiled for slices")
+    parser.add_argument("--timeout", type=positive(float), default=3600.0,
+                        help="seconds after which a program is given up")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER",
+                        help="keep compiled programs there, and take those that are there already")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("TPU.md"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
