@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxgan import console
+from jaxgan.types import Device
 
 # Dense peaks in bfloat16, operations a second, by what a device's kind begins with: NVIDIA's data sheets
 # of the SXM cards, which print twice as much, with sparsity; Cloud TPU's documentation.
 PEAKS = {"NVIDIA A100": 312e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12,
          "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v6 lite": 918e12}
-
-
 _Shape = tuple[int, ...]
 
 
@@ -88,13 +87,13 @@ _PRODUCTS = {
     "conv_kernel_gradient": lambda x, y, kernel, params: math.prod(y) * math.prod(kernel[:-1])}
 
 
-def peak(device: jax.Device) -> float | None:
+def peak(device: Device) -> float | None:
     """A device's published peak in bfloat16, operations a second; None where it isn't known."""
     kinds = [kind for kind in PEAKS if device.device_kind.startswith(kind)]
     return PEAKS[max(kinds, key=len)] if kinds else None
 
 
-def pace(least: float, device: jax.Device) -> str:
+def pace(least: float, device: Device) -> str:
     """So many operations a second in words, with their share of what a device could do."""
     known = peak(device)
     share = f", {100 * least / known:.2g} % of the bfloat16 peak" if known else ""

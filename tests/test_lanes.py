@@ -51,7 +51,7 @@ def test_one_after_the_other_each_has_the_bits_that_it_has_alone(tmp_path):
     assert done["seed_0"][1]["params_sha256"] != done["seed_3"][1]["params_sha256"]
 
 
-@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("streams", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_together_they_agree_with_each_alone_after_twenty_steps(streams, tmp_path):
     """With a penalty that is due in every fourth update, and data that come in windows."""
     gan = tiny(penalty=lazy(penalties.gradient_penalty(0.5), 4), ema_decay=0.9)
@@ -94,7 +94,7 @@ def test_what_is_due_in_some_updates_is_computed_in_no_others():
     assert " cond[" in str(program)
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("together", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_lanes_go_on_from_where_each_was_saved(together, tmp_path):
     """One of them was trained further by itself; another is new."""
     how = {"together": together}
@@ -112,7 +112,7 @@ def test_lanes_go_on_from_where_each_was_saved(together, tmp_path):
             assert done[f"seed_{seed}"][1]["params_sha256"] == expected["params_sha256"]
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("together", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_signal_ends_all_lanes_and_each_is_saved(together, tmp_path):
     def end(moment):
         if moment.step == 6:
@@ -138,7 +138,7 @@ def test_a_signal_ends_all_lanes_and_each_is_saved(together, tmp_path):
         assert [row["step"] for row in logged] == [2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("together", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_lane_that_diverges_leaves_the_others_to_go_on(together, tmp_path):
     def make(rate):
         return tiny(penalty=GENTLE.penalty, critic_optimizer=optax.sgd(rate))
@@ -158,6 +158,7 @@ def test_a_lane_that_diverges_leaves_the_others_to_go_on(together, tmp_path):
     assert ended["good"]["params_sha256"] != ended["slow"]["params_sha256"]
 
 
+@pytest.mark.slow
 def test_a_lane_that_stops_early_leaves_the_others_to_go_on(tmp_path):
     def stop(moment):
         return moment.step == 2
@@ -170,6 +171,7 @@ def test_a_lane_that_stops_early_leaves_the_others_to_go_on(tmp_path):
     assert done["short"][1]["stopped"]
 
 
+@pytest.mark.slow
 def test_devices_take_lanes_in_turn(tmp_path):
     wide = SHORT | {"devices": 2}
     done = train_seeds(GENTLE, POINTS, tmp_path / "all", range(3), together=True, steps=4, **wide)

@@ -87,6 +87,7 @@ def test_they_go_on_and_others_join_them(tmp_path, capsys):
         tmp_path / "alone")["params_sha256"]
 
 
+@pytest.mark.slow
 def test_numbers_together_are_those_of_each_run_alone(tmp_path):
     sweep = ("--sweep", "learning_rate=1e-3,3e-3", "--sweep", "penalty_weight=0.1,1")
     flags = ("--steps", 3, *sweep, "--optimizer", "rmsprop")
@@ -103,6 +104,7 @@ def test_numbers_together_are_those_of_each_run_alone(tmp_path):
     assert len({*finals}) == 4
 
 
+@pytest.mark.slow
 def test_words_are_one_program_each(tmp_path):
     sweep = ("--sweep", "loss=wasserstein,hinge", "--sweep", "ema_decay=0.9,0.99")
     assert start("--steps", 2, *sweep, "--seeds", "0,1", "--together", "--run-dir",
@@ -118,6 +120,7 @@ def test_words_are_one_program_each(tmp_path):
         assert settings["seed"] == one.config.schedule.seed
 
 
+@pytest.mark.slow
 def test_evaluations_are_summed_up_as_compare_does(tmp_path, capsys):
     flags = ("--steps", 2, "--eval-every", 2, "--eval-metrics", "modes")
     assert start(*flags, "--seeds", "0,1", "--run-dir", tmp_path / "all") == 0
@@ -154,6 +157,7 @@ def test_what_is_amiss_gets_one_sentence(flags, said, tmp_path, capsys):
     assert not (tmp_path / "all").exists()
 
 
+@pytest.mark.slow
 def test_architectures_are_swept_one_after_the_other_alone(tmp_path, capsys):
     flags = ("--steps", 1, "--sweep", "width=8,4")
     assert start(*flags, "--run-dir", tmp_path / "all") == 2
@@ -165,6 +169,7 @@ def test_architectures_are_swept_one_after_the_other_alone(tmp_path, capsys):
         "width_8", "width_4"}
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_leaves_the_others_to_go_on(tmp_path, capsys):
     flags = ("--steps", 4, "--sweep", "learning_rate=1e-3,1e30", "--sweep", "loss=wasserstein,hinge")
     assert start(*flags, "--run-dir", tmp_path / "all") == 2

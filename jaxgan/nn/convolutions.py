@@ -398,8 +398,9 @@ def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int 
         return jnp.moveaxis(operand, axis, to)
 
     if not _is_spatial(geometry) and geometry.groups == 1:
-        contracted = [(axis + 1,) for axis in _CONTRACTED[primitive.name]]
-        out = lax.dot_general(moved(a, a_axis, 0), moved(b, b_axis, 0), (contracted, ((0,), (0,))),
+        of_a, of_b = _CONTRACTED[primitive.name]
+        out = lax.dot_general(moved(a, a_axis, 0), moved(b, b_axis, 0),
+                              (((of_a + 1,), (of_b + 1,)), ((0,), (0,))),
                               preferred_element_type=accumulator(a))
         return out.astype(a.dtype), 0
 
