@@ -244,7 +244,7 @@ class Together:
         self._game, self._remake = game, remake
         self._source, self._plan = source, plan
         self._resident: dict[Device, PyTree] = {}
-        self._program = jax.jit(self._steps, static_argnums=0, donate_argnums=1)
+        self._program = jax.jit(self.steps, static_argnums=0, donate_argnums=1)
 
     def put(self, name: str) -> Callable[[PyTree], PyTree]:
         """What puts a lane's arrays on its device; those that all lanes have are there once."""
@@ -269,16 +269,30 @@ class Together:
             arrays = [dues[name].arrays for name in names]
             is_same = all(those is arrays[0] for those in arrays)
             results |= zip(names, self._program(
-                (_alike(states), None if is_same else 0), states,
+                (alike(states), None if is_same else 0), states,
                 arrays[0] if is_same else _stacked(arrays),
                 _stacked([dues[name].key for name in names]), jnp.int32(count),
                 _stacked([self._numbers[name] for name in names])), strict=True)
         return jax.block_until_ready(results)
 
-    def _steps(self, mapped: tuple[tuple[bool, ...], int | None], states: tuple[State, ...],
-               arrays: PyTree, keys: jax.Array, count: jax.Array, numbers: PyTree
-               ) -> tuple[tuple[State, dict[str, jax.Array]], ...]:
-        alike, of_arrays = mapped
+    def steps(self, mapped: tuple[tuple[bool, ...], int | None], states: tuple[State, ...],
+              arrays: PyTree, keys: jax.Array, count: jax.Array | int, numbers: PyTree
+              ) -> tuple[tuple[State, dict[str, jax.Array]], ...]:
+        """The program of one device's lanes.
+
+        Args:
+            mapped: which leaves of the states all lanes have in common, as `alike` says; and None if
+                they have the arrays in common, too, or 0 if these are of each lane, along that axis.
+            states: of each lane.
+            arrays: as for `run_steps`.
+            keys: of each lane.
+            count: how many steps.
+            numbers: in which the lanes differ, an array of each by name.
+
+        Returns:
+            The new state and the last metrics of each lane.
+        """
+        common, of_arrays = mapped
         structure = jax.tree.structure(states[0])
         if any(jax.tree.structure(state) != structure for state in states):
             raise self._differing()
@@ -291,9 +305,10 @@ class Together:
                              batch_size=self._plan.batch_size)
 
         columns = zip(*map(jax.tree.leaves, states), strict=True)
-        leaves = [column[0] if same else jnp.stack(column)
-                  for column, same in zip(columns, alike, strict=True)]
-        after = jax.vmap(one, in_axes=([None if same else 0 for same in alike], of_arrays, 0, 0))(
+        leaves = [column[0] if is_common else jnp.stack(column)
+                  for column, is_common in zip(columns, common, strict=True)]
+        axes = [None if is_common else 0 for is_common in common]
+        after = jax.vmap(one, in_axes=(axes, of_arrays, 0, 0))(
             leaves, arrays, keys, numbers)
         return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], after) for i in range(len(states)))
 
@@ -317,8 +332,8 @@ def _stacked(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _alike(states: Sequence[State]) -> tuple[bool, ...]:
-    """Which leaves are counts that all lanes have in common.
+def alike(states: Sequence[State]) -> tuple[bool, ...]:
+    """Which leaves of states are counts that all of them have in common.
 
     They stay one for all, so that what is due in some updates alone is computed in no others.
     """

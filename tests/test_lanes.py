@@ -13,7 +13,7 @@ from experiments import opening
 from jaxgan import Batch, penalties
 from jaxgan import game as game_of
 from jaxgan.data import Dataset, in_memory, streaming
-from jaxgan.lanes import Lane, Together, train_lanes, train_seeds
+from jaxgan.lanes import Lane, Together, alike, train_lanes, train_seeds
 from jaxgan.runs import read_logs
 from jaxgan.terms import lazy
 from jaxgan.training import Interrupted, NotFiniteError, Plan, train
@@ -87,10 +87,10 @@ def test_what_is_due_in_some_updates_is_computed_in_no_others():
     lanes = [Lane(name, game, "", plan) for name in "ab"]
     states = tuple(game.init(jax.random.key(seed), points(8)) for seed in range(2))
     together = Together(game, source, lanes, None)
-    alike = tuple(leaf.shape == () and leaf.dtype == np.int32 for leaf in jax.tree.leaves(states[0]))
-    assert sum(alike) == 2  # the step, and the updates of the critic, which has a lazy term
-    program = together._program.trace((alike, None), states, source.arrays, jax.random.split(
-        jax.random.key(0), 2), 1, {}).jaxpr
+    common = alike(states)
+    assert sum(common) == 2  # the step, and the updates of the critic, which has a lazy term
+    program = jax.make_jaxpr(together.steps, static_argnums=0)(
+        (common, None), states, source.arrays, jax.random.split(jax.random.key(0), 2), 1, {})
     assert " cond[" in str(program)
 
 
