@@ -145,6 +145,7 @@ def train_lanes(source: Source, lanes: Sequence[Lane], *, together: bool | None 
 
     with signals() as received:
         if goes_together(source, lanes) if together is None else together:
+            _check_one_program(lanes, remake)
             step = Together(games[id(lanes[0].game)], source, lanes, remake)
             go({name: run.course(received, put=step.put(name), leads=name == lanes[0].name)
                 for name, run in runs.items()}, step)
@@ -162,6 +163,17 @@ def train_lanes(source: Source, lanes: Sequence[Lane], *, together: bool | None 
         raise NotFiniteError(f"{name}: {error}{others}; {len(outcomes)} of {len(lanes)} runs are "
                              "trained to their end")
     return outcomes
+
+
+def _check_one_program(lanes: Sequence[Lane], remake: Remake | None) -> None:
+    """Raises ValueError for lanes that differ in more than seeds and numbers."""
+    names = {tuple(sorted(lane.numbers)) for lane in lanes}
+    if len(names) > 1:
+        raise ValueError("lanes of one program must have numbers of the same names; got "
+                         f"{sorted(names)}")
+    if len({id(lane.game) for lane in lanes}) > 1 and not (remake and lanes[0].numbers):
+        raise ValueError("lanes of one program must have one game, or differ in numbers by which "
+                         "`remake` makes it: give these, or together=False")
 
 
 def goes_together(source: Source, lanes: Sequence[Lane]) -> bool:

@@ -226,6 +226,12 @@ def test_bad_lanes_get_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"batches of one size; got \[\(4, 2\), \(8, 2\)\]"):
         train_lanes(source, [Lane("a", tiny(), tmp_path / "a", plan),
                              Lane("b", tiny(), tmp_path / "b", other)])
+    lanes = [Lane(name, tiny(), tmp_path / name, plan) for name in "ab"]
+    with pytest.raises(ValueError, match="one program must have one game, or differ in numbers"):
+        train_lanes(source, lanes, together=True)
+    lanes[1] = lanes[1]._replace(numbers={"size": 3.0})
+    with pytest.raises(ValueError, match=r"numbers of the same names; got \[\(\), \('size',\)\]"):
+        train_lanes(source, lanes, together=True, remake=lambda numbers: tiny())
     lanes = [Lane(name, tiny(), tmp_path / name, plan, {}, {"size": size})
              for name, size in (("a", 3.0), ("b", 4.0))]
     with pytest.raises(ValueError, match=r"size can't differ within one program.*--sequential"):
