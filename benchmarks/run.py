@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import flops, machine
-from benchmarks.settings import CONSTRAINTS, CRITICS, NETWORKS, SETTINGS, Setting
+from benchmarks.settings import CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, Setting
 from benchmarks.timing import Summary, summarise
 from benchmarks.worker import Child, Failed, stoppable
 
-TABLES = ("iterations", "products", "sampling", "dispatch", "reporting", "critics")
+TABLES = ("iterations", "products", "sampling", "dispatch", "reporting", "critics", "lanes")
 # Products of the shapes that patches and kernels have in these networks, and a large square one.
 SHAPES = [(6272, 1600, 128), (16384, 1152, 128), (2048, 3200, 256), (2048, 2048, 2048)]
 RATES = {"XLA": "benchmarks.networks_jaxgan:MatrixProducts",
@@ -145,6 +145,9 @@ def measure(options: argparse.Namespace) -> None:
         write()
     if "critics" in options.tables:
         extra += measure_critics(options)
+        write()
+    if "lanes" in options.tables:
+        extra += measure_lanes(options)
     write()
     print(f"wrote {options.out}", file=sys.stderr)
 
@@ -288,6 +291,30 @@ def measure_critics(options: argparse.Namespace) -> list[str]:
             "Updates of a critic alone on the same random numbers, Adam; median [quartiles] of "
             f"{options.repeats} repeats by turns.", "",
             *show_table(["constraint", *heads], [*rows.values()])]
+
+
+def measure_lanes(options: argparse.Namespace) -> list[str]:
+    """Times several runs in one program against one run by itself."""
+    rows = []
+    for name, title in LANES.items():
+        seconds: dict[str, list[float]] = {"one": [], "together": []}
+        with Child("benchmarks.lanes:Lanes", name, options.lanes, timeout=options.timeout) as child:
+            compile_seconds = {way: child.call("seconds", way, 1) for way in seconds}
+            count = max(1, round(options.seconds / child.call("seconds", "together", 1)))
+            for repeat in range(options.repeats):
+                say(f"lanes: {name}, repeat {repeat + 1} of {options.repeats}")
+                for way, found in seconds.items():
+                    found.append(child.call("seconds", way, count) / count)
+        pairs = [*zip(seconds["together"], seconds["one"], strict=True)]
+        rows.append([f"{options.lanes} {title}", f"{1e3 * statistics.median(seconds['one']):.2f}",
+                     show_spread(summarise([mine / lone for mine, lone in pairs])),
+                     show_spread(summarise([options.lanes * lone / mine for mine, lone in pairs])),
+                     f"{compile_seconds['one']:.1f}, {compile_seconds['together']:.1f}"])
+    return ["", "## Several runs in one program", "",
+            "`jaxgan.lanes` by `jax.vmap`, beside one run by itself; median [quartiles] of "
+            f"{options.repeats} repeats by turns.", "",
+            *show_table(["", "one run, ms an iteration", "time of all, of one's", "samples a second of "
+                         "all, of one's", "first call, s: one, all"], rows)]
 
 
 def report(networks: list[Network], names: list[str], devices: dict, sampling: bool) -> list[str]:
@@ -507,6 +534,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--columns", nargs="+", choices=COLUMNS,
                         help="by default all that the device has (TF32 on a GPU only)")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--lanes", type=positive(int), default=8,
+                        help="runs in one program, of the table of that name")
     parser.add_argument("--repeats", type=positive(int), default=5)
     parser.add_argument("--seconds", type=positive(float), default=5.0,
                         help="about how long a repeat lasts; at least one iteration")

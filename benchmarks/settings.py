@@ -258,6 +258,10 @@ PRESETS = {setting.name: setting for setting in (
 )}
 WGAN_GP = tuple(name for name in NETWORKS if isinstance(SETTINGS[name], WGANGP))
 
+# The runs that are timed several at once: lanes.py has them.
+LANES = {"toy": "toy MLPs (512 wide, batch 256)", "digits_mlp": "digits' MLPs (384 wide, batch 64)",
+         "digits_dcgan": "digits' DCGANs"}
+
 # The critics that are timed alone, and the constraints on them: critics.py has them.
 CRITICS = {"mlp": "MLP, three layers of 256 (maxmin), 64 dimensions, batch 512",
            "dcgan": "DCGAN of 64 channels, 28x28x1, batch 64"}

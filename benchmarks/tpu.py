@@ -28,7 +28,7 @@ from benchmarks.collectives import AllReduce
 from benchmarks.programs import BRANCHES, Operation, operations, total
 from benchmarks.run import positive, say, show_number, show_table
 from benchmarks.scaling import LINKS, communication
-from benchmarks.settings import NETWORKS, PRESETS, SETTINGS, WGAN_GP, Setting
+from benchmarks.settings import LANES, NETWORKS, PRESETS, SETTINGS, WGAN_GP, Setting
 from benchmarks.timing import Unavailable
 from benchmarks.worker import Child, Failed, stoppable
 
@@ -172,6 +172,31 @@ class Compiler:
         by_hand = flops.iteration(setting)
         return Estimate(count() if by_hand is None and count else by_hand or 0.0, by_hand is not None,
                         peak=made["peak"], seconds=made["seconds"], **read(made["text"]))
+
+    def lanes(self, name: str, count: int, topology: str) -> tuple[float, float]:
+        """Cycles of an iteration of one run of `settings.LANES`, and of so many in one program."""
+        import jax
+
+        from benchmarks.lanes import make
+        from jaxgan import run_steps
+        from jaxgan.lanes import Lane, Together, alike
+        from jaxgan.training import example_batch, initial_state
+
+        trained, source, plan = make(name)
+        state = initial_state(trained, 0, example_batch(source, plan.batch_size))
+        states, keys = (state,) * count, jax.random.split(jax.random.key(0), count)
+        one = partial(run_steps, trained, num_steps=1, source=source, batch_size=plan.batch_size,
+                      batches_per_step=plan.batches_per_step)
+        together = Together(trained, source, [
+            Lane(str(lane), trained, "", plan) for lane in range(count)], None)
+        common = alike(states), None
+        low, high = (
+            total(operations(self._compiled(traced, topology)["text"]), _cycles) for traced in (
+                self.on_one(one, topology, donate_argnums=0).trace(state, source.arrays, keys[0]),
+                self.on_one(lambda states, arrays, keys: together.steps(
+                    common, states, arrays, keys, 1, {}), topology, donate_argnums=0).trace(
+                        states, source.arrays, keys)))
+        return low, high
 
     def devices(self, topology: str) -> list:
         """The chips of a topology, all of one host, which is how `data_parallel` maps all of them."""
@@ -354,6 +379,11 @@ def measure(options: argparse.Namespace) -> None:
             *_chips(products)]
     rows: list[Row] = []
 
+    def write(lanes: list[list[str]]) -> None:
+        partial_path = options.out.with_name(options.out.name + ".partial")
+        partial_path.write_text("\n".join([*head, *report(rows), *_together(options, lanes)]) + "\n")
+        os.replace(partial_path, options.out)
+
     def attempt(name: str, column: str, precision: str, topology: str, parallel: bool) -> None:
         setting = ALL[name]
         if options.batch:
@@ -366,9 +396,7 @@ def measure(options: argparse.Namespace) -> None:
         except Failed as failure:
             result = str(failure)
         rows.append(Row(setting, column, precision, topology, result))
-        partial_path = options.out.with_name(options.out.name + ".partial")
-        partial_path.write_text("\n".join([*head, *report(rows)]) + "\n")
-        os.replace(partial_path, options.out)
+        write([])
 
     for chip in options.chips:
         for name in options.networks:
@@ -378,6 +406,33 @@ def measure(options: argparse.Namespace) -> None:
     for name in options.slice_networks if options.slices else ():
         for topology in options.slices:
             attempt(name, "jaxgan", options.precisions[0], topology, True)
+    if options.lanes:
+        lanes = [_several(name, options, keep) for name in LANES]
+        write(lanes)
+
+
+def _several(name: str, options: argparse.Namespace, keep: str) -> list[str]:
+    """A row on several runs in one program."""
+    chip = options.chips[0]
+    say(f"compiling {options.lanes} {name} in one program")
+    try:
+        with Child("benchmarks.tpu:Compiler", keep, timeout=options.timeout,
+                   environment=ENVIRONMENT) as child:
+            one, many = child.call("lanes", name, options.lanes, f"{chip}:{CHIPS[chip].one}")
+    except Failed as failure:
+        return [LANES[name], str(failure)]
+    return [f"{options.lanes} {LANES[name]}", f"{one / 1e6:.3g}", f"{many / 1e6:.3g}",
+            f"{many / one:.3g}", f"{options.lanes * one / many:.3g}"]
+
+
+def _together(options: argparse.Namespace, rows: list[list[str]]) -> list[str]:
+    if not rows:
+        return []
+    return ["", f"## Several runs in one program on one {options.chips[0]}", "",
+            "`jaxgan.lanes` by `jax.vmap` (`--seeds`), beside one run; float32, batches drawn on the "
+            "chip.", "",
+            *show_table(["", "one run, Mcycles an iteration", "all, Mcycles", "time of all, of one's",
+                         "samples a second of all, of one's"], rows)]
 
 
 def report(rows: list[Row]) -> list[str]:
@@ -554,6 +609,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slice-networks", nargs="+", choices=ALL,
                         default=["toy_mlp", "cifar_resnet", "cifar_dcgan"],
                         help="which networks are compiled for slices")
+    parser.add_argument("--lanes", type=int, default=8,
+                        help="runs in one program, beside one; 0: none")
     parser.add_argument("--timeout", type=positive(float), default=3600.0,
                         help="seconds after which a program is given up")
     parser.add_argument("--keep", type=Path, metavar="FOLDER",

@@ -1,20 +1,15 @@
 """Tabulates and plots several runs' evaluations, seeds grouped as mean and standard deviation."""
 
 import dataclasses
-import math
 import os
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from experiments import changing, flags, launch, measuring, open_run, opening, settings
-from jaxgan import console, evaluation, files
-from jaxgan.pictures import save_bands
-from jaxgan.runs import read_config, read_evaluations, read_logs
+from experiments import comparing, launch
+from jaxgan import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,127 +30,13 @@ def main(options: Options) -> None:
     if options.out and not options.out.endswith(".png"):
         raise ValueError(f"out must end in .png; got {options.out!r}")
     out = launch.file_to_write(options.out) if options.out else _beside(options.run_dirs)
-    runs = [_read(folder) for folder in dict.fromkeys(options.run_dirs)]
-    _check_same_protocol(runs)
-    groups = _grouped(runs)
-    numbers = [number for number in map(_namer(runs[0]["folder"]), runs[0]["metrics"])
-               if all(number.name in run["metrics"] for run in runs) and not number.deviation_of]
-    table = [f"[{position}] {label}: {len(members)} run{'s' * (len(members) > 1)}, step "
-             f"{members[0]['step']}" for position, (label, members) in enumerate(groups.items(), 1)]
-    rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)),
-             measuring.held_out(runs[0]))]
-    for number in numbers:
-        floor = runs[0]["metrics"][number.name].get("floor")
-        rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
-                                     for members in groups.values()),
-            "" if floor is None else _mean([floor])))
-    table += console.aligned(rows)
-    if runs[0]["protocol"]:
-        table.append(measuring.described(runs[0]))
-    console.say(*table)
-    files.write(out.with_suffix(".txt"), "".join(f"{console.printable(line)}\n" for line in table))
-    titles = {number.name: number.title for number in numbers}
-    curves = {label: [_curves(run["folder"], titles) for run in members]
-              for label, members in groups.items()}
-    if any(points for members in curves.values() for run in members for points in run.values()):
-        floor = {number.name: runs[0]["metrics"][number.name].get("floor") for number in numbers}
-        save_bands(out, curves, titles, {name: value for name, value in floor.items()
-                                         if value is not None})
-        console.say(str(out))
+    console.say(*comparing.compare([*dict.fromkeys(options.run_dirs)], out))
 
 
 def _beside(folders: Sequence[str]) -> Path:
     """The picture's place, if none is asked for: in the folder that all the runs are in."""
     parents = [os.path.dirname(os.path.abspath(folder)) for folder in folders]
     return Path(os.path.commonpath(parents), "compare.png")
-
-
-def _read(folder: str) -> dict[str, Any]:
-    evaluations = read_evaluations(folder)
-    changed = changing.read_history(folder)
-    there = read_config(folder)["settings"]
-    values = settings.before(_config_of(there)) | there
-    if values.get("optimizer") != "rmsprop":
-        del values["rmsprop_eps"]
-    if not evaluations:
-        raise ValueError(f"{folder} has no evaluation.json: run python -m experiments.evaluate {folder}")
-    return {**evaluations[-1], "folder": folder, "settings": values,
-            "changed": [entry["step"] for entry in changed]}
-
-
-def _namer(folder: str) -> Callable[[str], evaluation.Number]:
-    """Returns what gives a number by its name, whatever version the run is of."""
-    try:
-        find = partial(measuring.find, open_run(folder, None).reference)
-    except ValueError:  # a run that this version can't open: its experiment's own numbers have no title
-        find = partial(evaluation.find, known=evaluation.METRICS.values())
-    return lambda name: find(name=name) or evaluation.Number(name, name, False)
-
-
-def _check_same_protocol(runs: Sequence[Mapping[str, Any]]) -> None:
-    if not any(run["protocol"] for run in runs):  # judged without samples
-        return
-    first, *others = ((run["folder"], _protocol(run)) for run in runs)
-    for folder, protocol in others:
-        if differing := evaluation.differences(first[1], protocol):
-            raise ValueError(
-                f"{first[0]} and {folder} were measured by different protocols "
-                f"({'; '.join(differing)}): numbers of different protocols don't compare; evaluate both "
-                "by the same one")
-
-
-def _protocol(run: Mapping[str, Any]) -> evaluation.Protocol:
-    try:
-        return evaluation.protocol_from_json(run["protocol"])
-    except ValueError as error:
-        raise ValueError(f"{run['folder']} was measured by a protocol that this version doesn't know: "
-                         f"run python -m experiments.evaluate {run['folder']} again") from error
-
-
-def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The runs by those of their settings that differ between them, but for the seed.
-
-    Runs of one kind that were measured at other steps, or in which settings were changed at other steps,
-    are no seeds of one experiment either.
-    """
-    ignored = {"seed", "experiment_file"}.union(*map(_not_compared, runs))
-    names = {name for run in runs for name in run["settings"]} - ignored
-    differing = sorted(name for name in names
-                       if len({repr(run["settings"].get(name)) for run in runs}) > 1)
-    groups = {}
-    for run in runs:
-        label = [f"{name} {run['settings'].get(name)}" for name in differing]
-        label += [f"changed at {', '.join(map(str, run['changed']))}"] * bool(run["changed"])
-        label = ", ".join(label) or str(run["settings"].get("experiment"))
-        groups.setdefault((label, run["step"]), []).append(run)
-    labels = [label for label, _ in groups]
-    return {label if labels.count(label) == 1 else f"{label}, step {step}": members
-            for (label, step), members in groups.items()}
-
-
-def _not_compared(run: Mapping[str, Any]) -> set[str]:
-    """The names of settings that don't decide what is computed."""
-    config = _config_of(run["settings"])
-    return settings.flat(config).keys() - settings.identity(config)
-
-
-def _config_of(values: Mapping[str, Any]) -> flags.Config:
-    """The defaults of a run's experiment, or what experiments have in common if it isn't ours."""
-    name = values.get("experiment")
-    is_ours = name in opening.names() and "experiment_file" not in values
-    return opening.load(name).Config() if is_ours else flags.Config()
-
-
-def _mean(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):.4g}"
-    if len(values) == 1 or not all(map(math.isfinite, values)):
-        return mean
-    return f"{mean} +- {statistics.stdev(values):.2g}"
-
-
-def _curves(folder: str, names: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
-    rows, _ = read_logs(folder)
-    return {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
 
 
 if __name__ == "__main__":

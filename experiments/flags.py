@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -252,6 +253,9 @@ class Run:
     learning_rate=1e-4,penalty_weight=5. The run keeps a history of them."""
     max_hours: float = reports(0.0)
     """Stop after so many hours, with a checkpoint and status 75; 0: no limit."""
+    profile: int = reports(0)
+    """Trace so many iterations, after the first, which compiles, into RUN_DIR/profile, for TensorBoard
+    and Perfetto; 0: none."""
     log_every: int = reports(100)
     """Iterations between two log points."""
     sample_every: int = reports(1000)
@@ -518,7 +522,8 @@ def _average(config: Config) -> float | optax.Schedule | None:
     """The decay of the averaged generator; None without one."""
     optimiser = config.optimiser
     if not optimiser.ema_half_life and optimiser.final_ema_half_life is None:
-        return optimiser.ema_decay or None
+        traced = _is_traced(optimiser.ema_decay)
+        return _as_schedule(optimiser.ema_decay) if traced else optimiser.ema_decay or None
     last = optimiser.final_ema_half_life
     images = optimiser.ema_half_life if last is None else scheduled(
         optimiser.ema_half_life, last, decay_steps(config), optimiser.decay)
@@ -562,9 +567,9 @@ def _adversarial(loss: Loss) -> losses.AdversarialLoss:
 
 
 def _penalty(config: Config) -> Term | None:
-    loss, weight = config.loss, config.loss.penalty_weight
+    loss, weight = config.loss, _as_schedule(config.loss.penalty_weight)
     if loss.final_penalty_weight is not None:
-        weight = scheduled(weight, loss.final_penalty_weight, decay_steps(config),
+        weight = scheduled(loss.penalty_weight, loss.final_penalty_weight, decay_steps(config),
                            config.optimiser.decay)
     term = PENALTIES[loss.penalty](weight)
     return lazy(term, loss.penalty_every) if term and loss.penalty_every > 1 else term
@@ -630,6 +635,8 @@ def _frozen(config: Config, network: Literal["generator", "critic"],
 
 def _check(config: Config, has_tasks: bool) -> None:
     loss, values = config.loss, settings.flat(config)
+    if any(map(_is_traced, values.values())):
+        return  # numbers of several runs, each of which was checked by itself
     if not has_tasks and (loss.adversarial_weight != 1 or loss.weighting != "fixed"):
         raise ValueError("adversarial_weight and weighting are for experiments with tasks: leave them "
                          "out")
@@ -697,6 +704,15 @@ def _check(config: Config, has_tasks: bool) -> None:
     if loss.penalty_every > 1 and loss.penalty == "none":
         raise ValueError(f"penalty_every is {loss.penalty_every}, but there is no penalty: give "
                          "--penalty-every 1, or a --penalty")
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def _as_schedule(value: Any) -> Any:
+    """A number as it is, but a traced one as the schedule that stays there: no check looks at it."""
+    return optax.constant_schedule(value) if _is_traced(value) else value
 
 
 def _check_augment(loss: Loss) -> None:

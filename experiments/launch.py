@@ -18,7 +18,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import tyro
 
-from experiments import changing, flags, measuring, opening, settings, showing, summary, supervision
+from experiments import (
+    changing,
+    comparing,
+    flags,
+    measuring,
+    opening,
+    settings,
+    several,
+    showing,
+    summary,
+    supervision,
+)
 from experiments.experiment import Experiment
 from experiments.flags import Config
 from experiments.measuring import Reference
@@ -28,6 +39,7 @@ from jaxgan.data import Source, flipped
 from jaxgan.evaluation import Evaluator
 from jaxgan.files import reason
 from jaxgan.gan import GAN
+from jaxgan.lanes import Lane, train_lanes
 from jaxgan.loops import Game
 from jaxgan.parallel import check_devices
 from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation, write_report
@@ -81,13 +93,16 @@ def file_to_write(path: str) -> Path:
 
 def start(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
     """Trains by the command line, or by other arguments; returns the exit status."""
-    config = parse(experiment, arguments)
+    config, runs = parse_command(experiment, arguments)
     prepare(config)
     if config.cluster.distributed or config.cluster.coordinator:
         if not supervision.is_supervised():
             return supervision.supervise()
         supervision.join(config.cluster)
-    run(experiment, config)
+    if runs.are_asked:
+        run_several(experiment, config, runs)
+    else:
+        run(experiment, config)
     return 0
 
 
@@ -98,31 +113,43 @@ def parse(experiment: Experiment, arguments: Sequence[str] | None = None) -> Con
         ValueError: the file of --config can't be read, or is of another experiment.
         SystemExit: a flag is unknown or its value is, or help was asked for and given.
     """
+    return parse_command(experiment, arguments)[0]
+
+
+def parse_command(experiment: Experiment, arguments: Sequence[str] | None = None
+                  ) -> tuple[Config, several.Runs]:
+    """Parses flags as `parse` does; returns what they say of several runs, too."""
     asked = _asked(arguments)
     if asked.config and asked.preset:
         raise ValueError("give --config or --preset, not both")
     if asked.config:
         return _parsed(experiment, arguments, from_file(experiment, asked.config))
-    return _fitted(experiment, _of_preset(experiment, arguments, asked), asked)
+    config, runs = _of_preset(experiment, arguments, asked)
+    return _fitted(config, _begun(experiment, config, runs), asked), runs
 
 
 def _of_preset(experiment: Experiment, arguments: Sequence[str] | None, asked: argparse.Namespace
-               ) -> Config:
+               ) -> tuple[Config, several.Runs]:
     default, by = experiment.presets.get(asked.preset, experiment.Config()), experiment.preset_by
-    config = _parsed(experiment, arguments, default)
+    config, runs = _parsed(experiment, arguments, default)
     if not by or asked.preset:
-        return config
+        return config, runs
     values = settings.flat(config)
-    if by in settings.moved(config) and (begun := _begun(experiment, config)):
+    if by in settings.moved(config) and (begun := _begun(experiment, config, runs)):
         values = settings.before(config) | begun  # older versions had another default
     named = experiment.presets.get(values[by])
-    return _parsed(experiment, arguments, named) if named else config
+    return _parsed(experiment, arguments, named) if named else (config, runs)
 
 
-def _begun(experiment: Experiment, config: Config) -> dict[str, Any] | None:
-    """The settings of the run that goes on; None if it begins."""
-    return changing.recorded(settings.replace(
-        config, run_dir=config.run.run_dir or f"runs/{experiment.name}"))
+def _begun(experiment: Experiment, config: Config, runs: several.Runs) -> dict[str, Any] | None:
+    """The settings of the run that goes on, of several the first; None if it begins."""
+    config = _placed(experiment, config)
+    return changing.recorded(several.each(config, runs)[0].config if runs.are_asked else config)
+
+
+def _placed(experiment: Experiment, config: Config) -> Config:
+    """The configuration with the run's folder."""
+    return settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
 
 
 def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -134,7 +161,8 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_known_args(arguments)[0]
 
 
-def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Config) -> Config:
+def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Config
+            ) -> tuple[Config, several.Runs]:
     fields = [("config", Annotated[str, tyro.conf.arg(metavar="FILE", help=(
         "A run's config.json: train what it says, but for what other flags change; where to run and how "
         "to report is not taken from it."))], "")]
@@ -144,9 +172,11 @@ def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Co
         fields.append(("preset", Annotated[Literal[*names], tyro.conf.arg(help=(
             f"Settings to start from, which other flags change{by}."))], names[0]))
     command = dataclasses.make_dataclass("Command", [
-        *fields, ("settings", Annotated[type(default), tyro.conf.arg(name="")], default)], frozen=True)
-    return _from_words(command, args=arguments, prog=experiment.command, description=experiment.about,
-                       config=(tyro.conf.OmitArgPrefixes,)).settings
+        *fields, ("settings", Annotated[type(default), tyro.conf.arg(name="")], default),
+        ("runs", Annotated[several.Runs, tyro.conf.arg(name="")], several.Runs())], frozen=True)
+    parsed = _from_words(command, args=arguments, prog=experiment.command, description=experiment.about,
+                         config=(tyro.conf.OmitArgPrefixes,))
+    return parsed.settings, parsed.runs
 
 
 def _from_words(options: type, **how: Any) -> Any:
@@ -156,7 +186,7 @@ def _from_words(options: type, **how: Any) -> Any:
     return tyro.cli(options, **how)
 
 
-def _fitted(experiment: Experiment, config: Config, asked: argparse.Namespace) -> Config:
+def _fitted(config: Config, begun: Mapping[str, Any] | None, asked: argparse.Namespace) -> Config:
     """Has the learning rate fall until the end of a longer run, if no flag says otherwise.
 
     A run that goes on keeps what it has.
@@ -164,7 +194,6 @@ def _fitted(experiment: Experiment, config: Config, asked: argparse.Namespace) -
     steps, decay = config.schedule.steps, config.optimiser.decay_steps
     if asked.decay_steps is not None or not 0 < decay < steps:
         return config
-    begun = _begun(experiment, config)
     if begun is not None:
         there = begun.get("decay_steps")
         return settings.replace(config, decay_steps=there if type(there) is int else decay)
@@ -232,7 +261,7 @@ def guarded(task: Callable[..., int | None], *arguments: Any) -> int:
         with supervision.terminable():
             return task(*arguments) or 0
     except training.Interrupted as stop:
-        console.warn(f"{stop}; go on with: {supervision.command('latest')}")
+        console.warn(f"{stop}; go on with: {supervision.command(stop.resume)}")
         return 128 + stop.signal if stop.signal else OUT_OF_TIME
     except supervision.Terminated as stop:
         again = supervision.command("auto" if task in (start, run) else "")
@@ -291,11 +320,68 @@ def _forget(program: str) -> None:
 def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({})
         ) -> None:
     """Trains into the run's folder, says what came out and reports it there; arguments as of `train`."""
-    finished = train(experiment, config, changes)
-    if jax.process_index() > 0:
-        return
-    folder, reference = finished.folder.folder, finished.reference
-    result, evaluator = finished.result, finished.evaluator
+    begun, result = train(experiment, config, changes)
+    if jax.process_index() == 0:
+        console.say(*summary.lines(begun.folder.folder, result, report(begun, result), begun.reference))
+
+
+def run_several(experiment: Experiment, config: Config, runs: several.Runs) -> None:
+    """Trains several runs into folders in the run's, and says what came out of all of them.
+
+    Raises:
+        ValueError: settings that don't go together; else as `train`.
+        NotFiniteError: runs have diverged; the others are trained, and summed up.
+    """
+    config = _placed(experiment, config)
+    each = several.each(config, runs)
+    groups = []
+    for group in several.grouped(each):  # what is amiss with the last is said before one is trained
+        begun: list[Begun] = []
+        for one in group:
+            begun.append(begin(experiment, one.config, like=begun[0] if begun else None,
+                               is_alike=not one.numbers))
+        groups.append((group, begun))
+    ended, diverged = set(), []
+    for group, begun in groups:
+        try:
+            _train_group(experiment, group, begun, runs, ended)
+        except training.NotFiniteError as error:
+            diverged.append(str(error))
+    if ended:
+        console.say(*comparing.compare([one.config.run.run_dir for one in each if one.name in ended],
+                                       Path(config.run.run_dir) / "compare.png", logged=True))
+    if diverged:
+        raise training.NotFiniteError("; ".join(diverged))
+
+
+def _train_group(experiment: Experiment, group: Sequence[several.One], begun: "Sequence[Begun]",
+                 runs: several.Runs, ended: set[str]) -> None:
+    """Trains runs that may be one program's; `ended` is given the names of those that are trained."""
+    source = begun[0].source
+
+    def remake(numbers: Mapping[str, Any]) -> Game:
+        config = settings.replace(group[0].config, **numbers)
+        return game_of(experiment.make_game(config, source.sample_shape),
+                       fakes_at_once=config.schedule.fakes_at_once)
+
+    def end(name: str, result: Mapping[str, Any]) -> None:
+        report(next(of for one, of in zip(group, begun, strict=True) if one.name == name), result)
+        ended.add(name)
+
+    lanes = [Lane(one.name, of.game, of.folder, of.plan, of.arguments, one.numbers)
+             for one, of in zip(group, begun, strict=True)]
+    train_lanes(source, lanes, remake=remake, ended=end,
+                together=False if runs.sequential else runs.together or None)
+
+
+def report(begun: "Begun", result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Writes a finished run's report, and its evaluation, if there is one, which it returns.
+
+    Args:
+        begun: the run.
+        result: what its `result.json` holds.
+    """
+    folder, reference, evaluator = begun.folder.folder, begun.reference, begun.evaluator
     measured = result.get("evaluation", result["final"])  # the first release put all into one
     found = None
     if (evaluator is not None or not reference.metrics) and any(
@@ -304,28 +390,34 @@ def run(experiment: Experiment, config: Config, changes: Mapping[str, Any] = Map
                                 params_sha256=result["params_sha256"])
         write_evaluation(folder, found)
     write_report(folder, summary.report(folder, result, found, reference))
-    console.say(*summary.lines(folder, result, found, reference))
+    return found
 
 
-class Finished(NamedTuple):
-    """A run that was trained to its end.
+class Begun(NamedTuple):
+    """A run that is about to be trained.
 
     Attributes:
+        game: what is trained.
+        source: its data.
         folder: its folder.
-        result: what its `result.json` holds.
+        plan: how long, how often.
+        arguments: the others of `jaxgan.training.train`.
         reference: what its samples are measured against.
-        evaluator: what measured them in training; None if nothing did.
+        evaluator: what measures them in training; None if nothing does.
     """
 
+    game: Game
+    source: Source
     folder: Run
-    result: dict[str, Any]
+    plan: training.Plan
+    arguments: dict[str, Any]
     reference: Reference
     evaluator: Evaluator | None
 
 
 def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({}), *,
-          again: str | Path = "") -> Finished:
-    """Trains into the run's folder.
+          again: str | Path = "") -> tuple[Begun, dict[str, Any]]:
+    """Trains into the run's folder; returns the run, and what its `result.json` holds.
 
     Args:
         experiment: what is trained.
@@ -337,17 +429,36 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
         RunError: the data are others than those of that run, or of the one that goes on.
         ValueError: settings that don't go together; see `jaxgan.training.train` for all else.
     """
+    begun = begin(experiment, config, changes, again=again)
+    _, result = training.train(begun.game, begun.source, begun.folder, begun.plan, **begun.arguments)
+    return begun, result
+
+
+def begin(experiment: Experiment, config: Config, changes: Mapping[str, Any] = MappingProxyType({}), *,
+          again: str | Path = "", like: Begun | None = None, is_alike: bool = False) -> Begun:
+    """Makes everything that a run is trained with; arguments and errors as of `train`.
+
+    Args:
+        experiment: see there.
+        config: see there.
+        changes: see there.
+        again: see there.
+        like: a run on the same data, with which it shares them and what measures the samples.
+        is_alike: whether it has that one's networks and settings as well, but for the seed.
+    """
     check_devices()
     if experiment.is_own and experiment.name in opening.names():
         raise ValueError(f"{experiment.file} has the name of this project's experiment "
                          f"{experiment.name}: rename the file")
-    config = settings.replace(config, run_dir=config.run.run_dir or f"runs/{experiment.name}")
-    config, change = changing.effective(config, changes)
+    config, change = changing.effective(_placed(experiment, config), changes)
     config = experiment.settle(config) if experiment.settle else config
     flags.check_sizes(config)
     _warn_of_ends(config)
-    source, reference = experiment.make_source(config), experiment.make_reference(config)
-    source = flipped(source) if config.data.flip else source
+    if like:
+        source, reference = like.source, like.reference
+    else:
+        source, reference = experiment.make_source(config), experiment.make_reference(config)
+        source = flipped(source) if config.data.flip else source
     schedule = plan(config, reference)
     game = experiment.make_game(config, source.sample_shape)
     if config.data.stream and source.window is None:
@@ -362,14 +473,18 @@ def train(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     if not reference.metrics and (config.evaluation.eval_metrics or config.evaluation.features):
         raise ValueError("eval_metrics and features are for samples, which a critic alone has none of: "
                          "leave them out")
-    evaluator = (make_evaluator(config, reference, recorded)
-                 if config.evaluation.eval_every and reference.metrics else None)
-    arguments = training_arguments(experiment, config, game, source, reference, recorded, evaluator)
+    evaluator = like.evaluator if like else (
+        make_evaluator(config, reference, recorded)
+        if config.evaluation.eval_every and reference.metrics else None)
+    trained = like.game if like and is_alike else game_of(
+        game, fakes_at_once=config.schedule.fakes_at_once)
+    arguments = training_arguments(experiment, config, game, trained, source, reference, recorded,
+                                   evaluator)
+    if like and is_alike and config.evaluation.eval_every:
+        arguments["evaluate"] = like.arguments["evaluate"]
     if again:  # it is as it was
         arguments["about"] = arguments["about"]._replace(warning="")
-    trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
-    _, result = training.train(trained, source, folder, schedule, **arguments)
-    return Finished(folder, result, reference, evaluator)
+    return Begun(trained, source, folder, schedule, arguments, reference, evaluator)
 
 
 def _check_parts(config: Config, schedule: training.Plan, *, is_conditional: bool) -> None:
@@ -469,21 +584,32 @@ def make_evaluator(config: Config, reference: Reference, recorded: Mapping[str, 
         devices=local_devices(config.run.devices))
 
 
-def training_arguments(experiment: Experiment, config: Config, game: GAN | Game, source: Source,
-                       reference: Reference, recorded: Mapping[str, Any], evaluator: Evaluator | None
-                       ) -> dict[str, Any]:
-    """What `training.train` is called with, besides game, source, folder and plan."""
+def training_arguments(experiment: Experiment, config: Config, game: GAN | Game, trained: Game,
+                       source: Source, reference: Reference, recorded: Mapping[str, Any],
+                       evaluator: Evaluator | None) -> dict[str, Any]:
+    """What `training.train` is called with, besides game, source, folder and plan.
+
+    Args:
+        experiment: what is trained.
+        config: its settings.
+        game: what the experiment has made of them.
+        trained: the same as a game.
+        source: the data.
+        reference: what samples are measured against.
+        recorded: what the run's `config.json` holds.
+        evaluator: what measures them in training, if something does.
+    """
     seed, real, picture, evaluate = config.schedule.seed, None, None, None
     if experiment.make_text:
         as_lines = experiment.make_text(recorded)
-        picture = showing.sample_text(game, seed, as_lines)
+        picture = showing.sample_text(trained, seed, as_lines)
         real = showing.real_text(source, seed, as_lines)
     elif experiment.picture:
         picture = experiment.picture(config, game, source, reference)
-    elif game_of(game).sample is not None:
-        picture = showing.sample_picture(game, seed, recorded, source,
+    elif trained.sample is not None:
+        picture = showing.sample_picture(trained, seed, recorded, source,
                                          measuring.requests(reference, recorded))
-    if not experiment.make_text and game_of(game).sample is not None:
+    if not experiment.make_text and trained.sample is not None:
         real = showing.real_picture(source, seed, recorded)
     if evaluator is not None:
         evaluate = measuring.in_training(game, evaluator, reference, recorded,

@@ -43,8 +43,8 @@ def main(options: Options) -> int:
         out = options.out or f"{temporary}/run"
         rollback = config.schedule.on_nan == "rollback"
         config = settings.replace(
-            config, max_hours=0.0, eval_every=0, best_metric="", patience=0, distributed=False,
-            coordinator="", change=None,
+            config, max_hours=0.0, profile=0, eval_every=0, best_metric="", patience=0,
+            distributed=False, coordinator="", change=None,
             # Where a run goes back to when it diverges decides what it computes; else they don't matter.
             checkpoint_every=config.run.checkpoint_every if rollback else 0)
         begun, parts = changing.replayed(config, changing.read_history(options.run_dir),

@@ -1,6 +1,7 @@
 """What a run shows of real and generated samples: pictures of any shape, lines of text."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -103,9 +104,14 @@ def real_text(source: Source, seed: int, as_lines: AsLines, count: int = 100) ->
 
 def _same_samples(game: GAN | Game, seed: int, condition: PyTree, count: int
                   ) -> Callable[[Any], jax.Array]:
-    key, sample = keys.stream(jax.random.key(seed), "sample"), game_of(game).sample
-    draw = jax.jit(lambda state, condition: sample(state, key, count, condition))
-    return lambda state: draw(state, condition)
+    key, draw = keys.stream(jax.random.key(seed), "sample"), _drawing(game_of(game).sample, count)
+    return lambda state: draw(state, key, condition)
+
+
+@lru_cache(maxsize=8)
+def _drawing(sample: Callable[..., PyTree], count: int) -> Callable[..., jax.Array]:
+    """Compiled once for runs that are trained together."""
+    return jax.jit(lambda state, key, condition: sample(state, key, count, condition))
 
 
 def _real_samples(source: Source, seed: int, count: int) -> jax.Array:

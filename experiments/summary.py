@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from experiments import measuring
 from experiments.measuring import Reference
 from jaxgan import console
 from jaxgan.outlook import duration
+from jaxgan.profiling import pace
 from jaxgan.runs import newest_samples, report_path
 
 _SHOWN = 3  # numbers on the screen
@@ -43,7 +46,7 @@ def report(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | N
                if name not in tabulated}
     evaluation = ["", f"evaluation of step {found['step']}:",
                   *measuring.table(found, reference)] if found else []
-    return [_headline(folder, result), f"params_sha256 {result['params_sha256']}",
+    return [_headline(folder, result), *_cost(result), f"params_sha256 {result['params_sha256']}",
             f"to run it again and compare: python -m experiments.reproduce {folder}", "",
             "last step:", *console.aligned([(name, f"{value:.5g}") for name, value in numbers.items()]),
             *evaluation]
@@ -53,6 +56,18 @@ def _headline(folder: Path, result: Mapping[str, Any]) -> str:
     pace = result["iterations_per_second"]
     return (f"{folder}: {result['steps']} steps in {duration(result['duration_seconds'])}"
             + (f", {pace:.3g} a second" if pace else ""))
+
+
+def _cost(result: Mapping[str, Any]) -> Iterator[str]:
+    """What the device did, where it is known."""
+    operations, rate = result.get("operations_per_iteration"), result["iterations_per_second"]
+    if operations:
+        least, most = (f"{count / 1e9:.4g}" for count in operations)
+        counts = least if least == most else f"{least} to {most}"
+        yield (f"{counts} GFLOP an iteration in products and convolutions"
+               + (f", {pace(operations[0] * rate, jax.devices()[0])}" if rate else ""))
+    if peak := result.get("peak_device_bytes"):
+        yield f"{peak / 2**20:.0f} MiB of the device's memory at most"
 
 
 def _evaluated(found: Mapping[str, Any] | None, reference: Reference) -> Iterator[tuple[str, ...]]:

@@ -6,8 +6,9 @@ before the run is over: what is written then is lost, and nothing else.
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -49,6 +50,7 @@ class _Lasting:
         return getattr(getattr(sys, self._name), name)
 
 
+_SPEAKER = ContextVar("speaker", default="")  # what lines begin with
 OUT, ERRORS = _Lasting("stdout"), _Lasting("stderr")
 
 
@@ -75,12 +77,13 @@ class Bar(tqdm):
     """A progress bar, by default of the first process and where there is a terminal to show it.
 
     What doesn't fit beside the bar, the pace and the time that is left goes by whole words: of what is
-    said of the progress, which is parted by commas, the last first; the first of it goes at last.
+    said of the progress, which is parted by commas, the last first; the first of it goes at last. Of
+    several runs that go on together one `leads`, and shows its own.
     """
 
-    def __init__(self, total: int | None = None, **options: Any):
+    def __init__(self, total: int | None = None, *, leads: bool = True, **options: Any):
         defaults = {"file": ERRORS, "dynamic_ncols": "ncols" not in options,
-                    "disable": True if jax.process_index() else None}
+                    "disable": True if jax.process_index() or not leads else None}
         super().__init__(total=total, **defaults | options)
 
     @staticmethod
@@ -99,10 +102,20 @@ class Bar(tqdm):
         return tqdm.format_meter(n, total, elapsed, ncols, **options) if ncols else line
 
 
+@contextmanager
+def speaking(name: str) -> Iterator[None]:
+    """Begins what is printed inside with a name, if it isn't empty."""
+    token = _SPEAKER.set(f"{name}: " if name else "")
+    try:
+        yield
+    finally:
+        _SPEAKER.reset(token)
+
+
 def say(*lines: str, to: _Lasting = OUT) -> None:
     """Prints lines, each of which stays one, beside progress bars if there are some."""
     for line in lines:
-        tqdm.write(printable(line), to)
+        tqdm.write(printable(_SPEAKER.get() + line), to)
     to.flush()
 
 

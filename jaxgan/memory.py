@@ -23,13 +23,13 @@ def check_fits(what: str, tree: PyTree, remedy: str) -> None:
         tree: arrays, or their shapes and dtypes.
         remedy: what to lower.
     """
-    needed, there = size_of(tree), _available()
+    needed, there = size_of(tree), available()
     if needed > there:
         raise ValueError(f"{what} {needed / 1e9:.4g} GB, and there are {there / 1e9:.4g} GB of memory: "
                          f"lower {remedy}")
 
 
-def _available() -> float:
+def available() -> float:
     """Bytes of the first device's memory; a processor's is the machine's, or what a process may have."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:

@@ -10,6 +10,7 @@ import jax
 from jaxgan import console
 from jaxgan.data import Source
 from jaxgan.plans import Plan
+from jaxgan.profiling import pace
 from jaxgan.runs import Run, cores
 from jaxgan.types import PyTree
 
@@ -78,13 +79,14 @@ class Outlook:
     about: About
     _is_told: bool = False
 
-    def __call__(self, step: int, counted: int, seconds: float) -> None:
+    def __call__(self, step: int, counted: int, seconds: float, operations: float | None = None) -> None:
         """Called after a dispatch.
 
         Args:
             step: the last finished one.
             counted: steps whose time was taken, without the first dispatch, which compiles.
             seconds: what these took.
+            operations: of one step, on one device, if they are known.
         """
         if self._is_told or seconds < _MEASURED_SECONDS or jax.process_index() > 0:
             return
@@ -92,8 +94,9 @@ class Outlook:
         left = self.plan.steps - step
         expected = left * seconds / counted
         besides = " besides evaluations" if self.plan.eval_every else ""
+        at = f", {pace(operations * counted / seconds, jax.devices()[0])}" if operations else ""
         console.warn(f"time      about {duration(expected)}{besides} for {left} steps more, "
-                     f"{counted / seconds:.3g} a second")
+                     f"{counted / seconds:.3g} a second{at}")
         is_processor = jax.devices()[0].platform == "cpu"
         if expected > 86400 * (_PROCESSOR_DAYS if is_processor else _ACCELERATOR_DAYS):
             warnings.warn(f"this will take {duration(expected)}: make it shorter with "

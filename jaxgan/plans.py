@@ -32,6 +32,7 @@ class Plan:
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
             checkpoint with other random numbers, at most three times in a run.
         max_hours: stop after so long, with a checkpoint; 0 for no limit.
+        profile: steps to trace after the first, which compiles; 0 for none.
         n_critic: what `batches_per_step` is called of a GAN; it is kept there.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     devices: int = 0
     on_nan: str = "stop"
     max_hours: float = 0.0
+    profile: int = 0
     n_critic: dataclasses.InitVar[int | None] = None
 
     def __post_init__(self, n_critic: int | None):
@@ -67,7 +69,8 @@ class Plan:
         for name in ("steps", "batch_size", "batches_per_step", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("sample_every", "eval_every", "checkpoint_every", "devices", "max_hours"):
+        for name in ("sample_every", "eval_every", "checkpoint_every", "devices", "max_hours",
+                     "profile"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
         if self.on_nan not in ("stop", "rollback"):

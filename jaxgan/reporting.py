@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import jax
 import numpy as np
@@ -27,7 +27,10 @@ class Interrupted(Exception):
     Attributes:
         step: the step that the checkpoint is of.
         signal: the signal's number; None if the time was over.
+        resume: how to go on: "latest", or "auto" where there may be no checkpoint yet.
     """
+
+    resume = "latest"
 
     def __init__(self, step: int, number: int | None):
         super().__init__(f"stopped at step {step}" + ("" if number else ", the time being over"))
@@ -179,6 +182,19 @@ class Reporter:
             self.checkpoints.wait()
             raise Interrupted(step, stop or None)
         return evaluation
+
+    def end(self, step: int, state: State, metrics: dict[str, float]) -> NoReturn:
+        """Ends a run that waits for others at a step, which it has told of, when all are to stop.
+
+        Raises:
+            Interrupted: the state is saved.
+        """
+        stop, = self.watch()
+        self.checkpoints.wait()
+        if step not in self.checkpoints.steps():
+            self.checkpoints.save(step, state, metrics, retries=self.retries, unscored=True)
+            self.checkpoints.wait()
+        raise Interrupted(step, stop or None)
 
     def rehearse(self, step: int, state: State, names_of_step: Callable[[], set[str]]) -> None:
         """Tries what comes later, so that what can't work is found out before it has cost anything.

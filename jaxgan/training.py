@@ -9,11 +9,11 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from jaxgan.outlook import About, Outlook, introduce
 from jaxgan.parallel import agreed, check_same, data_parallel
 from jaxgan.pictures import grid
 from jaxgan.plans import Plan
+from jaxgan.profiling import Operations, Trace, operations, peak_memory
 from jaxgan.reporting import (
     Callback,
     Evaluate,
@@ -51,6 +52,7 @@ from jaxgan.types import Batch, PyTree, check_callable, check_type
 __all__ = ["About", "Callback", "Evaluate", "Interrupted", "Moment", "NotFiniteError", "Picture", "Plan",
            "check_processes", "early_stopping", "endings", "example_batch", "initial_state", "train"]
 _SECONDS_A_DISPATCH = 0.5  # how long the progress bar and Ctrl-C wait
+_WHOLE = Part()
 _RETRIES = 3  # of a run that goes back when it diverges
 # What the processes of one run may have each for itself: where things are, and how it is kept.
 _OF_A_PROCESS = {"process_id", "data_dir", "inception", "keep_programs", "experiment_file"}
@@ -133,6 +135,70 @@ def train(
         NotFiniteError: training diverged, and `plan.on_nan` lets it; the checkpoints are of before.
         Interrupted: SIGINT, SIGTERM or SIGHUP came or the time was over; a checkpoint was saved first.
     """
+    one = prepared(game, source, run, plan, real=real, picture=picture, evaluate=evaluate, resume=resume,
+                   initial=initial, callbacks=callbacks, experiment=experiment, change=change,
+                   about=about, **planned)
+    advance, put, part = on_devices(one.game, one.source, one.plan)
+    count = partial(count_operations, advance)
+    with (signals() as received,
+          closing(one.course(received, put=put, part=part, count=count)) as course):
+        try:
+            due = next(course)
+            while True:
+                before = time.perf_counter()
+                state, metrics = jax.block_until_ready(
+                    advance(due.state, due.arrays, due.key, jnp.int32(due.count)))
+                due = course.send(Done(state, metrics, due.count, time.perf_counter() - before))
+        except StopIteration as end:
+            return end.value
+
+
+class Due(NamedTuple):
+    """What the course of a run asks for: so many steps, at most.
+
+    Attributes:
+        state: from where; its memory may be taken for the new one.
+        arrays: what their batches are drawn from.
+        key: the run's.
+        step: the number of steps that the state has behind it.
+        count: how many.
+    """
+
+    state: State
+    arrays: PyTree
+    key: jax.Array
+    step: int
+    count: int
+
+
+class Done(NamedTuple):
+    """What it is given: the state after so many steps, 0 if none were done as all runs are to stop.
+
+    Attributes:
+        state: the new one.
+        metrics: the last step's, of the last one that was done.
+        count: how many steps.
+        seconds: what they took.
+    """
+
+    state: State
+    metrics: dict[str, jax.Array]
+    count: int
+    seconds: float
+
+
+Course = Generator[Due, Done, tuple[State, dict]]
+
+
+def prepared(
+    game: GAN | Game, source: Source | Batch | PyTree, run: Run | str | Path, plan: Plan | None = None,
+    *, real: np.ndarray | str | None = None, picture: Picture | None = None,
+    evaluate: Evaluate | None = None, resume: str | int | None = None,
+    initial: Callable[[State], State] | None = None, callbacks: Sequence[Callback] = (),
+    experiment: str | Path | None = None, change: Sequence[str] = (), about: About | None = None,
+    **planned: Any,
+) -> "Prepared":
+    """Checks what `train` is called with; arguments and errors as there."""
     if (plan is None) == (not planned):
         raise ValueError("give a Plan or its fields, steps=500 for example; got "
                          + ("neither" if plan is None else f"both, a Plan and {', '.join(planned)}"))
@@ -163,39 +229,79 @@ def train(
                          f"{source.size} examples: choose a smaller one")
     if plan.eval_every and evaluate is None:
         raise ValueError(f"eval_every is {plan.eval_every}, but there is nothing to evaluate with")
-    may_change = {*change, *run.change}
-    checkpoints = Checkpoints(
-        run.checkpoints, plan.keep, plan.best_metric, run.identity, plan.best_is_highest,
-        None if "specification" in change else _described(specification, source, plan), may_change,
-        run.before)
-    deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
-    check_processes(run, plan, resume)
-    try:
-        resuming = _is_resuming(checkpoints, run, resume)
-        with _signals() as received:
+    return Prepared(game, source, run, plan, real, picture, evaluate, resume, initial, callbacks,
+                    None if "specification" in change else _described(specification, source, plan),
+                    {*change, *run.change}, about or About())
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A run that is about to be trained; attributes as the arguments of `train`.
+
+    Attributes:
+        specification: what its checkpoints are of; None if the settings say that.
+        may_change: the names of what may be another one than that of the checkpoint.
+    """
+
+    game: Game
+    source: Source
+    run: Run
+    plan: Plan
+    real: np.ndarray | str | None
+    picture: Picture | None
+    evaluate: Evaluate | None
+    resume: str | int | None
+    initial: Callable[[State], State] | None
+    callbacks: Sequence[Callback]
+    specification: dict[str, Any] | None
+    may_change: set[str]
+    about: About
+
+    def course(self, received: list[int], *, put: Callable[[PyTree], PyTree] = jax.device_put,
+               part: Part = _WHOLE, leads: bool = True,
+               count: Callable[[Due], Operations | None] = lambda due: None) -> Course:
+        """Trains, but for the steps themselves: it yields those that are due and is sent what came of
+        them. It returns and raises what `train` does; whoever ends it before closes it.
+
+        Args:
+            received: the signals that have come, the first one first; the run ends at one.
+            put: what puts the source's arrays where the steps are done.
+            part: the part of each batch that this process draws.
+            leads: whether it tells of its beginning, shows a bar and is traced; of runs that are trained
+                together one does.
+            count: what a step's operations are, where that is known.
+        """
+        game, source, run, plan = self.game, self.source, self.run, self.plan
+        checkpoints = Checkpoints(run.checkpoints, plan.keep, plan.best_metric, run.identity,
+                                  plan.best_is_highest, self.specification, self.may_change, run.before)
+        deadline = time.monotonic() + 3600 * plan.max_hours if plan.max_hours else math.inf
+        check_processes(run, plan, self.resume)
+        try:
+            resuming = _is_resuming(checkpoints, run, self.resume)
             example = example_batch(source, plan.batch_size)
             template = _template(game, source, plan, example)
             _check_game(game, template)
             check_fits("the networks and their optimisers take", template, "the width")
-            begin = partial(_begin, game, plan.seed, example, initial)
+            begin = partial(_begin, game, plan.seed, example, self.initial)
             run.lock()
-            state, retries = (_start(begin, template, checkpoints, plan, resume) if resuming
+            state, retries = (_start(begin, template, checkpoints, plan, self.resume) if resuming
                               else (begin(), 0))
-            result = _finished(run, plan, state, game.networks(state), stops=bool(callbacks))
+            result = _finished(run, plan, state, game.networks(state), stops=bool(self.callbacks))
             if result is not None:
                 return state, result
             checkpoints.discard_unfinished()
-            introduce(run, plan, source, jax.eval_shape(game.networks, template), int(state.step),
-                      about or About(), real is not None or picture is not None)
-            outlook = Outlook(plan, about or About())
+            if leads:
+                introduce(run, plan, source, jax.eval_shape(game.networks, template), int(state.step),
+                          self.about, self.real is not None or self.picture is not None)
+            outlook = Outlook(plan, self.about) if leads else None
             while True:
                 run.start(int(state.step), checkpoints.changed)
-                if real is not None:
-                    run.save_real(real)
+                if self.real is not None:
+                    run.save_real(self.real)
                 try:
-                    report = Reporter(game, run, plan, checkpoints, retries, picture, evaluate,
-                                       Watch(received, deadline), callbacks)
-                    state, result = _loop(source, report, state, outlook)
+                    report = Reporter(game, run, plan, checkpoints, retries, self.picture,
+                                      self.evaluate, Watch(received, deadline), self.callbacks)
+                    state, result = yield from _loop(source, report, state, outlook, put, part, count)
                     break
                 except NotFiniteError as error:
                     if plan.on_nan == "stop" or retries == _RETRIES:
@@ -205,14 +311,14 @@ def train(
                     retries += 1
                     warnings.warn(f"{error}; going on from step {int(state.step)} with other random "
                                   f"numbers, try {retries} of {_RETRIES}", UserWarning, stacklevel=2)
-        checkpoints.wait()
-        run.finish(result, getattr(evaluate, "floor", dict)())
-        return state, result
-    finally:
-        try:
-            checkpoints.close()
+            checkpoints.wait()
+            run.finish(result, getattr(self.evaluate, "floor", dict)())
+            return state, result
         finally:
-            run.close()
+            try:
+                checkpoints.close()
+            finally:
+                run.close()
 
 
 def _described(specification: GAN | Game, source: Source, plan: Plan) -> dict[str, Any]:
@@ -346,9 +452,11 @@ def _newest(begin: Callable[[], State], template: State,
     return jax.device_put(state), checkpoints.manifest(int(state.step))["retries"]
 
 
-def _loop(source: Source, report: Reporter, state: State, outlook: Outlook) -> tuple[State, dict]:
+def _loop(source: Source, report: Reporter, state: State, outlook: Outlook | None,
+          put: Callable[[PyTree], PyTree], part: Part, count_of: Callable[[Due], Operations | None]
+          ) -> Course:
     game, plan, checkpoints = report.game, report.plan, report.checkpoints
-    advance, put, part = _on_devices(game, source, plan)
+    operations, trace = None, Trace(report.run.folder / "profile", plan.profile if outlook else 0)
     report.rehearse(int(state.step), state, partial(_metric_names, report, source, state))
     started = time.perf_counter()
     step, chunk, seconds, counted = int(state.step), 1, 0.0, 0
@@ -365,17 +473,22 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook) -> t
     metrics, evaluation = ({}, {})
     if step == plan.steps or report.has_enough:
         metrics, evaluation = _last_row(report, source, state)
-    with (closing(feed), console.Bar(plan.steps, initial=step, unit="step", postfix=(
-            "compiling" if step < plan.steps else "")) as bar):
+    with (closing(feed), closing(trace), console.Bar(plan.steps, initial=step, unit="step", postfix=(
+            "compiling" if step < plan.steps else ""), leads=outlook is not None) as bar):
         while step < plan.steps and not report.has_enough:
             before = time.perf_counter()
             if step == end:
                 arrays, end = next(feed)
             due = plan.next_stop(step)
+            waited = time.perf_counter() - before
             count = min(due - step, chunk, end - step)
-            state, device_metrics = jax.block_until_ready(
-                advance(state, arrays, key, jnp.int32(count)))
-            elapsed = time.perf_counter() - before
+            asked = Due(state, arrays, key, step, trace.begin(count) if first_step_seconds else count)
+            operations = operations or count_of(asked)
+            state, device_metrics, count, elapsed = yield asked
+            elapsed += waited
+            trace.count(count)
+            if count == 0:
+                report.end(step, state, {name: float(value) for name, value in device_metrics.items()})
             if first_step_seconds is None:  # the first dispatch, of one step, compiles
                 first_step_seconds = elapsed
                 bar.set_postfix_str("", refresh=False)
@@ -387,7 +500,8 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook) -> t
                 raise ValueError(f"the game's step must add 1 to state.step; after {count} from "
                                  f"{step - count} it is {int(state.step)}")
             bar.update(count)
-            outlook(step, counted, seconds)
+            if outlook is not None:
+                outlook(step, counted, seconds, operations.least if operations else None)
             chunk, stop = report.watch(chunk)
             if step == plan.steps and not plan.is_evaluating(step):
                 stop = None  # all but finished
@@ -400,7 +514,7 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook) -> t
             _check_finite(step, metrics, game.networks(state), source)
             bar.set_postfix_str(console.printable(_summary(metrics, {})))
             evaluation = report(step, state, metrics, stop)
-            if bar.disable and jax.process_index() == 0:
+            if bar.disable and jax.process_index() == 0 and not console.ERRORS.isatty():
                 console.warn(f"step {step} of {plan.steps}: {_summary(metrics, evaluation)}")
     return state, {
         "steps": step,
@@ -408,6 +522,8 @@ def _loop(source: Source, report: Reporter, state: State, outlook: Outlook) -> t
         "evaluation": evaluation,
         "iterations_per_second": counted / seconds if counted else None,
         "first_step_seconds": first_step_seconds,
+        "operations_per_iteration": [operations.least, operations.most] if operations else None,
+        "peak_device_bytes": peak_memory(),
         "duration_seconds": time.perf_counter() - started,
         "retries": report.retries,
         "params_sha256": params_digest(*game.networks(state).values()),
@@ -432,7 +548,7 @@ def _metric_names(report: Reporter, source: Source, state: State) -> set[str]:
         batch_size=plan.batch_size), state, source.arrays, jax.random.key(0), 1)[1]}
 
 
-def _on_devices(game: Game, source: Source, plan: Plan
+def on_devices(game: Game, source: Source, plan: Plan
                 ) -> tuple[Callable, Callable[[PyTree], PyTree], Part]:
     """Returns `run_steps` on one device or several, what puts its arrays there, and which part of
     each batch this process draws.
@@ -449,6 +565,12 @@ def _on_devices(game: Game, source: Source, plan: Plan
     return (data_parallel(step_fn, devices=devices, batch_axis=None, donate=True),
             partial(jax.device_put, device=everywhere),
             Part(plan.batch_size, jax.process_index() * count, count))
+
+
+def count_operations(advance: Callable, due: Due) -> Operations | None:
+    """Of a step of `run_steps` on one device, which is then traced for its first call, too."""
+    trace = getattr(advance, "trace", None)  # several devices have another function
+    return trace and operations(trace(due.state, due.arrays, due.key, jnp.int32(1)).jaxpr)
 
 
 def _check_finite(step: int, metrics: dict[str, float], networks: dict[str, PyTree], source: Source
@@ -528,7 +650,7 @@ def endings() -> tuple[int, ...]:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collects what asks the run to end, so that it ends an iteration, not interrupts it.
 
     However often, it is one request: a cluster's signal comes by several ways. Only a second Ctrl-C is

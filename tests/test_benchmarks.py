@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from benchmarks import critics, flops, networks_jaxgan, networks_stock, run
+from benchmarks import critics, flops, lanes, networks_jaxgan, networks_stock, run
 from benchmarks.collectives import AllReduce, all_reduces
-from benchmarks.settings import CONSTRAINTS, CRITICS, NETWORKS, SETTINGS, WGAN_GP
+from benchmarks.settings import CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, WGAN_GP
 from jaxgan import Batch, critic_step, init_state, keys, train_step
 from jaxgan.gan import draw_latents
 from jaxgan.models import MLPCritic
@@ -222,6 +222,7 @@ def test_the_command_loads_no_framework():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, check=True,
                           capture_output=True).stdout == "set()\n"
     assert critics.MADE.keys() == CRITICS.keys()
+    assert lanes.MADE.keys() == LANES.keys()
 
 
 @pytest.mark.slow
@@ -239,6 +240,17 @@ def test_critics_are_constrained_in_each_way(monkeypatch):
     assert np.abs(kernels["clip"]).max() <= 0.01 < np.abs(kernels["none"]).max()
     far = {way: np.abs(kernel.T @ kernel - np.eye(8)).max() for way, kernel in kernels.items()}
     assert far["orthonormal"] < 1e-4 < 1e-1 < far["none"]
+
+
+@pytest.mark.slow
+def test_several_runs_are_timed_beside_one():
+    timed = lanes.Lanes("toy", 2)
+    assert all(timed.seconds(way, 2) > 0 for way in ("one", "together"))
+    states = [timed.lone, *timed.states]
+    assert [int(state.step) for state in states] == [2, 2, 2]
+    kernels = [np.asarray(state.critic.params["Dense_0"]["kernel"]) for state in states]
+    np.testing.assert_allclose(kernels[1], kernels[0], atol=2e-4)  # of the same seed
+    assert np.abs(kernels[2] - kernels[0]).max() > 1e-2
 
 
 @pytest.mark.slow

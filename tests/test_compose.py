@@ -105,8 +105,14 @@ def double(found):
     assert np.isfinite(list(found["result"]["final"].values())).all()
 
 
+def seeds(found):
+    assert [*found["done"]] == ["seed_0", "seed_1", "seed_2"]
+    assert len({*found["losses"]}) == 3
+    assert " +- " in found["said"]
+
+
 CHECKS = (radius, heads, series, optimisers, distance, translation, grown, number, nnx_module,
-          in_parts, accumulated, double)
+          in_parts, accumulated, double, seeds)
 
 
 @pytest.mark.filterwarnings("ignore:.*left as it was drawn:UserWarning",

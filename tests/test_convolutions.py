@@ -171,6 +171,29 @@ def test_vmap_is_a_loop(name, groups, axes):
     assert_close(jax.vmap(ours, axes)(*mapped), jnp.stack(looped))
 
 
+@pytest.mark.parametrize("axes", [(0, 0), (1, 2), (None, 0), (0, None)])
+def test_dense_layers_of_several_networks_are_one_product(axes):
+    """A batch of products, without a copy of what is multiplied."""
+    x, kernel, y = normal(0, 4, 3), normal(1, 3, 5), normal(2, 4, 5)
+    whole = {"strides": (), "padding": "VALID"}
+    for function, operands in ((functools.partial(conv, **whole), (x, kernel)),
+                               (functools.partial(conv_transpose, **whole), (y, kernel)),
+                               (functools.partial(conv_kernel_gradient, kernel_size=(), **whole),
+                                (x, y))):
+        stacks = [jnp.stack([v, 2 * v, v + 1]) for v in operands]
+        mapped = [v if axis is None else jnp.moveaxis(stack, 0, axis) for v, axis, stack
+                  in zip(operands, axes, stacks, strict=True)]
+        found = jax.vmap(function, axes)(*mapped)
+        for i in range(3):
+            alone = function(*(v if axis is None else stack[i] for v, axis, stack
+                               in zip(operands, axes, stacks, strict=True)))
+            assert_close(found[i], alone)
+        if None not in axes:
+            program = str(jax.make_jaxpr(jax.vmap(function, axes))(*mapped))
+            assert "dot_general" in program
+            assert "reshape" not in program
+
+
 def penalty(kernels, x, convolve=conv):
     """A gradient penalty on a critic of two strided layers and one of stride 1."""
     def score(x):

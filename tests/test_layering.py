@@ -16,7 +16,8 @@ ORDER = ("types", "distances", "keys", "digests", "descriptions", "labels", "mem
          "losses", "terms", "penalties", "tasks", "augment", "regularisers", "weighting", "nn",
          "models", "data", "metrics", "features", "networks", "probing", "gan", "views", "loops",
          "steps", "critics", "cycles", "styles", "transfer", "parallel", "evaluation", "checkpoints",
-         "pictures", "runs", "console", "plans", "outlook", "reporting", "training")
+         "pictures", "runs", "console", "plans", "profiling", "outlook", "reporting", "training",
+         "lanes")
 OUTSIDE = {"experiments", "tests", "conftest"}
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "__import__", "import_module"}

@@ -336,13 +336,13 @@ def test_help_on_a_narrow_terminal_comes_soon(monkeypatch, capsys):
 # Signals.
 
 def test_signals_are_one_request_but_for_a_second_ctrl_c():
-    with training._signals() as received:
+    with training.signals() as received:
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
         assert received[0] == signal.SIGHUP
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    with training._signals() as received:
+    with training.signals() as received:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert received[0] == signal.SIGINT
@@ -351,7 +351,7 @@ def test_signals_are_one_request_but_for_a_second_ctrl_c():
 def test_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with training._signals() as received:
+        with training.signals() as received:
             os.kill(os.getpid(), signal.SIGHUP)
             assert received == []
     finally:

@@ -381,7 +381,9 @@ def _primitive(name: str, own: Callable[..., Array], products: Lowering, fewer_p
 
 def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int | None, int | None],
            *, geometry: Geometry) -> tuple[Array, int]:
-    """The rule of `vmap`: the mapped axis joins the batch, or the groups if a kernel is mapped."""
+    """The rule of `vmap`: the mapped axis joins the batch, or the groups if a kernel is mapped, of a
+    dense layer the axis of a batch of products.
+    """
     (a, b), (a_axis, b_axis) = operands, axes
     if a_axis is not None and b_axis is None and primitive is not _conv_kernel_gradient_p:
         a = jnp.moveaxis(a, a_axis, 0)
@@ -390,10 +392,20 @@ def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int 
     count = next(operand.shape[axis] for operand, axis in zip(operands, axes, strict=True)
                  if axis is not None)
 
-    def into_groups(operand, axis):
+    def moved(operand, axis, to):
         if axis is None:
             operand, axis = jnp.broadcast_to(operand, (count, *operand.shape)), 0
-        operand = jnp.moveaxis(operand, axis, -2)
+        return jnp.moveaxis(operand, axis, to)
+
+    if not _is_spatial(geometry) and geometry.groups == 1:
+        of_a, of_b = _CONTRACTED[primitive.name]
+        out = lax.dot_general(moved(a, a_axis, 0), moved(b, b_axis, 0),
+                              (((of_a + 1,), (of_b + 1,)), ((0,), (0,))),
+                              preferred_element_type=accumulator(a))
+        return out.astype(a.dtype), 0
+
+    def into_groups(operand, axis):
+        operand = moved(operand, axis, -2)
         return operand.reshape(*operand.shape[:-2], -1)
 
     geometry = geometry._replace(groups=count * geometry.groups)
@@ -401,6 +413,8 @@ def _batch(primitive: Primitive, operands: tuple[Array, Array], axes: tuple[int 
     return out.reshape(*out.shape[:-1], count, -1), out.ndim - 1
 
 
+# The axes over which a dense layer's products are, of the first operand and of the second.
+_CONTRACTED = {"conv": (1, 0), "conv_transpose": (1, 1), "conv_kernel_gradient": (0, 0)}
 _conv_p = _primitive(
     "conv", _xla_conv, _conv_products, winograd.conv, _has_stride_one,
     lambda x, kernel, geometry: (x[0], *geometry.output_size, kernel[-1]))
