@@ -416,7 +416,7 @@ def _several(name: str, options: argparse.Namespace, keep: str) -> list[str]:
     chip = options.chips[0]
     say(f"compiling {options.lanes} {name} in one program")
     try:
-        with Child("benchmarks.tpu:Compiler", keep, timeout=options.timeout,
+        with Child("benchmarks.tpu:Compiler", keep, options.only_kept, timeout=options.timeout,
                    environment=ENVIRONMENT) as child:
             one, many = child.call("lanes", name, options.lanes, f"{chip}:{CHIPS[chip].one}")
     except Failed as failure:
