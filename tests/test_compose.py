@@ -118,7 +118,7 @@ CHECKS = (radius, heads, series, optimisers, distance, translation, grown, numbe
 @pytest.mark.filterwarnings("ignore:.*left as it was drawn:UserWarning",
                             "ignore:.*absent here. left out:UserWarning")
 @pytest.mark.parametrize(("title", "check"), [
-    pytest.param(title, check, marks=[pytest.mark.slow] * (check in (translation, grown, heads)))
+    pytest.param(title, check, marks=[pytest.mark.slow] * (check in (translation, grown, heads, seeds)))
     for title, check in zip(EXAMPLES, CHECKS, strict=True)])
 def test_example(title, check, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

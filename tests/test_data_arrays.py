@@ -345,7 +345,7 @@ def test_the_order_of_bytes_does_not_matter(tmp_path):
 def test_more_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", RANDOM.normal(size=(20, 6)))
     train, _ = open_arrays(tmp_path / "x.npy")
-    monkeypatch.setattr(memory, "_available", lambda: 800)
+    monkeypatch.setattr(memory, "available", lambda: 800)
     with pytest.raises(ValueError, match=r"18 samples take 8.64e-07 GB, and there are .*stream them"):
         resident(train)
     assert streaming(train).size == 18
@@ -354,7 +354,7 @@ def test_more_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch
 def test_a_folder_of_more_than_the_memory_is_refused(tmp_path, monkeypatch):
     for i in range(3):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    monkeypatch.setattr(memory, "_available", lambda: 300)
+    monkeypatch.setattr(memory, "available", lambda: 300)
     with pytest.raises(ValueError, match=r"its 3 images take 5.76e-07 GB, .* or read them on demand"):
         load(f"folder:{tmp_path}", "all", image_size=8)
 

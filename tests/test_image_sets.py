@@ -399,6 +399,7 @@ def described(tmp_path_factory, own_cache):
     return place
 
 
+@pytest.mark.slow
 def test_images_are_drawn_for_classes_and_for_numbers(described, tmp_path):
     out = tmp_path / "s.npy"
     for run, *words in (("classes", "--label", "dog"), ("numbers", "--condition", "90,0.3")):

@@ -94,7 +94,7 @@ def test_what_is_due_in_some_updates_is_computed_in_no_others():
     assert " cond[" in str(program)
 
 
-@pytest.mark.parametrize("together", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("together", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_lanes_go_on_from_where_each_was_saved(together, tmp_path):
     """One of them was trained further by itself; another is new."""
     how = {"together": together}
@@ -138,7 +138,8 @@ def test_a_signal_ends_all_lanes_and_each_is_saved(together, tmp_path):
         assert [row["step"] for row in logged] == [2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("together", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [False, True])
 def test_a_lane_that_diverges_leaves_the_others_to_go_on(together, tmp_path):
     def make(rate):
         return tiny(penalty=GENTLE.penalty, critic_optimizer=optax.sgd(rate))

@@ -44,6 +44,7 @@ def parsed(arguments):
     return 0, settings.replace(config, width=8)  # not a network as large as the memory
 
 
+@pytest.mark.slow
 @MANY
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), min_size=1, max_size=4))
 def test_flags(flags):
@@ -63,6 +64,7 @@ def test_flags(flags):
     assert launch.guarded(specify, config) in (0, 2)
 
 
+@pytest.mark.slow
 @hypothesis_settings(MANY, max_examples=50)
 @given(name=st.sampled_from([*sorted(settings.flat(digits.Config())),
                              "experiment", "sample_shape", "value_range", "num_classes", "condition"]),
