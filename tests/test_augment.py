@@ -327,6 +327,7 @@ def test_what_is_learned_has_not_been_changed(tmp_path):
         assert got.std() == pytest.approx(real.std(), abs=0.03)
 
 
+@pytest.mark.slow
 def test_training_moves_it_and_shows_reals_and_fakes_alike():
     shown = ada(["xflip", "noise", "cutout"], probability=adaptive(target=-1.0, images=16, every=1))
     gan = GAN(MLPGenerator((8, 8, 1), (4,)), MLPCritic((4,)), 2, losses.non_saturating(),

@@ -310,6 +310,7 @@ def trained(bars):
     return found
 
 
+@pytest.mark.slow
 def test_it_learns_what_and_where(trained, bars):
     about = trained.about
     assert about["accuracy"] > 0.98

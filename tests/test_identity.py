@@ -189,6 +189,7 @@ def changed(tmp_path_factory):
     return folder, flags
 
 
+@pytest.mark.slow
 def test_a_change_is_recorded_and_stays(changed):
     config = json.loads((changed[0] / "config.json").read_text())
     assert config["changes"] == [

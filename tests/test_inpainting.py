@@ -341,6 +341,7 @@ def run(tmp_path_factory, own_cache):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_logs_its_terms_and_is_seen_beside_the_mean_fill(run, capsys):
     assert {"generator/reconstruction", "generator/adversarial", "critic/penalty", "hole_l1",
             "hole_psnr", "hole_ssim", "raw/fd"} <= rows(run)[-1].keys()

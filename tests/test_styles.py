@@ -263,6 +263,7 @@ def test_an_image_is_a_folder_of_one(tmp_path):
     np.testing.assert_array_equal(load(f"folder:{tmp_path / 'a.png'}", "all").images, pixels[None])
 
 
+@pytest.mark.slow
 def test_what_holds_no_published_weights_is_refused(imported, tmp_path, monkeypatch):
     folder, _, words = imported
 

@@ -449,7 +449,7 @@ def differences(view, state):
                                "other_generate": jnp.abs(other - view.fake.samples).max()})
 
 
-@pytest.mark.parametrize("drop", ["by example", "by device"])
+@pytest.mark.parametrize("drop", ["by example", pytest.param("by device", marks=pytest.mark.slow)])
 def test_what_was_drawn_is_repeated_by_its_kind(drop):
     term = Term("differences", differences, 0.0)
     gan = make(critic=Judge(drop=drop), generator=Maker(noise=0.3), augment=instance_noise(0.5),

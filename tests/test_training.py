@@ -195,6 +195,7 @@ def test_resuming_a_finished_run_changes_nothing(digits):
     assert [row["step"] for row in rows(digits)] == [2, 4]
 
 
+@pytest.mark.slow
 def test_another_runs_result_is_not_taken_for_this_ones(digits, tmp_path, capsys):
     """Nor is one that is damaged: it is written anew, from the checkpoint, and said."""
     shutil.copytree(digits, tmp_path / "run")
@@ -305,7 +306,8 @@ def test_divergence_stops_and_names_step_and_metric(tmp_path, capsys):
     pytest.param(("--penalty", "none", "--critic-norm", "orthonormal"), marks=pytest.mark.slow),
     pytest.param(("--loss", "non_saturating", "--penalty", "dragan", "--critic-norm", "layer"),
                  marks=pytest.mark.slow),
-    ("--loss", "relativistic", "--penalty", "r1_r2", "--input-noise", 0.1, "--input-noise-steps", 5),
+    pytest.param(("--loss", "relativistic", "--penalty", "r1_r2", "--input-noise", 0.1,
+                  "--input-noise-steps", 5), marks=pytest.mark.slow),
     ("--precision", "bfloat16", "--fakes-at-once"),
     pytest.param(("--loss", "non_saturating", "--penalty", "none", "--pack", 2, "--input-noise", 0.1),
                  marks=pytest.mark.slow),

@@ -21,6 +21,7 @@ def test_kills_leave_no_trace(kills, resumed, tmp_path):
     assert figures["most_lost"] > 0  # and was not always killed right after a save
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "number"), [
     ("step", signal.SIGTERM),
     *(pytest.param(phase, number, marks=pytest.mark.slow) for phase, number in (

@@ -90,6 +90,7 @@ def test_a_second_first_process_is_refused(tmp_path):
     assert last.endswith("choose another port")
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_none_is_one_sentence(tmp_path):
     last, status = processes.finish(processes.start(
         "digits", *FLAGS, "--run-dir", tmp_path / "run", "--distributed"))
