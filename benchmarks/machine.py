@@ -9,34 +9,19 @@ from typing import NamedTuple
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 
-# Dense peaks, in operations per second, of the SXM cards, by what a device's kind contains: NVIDIA's
-# data sheets (which print twice as much, with sparsity), as glennklockwood.com/garden/processors
-# quotes them for A100 and H100; the H200 has the H100's chip.
-PEAKS = {
-    "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
-    "H100 80GB HBM3": {"float32": 67e12, "tf32": 494.5e12, "bfloat16": 989e12},
-    "H200": {"float32": 67e12, "tf32": 494.5e12, "bfloat16": 989e12},
-}
-
 
 class Probe:
     """Asks the frameworks what they would run on; for a process of its own."""
 
     def devices(self) -> dict:
-        """`platform`, `kind` and `count` of jax's devices."""
+        """`platform`, `kind` and `count` of jax's devices, and the first one's `peaks` by precision."""
         import jax
+
+        from jaxgan.profiling import peaks
 
         devices = jax.local_devices()
         return {"platform": devices[0].platform, "kind": devices[0].device_kind,
-                "count": len(devices)}
-
-
-def peak(kind: str, precision: str) -> float | None:
-    """The published peak of a kind of device, in operations per second; None if it isn't known."""
-    for name, peaks in PEAKS.items():
-        if name in kind:
-            return peaks[precision]
-    return None
+                "count": len(devices), "peaks": peaks(devices[0])}
 
 
 def describe(devices: dict) -> list[str]:

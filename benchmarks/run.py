@@ -7,7 +7,6 @@ README.md says what is measured and how.
 
 import argparse
 import contextlib
-import os
 import shlex
 import statistics
 import sys
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from benchmarks import flops, machine
 from benchmarks.settings import CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, Setting
 from benchmarks.timing import Summary, summarise
-from benchmarks.worker import Child, Failed, stoppable
+from benchmarks.worker import Child, Failed, carried_out, write
 
 TABLES = ("iterations", "products", "sampling", "dispatch", "reporting", "critics", "lanes")
 # Products of the shapes that patches and kernels have in these networks, and a large square one.
@@ -105,13 +104,7 @@ class Network(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     """Measures what the command line asks for."""
     options = _parser().parse_args(arguments)
-    try:
-        with stoppable():
-            measure(options)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return carried_out(lambda: measure(options), options.out)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -127,29 +120,26 @@ def measure(options: argparse.Namespace) -> None:
     networks: list[Network] = []
     extra: list[str] = []
 
-    def write() -> None:
-        lines = [*head, *report(networks, names, devices, "sampling" in options.tables), *extra]
-        partial = options.out.with_name(options.out.name + ".partial")
-        partial.write_text("\n".join(lines) + "\n")
-        os.replace(partial, options.out)
+    def save() -> None:
+        write(options.out, [*head, *report(networks, names, devices, "sampling" in options.tables),
+                            *extra])
 
     if {"iterations", "products", "sampling"} & {*options.tables}:
         for network in options.networks:
             networks.append(measure_network(SETTINGS[network], names, options, devices))
-            write()
+            save()
     if "dispatch" in options.tables:
         extra += measure_dispatch(options)
-        write()
+        save()
     if "reporting" in options.tables:
         extra += measure_reporting(options)
-        write()
+        save()
     if "critics" in options.tables:
         extra += measure_critics(options)
-        write()
+        save()
     if "lanes" in options.tables:
         extra += measure_lanes(options)
-    write()
-    print(f"wrote {options.out}", file=sys.stderr)
+    save()
 
 
 def measure_network(setting: Setting, names: list[str], options: argparse.Namespace,
@@ -387,7 +377,7 @@ def _network_table(network: Network, names: list[str], devices: dict, notes: _No
                "-" if best is None or operations is None else
                f"{100 * operations * pace.median / best:.0f}"]
         if on_device:
-            peak = machine.peak(devices["kind"], column.precision)
+            peak = devices["peaks"].get(column.precision)
             row.append("-" if peak is None or operations is None else
                        f"{100 * operations * pace.median / peak:.1f}")
         row += [f"{measured.compile:.1f}", f"{measured.peak / 2**20:.0f}",

@@ -23,7 +23,7 @@ from benchmarks.collectives import AllReduce
 from benchmarks.run import positive, say, show_spread, show_table
 from benchmarks.settings import SETTINGS, WGAN_GP
 from benchmarks.timing import summarise
-from benchmarks.worker import Child, Failed, stoppable
+from benchmarks.worker import Child, Failed, carried_out, write
 
 PREDICTED = (8, 64, 512)
 _WAIT_EVERY = 8  # jax 0.10's processor collectives can block each other in longer queues
@@ -116,17 +116,7 @@ def communication(reductions: list[AllReduce], link: Link, devices: int) -> floa
 def main(arguments: list[str] | None = None) -> int:
     """Measures what the command line asks for."""
     options = _parser().parse_args(arguments)
-    try:
-        with stoppable():
-            options.out.write_text("\n".join(measure(options)) + "\n")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Failed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
-    say(f"wrote {options.out}")
-    return 0
+    return carried_out(lambda: write(options.out, measure(options)), options.out)
 
 
 def measure(options: argparse.Namespace) -> list[str]:

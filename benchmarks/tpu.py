@@ -30,7 +30,7 @@ from benchmarks.run import positive, say, show_number, show_table
 from benchmarks.scaling import LINKS, communication
 from benchmarks.settings import LANES, NETWORKS, PRESETS, SETTINGS, WGAN_GP, Setting
 from benchmarks.timing import Unavailable
-from benchmarks.worker import Child, Failed, stoppable
+from benchmarks.worker import Child, Failed, carried_out, write
 
 # What libtpu needs to know where there is no TPU, and that it isn't alone on the machine.
 ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -333,17 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.only_kept and not options.keep:
         parser.error("--only-kept needs --keep")
-    try:
-        with stoppable():
-            measure(options)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Failed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
-    say(f"wrote {options.out}")
-    return 0
+    return carried_out(lambda: measure(options), options.out)
 
 
 class Row(NamedTuple):
@@ -379,10 +369,8 @@ def measure(options: argparse.Namespace) -> None:
             *_chips(products)]
     rows: list[Row] = []
 
-    def write(lanes: list[list[str]]) -> None:
-        partial_path = options.out.with_name(options.out.name + ".partial")
-        partial_path.write_text("\n".join([*head, *report(rows), *_together(options, lanes)]) + "\n")
-        os.replace(partial_path, options.out)
+    def save(lanes: list[list[str]]) -> None:
+        write(options.out, [*head, *report(rows), *_together(options, lanes)])
 
     def attempt(name: str, column: str, precision: str, topology: str, parallel: bool) -> None:
         setting = ALL[name]
@@ -396,7 +384,7 @@ def measure(options: argparse.Namespace) -> None:
         except Failed as failure:
             result = str(failure)
         rows.append(Row(setting, column, precision, topology, result))
-        write([])
+        save([])
 
     for chip in options.chips:
         for name in options.networks:
@@ -408,7 +396,7 @@ def measure(options: argparse.Namespace) -> None:
             attempt(name, "jaxgan", options.precisions[0], topology, True)
     if options.lanes:
         lanes = [_several(name, options, keep) for name in LANES]
-        write(lanes)
+        save(lanes)
 
 
 def _several(name: str, options: argparse.Namespace, keep: str) -> list[str]:

@@ -7,9 +7,10 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from unittest import mock
@@ -118,6 +119,28 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def carried_out(work: Callable[[], None], out: Path) -> int:
+    """Does a command's work, which writes a report; returns the exit status."""
+    try:
+        with stoppable():
+            work()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Failed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    print(f"wrote {out}", file=sys.stderr)
+    return 0
+
+
+def write(out: Path, lines: Iterable[str]) -> None:
+    """Writes a report's lines, all of them or none."""
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text("\n".join(lines) + "\n")
+    os.replace(partial, out)
 
 
 def peak_memory() -> int:

@@ -35,7 +35,7 @@ def compare(folders: Sequence[str], out: Path, *, logged: bool = False) -> list[
     table = [f"[{position}] {label}: {len(members)} run{'s' * (len(members) > 1)}, step "
              f"{members[0]['step']}" for position, (label, members) in enumerate(groups.items(), 1)]
     rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)),
-             measuring.held_out(runs[0]))]
+             measuring.held_out(runs[0]) if runs[0]["protocol"] else "")]
     for number in numbers:
         floor = runs[0]["metrics"][number.name].get("floor")
         rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])

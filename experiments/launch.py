@@ -338,8 +338,9 @@ def run_several(experiment: Experiment, config: Config, runs: several.Runs) -> N
     for group in several.grouped(each):  # what is amiss with the last is said before one is trained
         begun: list[Begun] = []
         for one in group:
-            begun.append(begin(experiment, one.config, like=begun[0] if begun else None,
-                               is_alike=not one.numbers))
+            alike = [of for of, other in zip(begun, group, strict=False) if other.numbers == one.numbers]
+            begun.append(begin(experiment, one.config, like=next(iter(alike or begun), None),
+                               is_alike=bool(alike)))
         groups.append((group, begun))
     ended, diverged = set(), []
     for group, begun in groups:
@@ -476,12 +477,14 @@ def begin(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     evaluator = like.evaluator if like else (
         make_evaluator(config, reference, recorded)
         if config.evaluation.eval_every and reference.metrics else None)
-    trained = like.game if like and is_alike else game_of(
-        game, fakes_at_once=config.schedule.fakes_at_once)
+    if like and is_alike:
+        trained, evaluate = like.game, like.arguments["evaluate"]
+        evaluate = getattr(evaluate, "anew", lambda: evaluate)()
+    else:
+        trained = game_of(game, fakes_at_once=config.schedule.fakes_at_once)
+        evaluate = _evaluate(config, game, reference, recorded, evaluator)
     arguments = training_arguments(experiment, config, game, trained, source, reference, recorded,
-                                   evaluator)
-    if like and is_alike and config.evaluation.eval_every:
-        arguments["evaluate"] = like.arguments["evaluate"]
+                                   evaluate)
     if again:  # it is as it was
         arguments["about"] = arguments["about"]._replace(warning="")
     return Begun(trained, source, folder, schedule, arguments, reference, evaluator)
@@ -586,7 +589,7 @@ def make_evaluator(config: Config, reference: Reference, recorded: Mapping[str, 
 
 def training_arguments(experiment: Experiment, config: Config, game: GAN | Game, trained: Game,
                        source: Source, reference: Reference, recorded: Mapping[str, Any],
-                       evaluator: Evaluator | None) -> dict[str, Any]:
+                       evaluate: training.Evaluate | None) -> dict[str, Any]:
     """What `training.train` is called with, besides game, source, folder and plan.
 
     Args:
@@ -597,9 +600,9 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
         source: the data.
         reference: what samples are measured against.
         recorded: what the run's `config.json` holds.
-        evaluator: what measures them in training, if something does.
+        evaluate: what measures states in training, if something does.
     """
-    seed, real, picture, evaluate = config.schedule.seed, None, None, None
+    seed, real, picture = config.schedule.seed, None, None
     if experiment.make_text:
         as_lines = experiment.make_text(recorded)
         picture = showing.sample_text(trained, seed, as_lines)
@@ -611,15 +614,19 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
                                          measuring.requests(reference, recorded))
     if not experiment.make_text and trained.sample is not None:
         real = showing.real_picture(source, seed, recorded)
-    if evaluator is not None:
-        evaluate = measuring.in_training(game, evaluator, reference, recorded,
-                                         local_devices(config.run.devices))
-    elif config.evaluation.eval_every:
-        evaluate = measuring.by_judge(game, reference)
     return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
             "initial": initial_weights(config), "callbacks": callbacks(config, reference),
             "change": ("specification",),  # the settings say what it is
             "about": about(experiment, config)}
+
+
+def _evaluate(config: Config, game: GAN | Game, reference: Reference, recorded: Mapping[str, Any],
+              evaluator: Evaluator | None) -> training.Evaluate | None:
+    """What measures states in training, if something does."""
+    if evaluator is not None:
+        return measuring.in_training(game, evaluator, reference, recorded,
+                                     local_devices(config.run.devices))
+    return measuring.by_judge(game, reference) if config.evaluation.eval_every else None
 
 
 def initial_weights(config: Config) -> Callable[[Any], Any] | None:

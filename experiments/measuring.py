@@ -367,9 +367,18 @@ def by_judge(game: GAN | Game, reference: Reference
 def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
                 settings: Mapping[str, Any], devices: list[jax.Device]
                 ) -> Callable[[Any, Callable[[], None]], dict[str, float]]:
-    """Returns the evaluation of a state, with the critic's diagnostics, for the training loop."""
+    """Returns the evaluation of a state, with the critic's diagnostics, for the training loop.
+
+    Its attribute `anew` gives the same for another run, which has reached nothing yet.
+    """
     draw = make_sampler(game, evaluator.protocol, reference, settings, devices)
-    judge = make_judge(game, evaluator.protocol, reference, settings)
+    return _evaluation(evaluator, reference, draw,
+                       make_judge(game, evaluator.protocol, reference, settings))
+
+
+def _evaluation(evaluator: Evaluator, reference: Reference, draw: Callable[[Any], Samples],
+                judge: Callable[[Any], dict[str, float]]
+                ) -> Callable[[Any, Callable[[], None]], dict[str, float]]:
     said = set()
 
     def evaluate(state: Any, tick: Callable[[], None]) -> dict[str, float]:
@@ -382,6 +391,7 @@ def in_training(game: GAN | Game, evaluator: Evaluator, reference: Reference,
 
     evaluate.floor = lambda: evaluator.floor
     evaluate.rehearse = lambda state: {*evaluator.rehearse(draw(state)), *judge(state)}
+    evaluate.anew = lambda: _evaluation(evaluator, reference, draw, judge)
     return evaluate
 
 

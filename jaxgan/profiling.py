@@ -10,10 +10,14 @@ import jax
 from jaxgan import console
 from jaxgan.types import Device
 
-# Dense peaks in bfloat16, operations a second, by what a device's kind begins with: NVIDIA's data sheets
-# of the SXM cards, which print twice as much, with sparsity; Cloud TPU's documentation.
-PEAKS = {"NVIDIA A100": 312e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12,
-         "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v6 lite": 918e12}
+# Dense peaks, operations a second, by what a device's kind begins with. NVIDIA's data sheets of the SXM
+# cards (which print twice as much, with sparsity), as glennklockwood.com/garden/processors quotes them
+# for A100 and H100; the H200 has the H100's chip. Cloud TPU's documentation.
+_H100 = {"float32": 67e12, "tf32": 494.5e12, "bfloat16": 989e12}
+PEAKS = {"NVIDIA A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
+         "NVIDIA H100 80GB HBM3": _H100, "NVIDIA H200": _H100,
+         "TPU v4": {"bfloat16": 275e12}, "TPU v5 lite": {"bfloat16": 197e12},
+         "TPU v5": {"bfloat16": 459e12}, "TPU v6 lite": {"bfloat16": 918e12}}
 _Shape = tuple[int, ...]
 
 
@@ -87,15 +91,15 @@ _PRODUCTS = {
     "conv_kernel_gradient": lambda x, y, kernel, params: math.prod(y) * math.prod(kernel[:-1])}
 
 
-def peak(device: Device) -> float | None:
-    """A device's published peak in bfloat16, operations a second; None where it isn't known."""
+def peaks(device: Device) -> dict[str, float]:
+    """A device's published peaks by precision, operations a second, as far as they are known."""
     kinds = [kind for kind in PEAKS if device.device_kind.startswith(kind)]
-    return PEAKS[max(kinds, key=len)] if kinds else None
+    return PEAKS[max(kinds, key=len)] if kinds else {}
 
 
 def pace(least: float, device: Device) -> str:
     """So many operations a second in words, with their share of what a device could do."""
-    known = peak(device)
+    known = peaks(device).get("bfloat16")
     share = f", {100 * least / known:.2g} % of the bfloat16 peak" if known else ""
     return f"{least / 1e9:.3g} GFLOP/s{share}"
 

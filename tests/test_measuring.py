@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -330,3 +331,19 @@ def test_reaching_the_floor_is_said_once(run, monkeypatch, capsys):
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("has reached") == 1
+
+
+def test_each_run_says_for_itself_that_it_has_reached_the_floor(monkeypatch, capsys):
+    """Of runs that are trained by one command, too."""
+    monkeypatch.setattr(measuring, "measure", lambda evaluator, samples, tick: {"fd": 1.0})
+    monkeypatch.setattr(measuring, "reached_floor", lambda evaluator, values: ["fd"])
+    monkeypatch.setattr(measuring, "make_sampler", lambda *_: lambda state: None)
+    monkeypatch.setattr(measuring, "make_judge", lambda *_: lambda state: {})
+    evaluator, reference = SimpleNamespace(floor={"fd": 2.0}, protocol=None), None
+    monkeypatch.setattr(measuring, "find", lambda reference, name: SimpleNamespace(title=name))
+    state = SimpleNamespace(step=3)
+    first = measuring.in_training(None, evaluator, reference, {}, [])
+    for measured in (first, first, first.anew()):
+        assert measured(state, lambda: None) == {"fd": 1.0}
+    assert capsys.readouterr().err.splitlines() == [
+        "step 3: fd 1 has reached the real-data floor (2)"] * 2

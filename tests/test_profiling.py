@@ -86,7 +86,7 @@ def test_a_trace_that_never_began_is_told_of(tmp_path, capsys):
 
 def test_the_pace_is_told_beside_a_known_peak(monkeypatch, capsys):
     outlook = Outlook(Plan(steps=100, batch_size=8), About())
-    monkeypatch.setattr(profiling, "peak", lambda device: 100e9)
+    monkeypatch.setattr(profiling, "peaks", lambda device: {"bfloat16": 100e9})
     outlook(20, 10, 2.0, 4e9)
     assert "5 a second, 20 GFLOP/s, 20 % of the bfloat16 peak" in capsys.readouterr().err
 
@@ -98,4 +98,4 @@ def test_peaks_are_known_by_kind(kind, peak):
     class Device:
         device_kind = kind
 
-    assert profiling.peak(Device()) == peak
+    assert profiling.peaks(Device()).get("bfloat16") == peak

@@ -49,6 +49,7 @@ def test_the_runs_are_summed_up(runs, capsys):
     """Mean and standard deviation, worked out from the results by hand."""
     told = (runs / "compare.txt").read_text().splitlines()
     assert told[0] == "[1] gaussians: 2 runs, step 4"
+    assert told[1].strip() == "[1]"  # and nothing of held-out reals
     line = next(line for line in told if line.startswith("critic/loss"))
     values = [result(runs / f"seed_{seed}")["final"]["critic/loss"] for seed in (0, 2)]
     assert f"{statistics.fmean(values):.4g} +- {statistics.stdev(values):.2g}" in line
@@ -79,6 +80,21 @@ def test_they_go_on_and_others_join_them(tmp_path, capsys):
     assert start("--steps", 4, "--seed", 1, "--run-dir", tmp_path / "alone") == 0
     assert result(tmp_path / "all" / "seed_1")["params_sha256"] == result(
         tmp_path / "alone")["params_sha256"]
+
+
+def test_what_runs_have_in_common_is_made_once(tmp_path, monkeypatch):
+    """Seeds with the same numbers are one compiled program; each measures for itself."""
+    trained = []
+    monkeypatch.setattr(launch, "train_lanes", lambda source, lanes, **_: trained.extend(lanes))
+    assert start("--steps", 2, "--eval-every", 2, "--seeds", "0,1", "--sweep", "learning_rate=1e-3,2e-3",
+                 "--run-dir", tmp_path / "all") == 0
+    slow, slow_too, fast, fast_too = trained
+    assert slow.game is slow_too.game
+    assert fast.game is fast_too.game
+    assert slow.game is not fast.game
+    assert [lane.numbers for lane in trained] == [{"learning_rate": 1e-3}] * 2 + [
+        {"learning_rate": 2e-3}] * 2
+    assert len({id(lane.options["evaluate"]) for lane in trained}) == 4
 
 
 @pytest.mark.slow
