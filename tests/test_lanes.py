@@ -95,13 +95,23 @@ def test_what_is_due_in_some_updates_is_computed_in_no_others():
 
 
 @pytest.mark.parametrize("together", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_lanes_go_on_from_where_each_was_saved(together, tmp_path):
-    """One of them was trained further by itself; another is new."""
+def test_lanes_go_on_from_where_each_was_saved(together, tmp_path, monkeypatch):
+    """One of them was trained further by itself; another is new. Those behind catch up first."""
+    step, advanced = Together.__call__, []
+
+    def spy(self, dues, count):
+        advanced.append(({due.step for due in dues.values()}, len(dues)))
+        return step(self, dues, count)
+
+    monkeypatch.setattr(Together, "__call__", spy)
     how = {"together": together}
     train_seeds(GENTLE, POINTS, tmp_path / "all", (0, 1), steps=4, **how, **SHORT)
     alone(GENTLE, tmp_path / "all" / "seed_1", steps=8, seed=1, resume="latest")
     done = train_seeds(GENTLE, POINTS, tmp_path / "all", range(3), steps=12, options={"resume": "auto"},
                        **how, **SHORT)
+    if together:
+        at_once = {at: size for steps, size in advanced for at in steps}
+        assert (at_once[0], at_once[4], at_once[8]) == (1, 2, 3)
     for seed in range(3):
         state, expected = alone(GENTLE, tmp_path / f"alone_{seed}", steps=12, seed=seed)
         assert [row["step"] for row in read_logs(tmp_path / "all" / f"seed_{seed}")[0]] == [
@@ -166,8 +176,8 @@ def test_a_lane_that_stops_early_leaves_the_others_to_go_on(tmp_path):
 
     plan = Plan(steps=6, **SHORT)
     done = train_lanes(in_memory(POINTS), [
-        Lane("short", tiny(), tmp_path / "short", plan, {"callbacks": [stop]}),
-        Lane("long", tiny(), tmp_path / "long", plan)], together=True)
+        Lane("short", GENTLE, tmp_path / "short", plan, {"callbacks": [stop]}),
+        Lane("long", GENTLE, tmp_path / "long", plan)], together=True)
     assert {name: result["steps"] for name, (_, result) in done.items()} == {"short": 2, "long": 6}
     assert done["short"][1]["stopped"]
 
