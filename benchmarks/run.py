@@ -10,7 +10,7 @@ import contextlib
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measures network after network, and writes the report after each."""
+    """Measures network after network, and writes the report after each repeat."""
     with Child("benchmarks.machine:Probe", timeout=options.timeout) as probe:
         devices = probe.call("devices")
     names = options.columns or [name for name, column in COLUMNS.items()
@@ -125,9 +125,11 @@ def measure(options: argparse.Namespace) -> None:
                             *extra])
 
     if {"iterations", "products", "sampling"} & {*options.tables}:
-        for network in options.networks:
-            networks.append(measure_network(SETTINGS[network], names, options, devices))
-            save()
+        for name in options.networks:
+            before = [*networks]
+            for network in measure_network(SETTINGS[name], names, options):
+                networks[:] = [*before, network]
+                save()
     if "dispatch" in options.tables:
         extra += measure_dispatch(options)
         save()
@@ -138,13 +140,18 @@ def measure(options: argparse.Namespace) -> None:
         extra += measure_critics(options)
         save()
     if "lanes" in options.tables:
-        extra += measure_lanes(options)
+        before = [*extra]
+        for lines in measure_lanes(options):
+            extra[:] = [*before, *lines]
+            save()
     save()
 
 
-def measure_network(setting: Setting, names: list[str], options: argparse.Namespace,
-                    devices: dict) -> Network:
+def measure_network(setting: Setting, names: list[str], options: argparse.Namespace
+                    ) -> Iterator[Network]:
     """Builds every column, then repeats them by turns; so too for sampling.
+
+    Yields what is known so far after each repeat, and after sampling.
 
     Whatever is timed is a number of iterations that the setting's cycle divides, so that it holds as
     much of each lazy term as a whole run does, wherever in a cycle it begins.
@@ -183,6 +190,14 @@ def measure_network(setting: Setting, names: list[str], options: argparse.Namesp
         libraries = _start_products(stack, precisions, options)
         processes = [child.pid for child in (*children.values(), *libraries.values())]
         before = machine.usage(processes)
+        memory: dict[str, tuple[int, int]] = {}
+        sampling: dict[str, list[float]] = {name: [] for name in children}
+
+        def found() -> Network:
+            return Network(setting, columns | {
+                name: Measured(rates[name], counts[name], first[name][0], first[name][2], *memory[name],
+                               sampling[name]) for name in children}, products, slow, others)
+
         for repeat in range(options.repeats):
             say(f"{setting.name}: repeat {repeat + 1} of {options.repeats}")
             order = [*children]
@@ -195,18 +210,14 @@ def measure_network(setting: Setting, names: list[str], options: argparse.Namesp
                 for precision in precisions:
                     products.setdefault((library, precision), []).append(
                         child.call("rate", precision, SHAPES))
-        others = machine.others_percent(before, machine.usage(processes))
-        memory = {}
-        for name in list(children):
-            _try(columns, children, name, lambda name=name: memory.update({
-                name: (children[name].peak_memory(), children[name].call("device_memory"))}))
-        sampling: dict[str, list[float]] = {name: [] for name in children}
+            others = machine.others_percent(before, machine.usage(processes))
+            for name in list(children):
+                _try(columns, children, name, lambda name=name: memory.update({
+                    name: (children[name].peak_memory(), children[name].call("device_memory"))}))
+            yield found()
         if "sampling" in options.tables:
             _sample(setting, columns, children, sampling, options)
-        for name in children:
-            columns[name] = Measured(rates[name], counts[name], first[name][0], first[name][2],
-                                     *memory[name], sampling[name])
-    return Network(setting, columns, products, slow, others)
+            yield found()
 
 
 def measure_dispatch(options: argparse.Namespace) -> list[str]:
@@ -283,8 +294,8 @@ def measure_critics(options: argparse.Namespace) -> list[str]:
             *show_table(["constraint", *heads], [*rows.values()])]
 
 
-def measure_lanes(options: argparse.Namespace) -> list[str]:
-    """Times several runs in one program against one run by itself."""
+def measure_lanes(options: argparse.Namespace) -> Iterator[list[str]]:
+    """Times several runs in one program against one run by itself; yields the table after each row."""
     rows = []
     for name, title in LANES.items():
         seconds: dict[str, list[float]] = {"one": [], "together": []}
@@ -300,11 +311,11 @@ def measure_lanes(options: argparse.Namespace) -> list[str]:
                      show_spread(summarise([mine / lone for mine, lone in pairs])),
                      show_spread(summarise([options.lanes * lone / mine for mine, lone in pairs])),
                      f"{compile_seconds['one']:.1f}, {compile_seconds['together']:.1f}"])
-    return ["", "## Several runs in one program", "",
-            "`jaxgan.lanes` by `jax.vmap`, beside one run by itself; median [quartiles] of "
-            f"{options.repeats} repeats by turns.", "",
-            *show_table(["", "one run, ms an iteration", "time of all, of one's", "samples a second of "
-                         "all, of one's", "first call, s: one, all"], rows)]
+        yield ["", "## Several runs in one program", "",
+               "`jaxgan.lanes` by `jax.vmap`, beside one run by itself; median [quartiles] of "
+               f"{options.repeats} repeats by turns.", "",
+               *show_table(["", "one run, ms an iteration", "time of all, of one's",
+                            "samples a second of all, of one's", "first call, s: one, all"], rows)]
 
 
 def report(networks: list[Network], names: list[str], devices: dict, sampling: bool) -> list[str]:

@@ -16,6 +16,7 @@ from jaxgan.terms import Term, Value, View, check_terms, is_weighed
 from jaxgan.types import Array, Metrics, PyTree, batch_size, check_type, described
 from jaxgan.weighting import Weighting, fixed, shared_norms
 
+_LARGE = 2**14  # elements of an array that devices exchange as it is
 _NUMBERS = (jax.Array, np.ndarray, np.generic, int, float)
 
 See = Callable[..., tuple[Any, PyTree]]  # parameters -> the view, and the new statistics
@@ -188,10 +189,9 @@ def update(
         differentiated() if accumulate == 1 else _mean_of_parts(differentiated, accumulate))
     base = [term for term in base_weights(terms) if term in losses]
     if axis_name is not None:
-        # As one array: XLA makes several collectives of a tree whose leaves it treats differently.
         numbers = jax.tree.map(lambda x: x if is_inexact(x) else None, stats)
-        flat, unravel = ravel_pytree((gradients, cotangents, numbers, losses, values))
-        gradients, cotangents, numbers, losses, values = unravel(lax.pmean(flat, axis_name))
+        gradients, cotangents, numbers, losses, values = _mean_of_devices(
+            (gradients, cotangents, numbers, losses, values), axis_name)
         stats = jax.tree.map(lambda x, mean: _first(x, axis_name) if mean is None else mean,
                              stats, numbers)
     norms = {}
@@ -301,6 +301,22 @@ def _mean_of_parts(function: Callable[[Array], PyTree], count: int) -> PyTree:
                              jnp.arange(count))
     return jax.tree.map(lambda shape, sum_, each: each[0] if sum_ is None else sum_ / count,
                         shapes, total, others)
+
+
+def _mean_of_devices(tree: PyTree, axis_name: str) -> PyTree:
+    """The mean over the devices, in one collective.
+
+    Small arrays go as one: XLA would treat some of them differently, and make several collectives. Large
+    ones it joins to that one by itself, and copying them into one array would cost more than adding.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    large = [jnp.size(leaf) >= _LARGE for leaf in leaves]
+    small, unravel = ravel_pytree([leaf for leaf, is_large in zip(leaves, large, strict=True)
+                                   if not is_large])
+    small, means = lax.pmean(
+        (small, [leaf for leaf, is_large in zip(leaves, large, strict=True) if is_large]), axis_name)
+    small, means = iter(unravel(small)), iter(means)
+    return structure.unflatten([next(means if is_large else small) for is_large in large])
 
 
 def _first(x: Array, axis_name: str) -> Array:

@@ -1,6 +1,8 @@
 """The benchmarks' counts against hand-worked ones and XLA's, and that the command writes its table."""
 
+import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 from functools import partial
@@ -197,6 +199,38 @@ def test_lazy_terms_come_round_in_whole_cycles():
     run._calibrate(counts, Column(), "column", 0.01, 1.0, 16)
     assert asked == [16]
     assert counts == {"column": 96}
+
+
+def test_each_repeat_is_in_the_report_once_it_is_done(tmp_path, monkeypatch):
+    """Whoever interrupts a long measurement keeps what is measured."""
+    class Column(contextlib.AbstractContextManager):
+        pid = os.getpid()
+
+        def __init__(self, *arguments, **options):
+            pass
+
+        def __exit__(self, *_):
+            pass
+
+        def timed(self, method, count):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 6:  # after the first, one to calibrate, and three repeats
+                raise KeyboardInterrupt
+            return 0.5 * count, None
+
+        def call(self, method, *arguments):
+            return {"build": {"compile": 1.0}, "device_memory": 0, "devices": {
+                "platform": "cpu", "kind": "cpu", "count": 1, "peaks": {}}}[method]
+
+        def peak_memory(self):
+            return 2**20
+
+    monkeypatch.setattr(run, "Child", Column)
+    out = tmp_path / "out.md"
+    assert run.main(["--networks", "tiny", "--columns", "torch-float32", "--tables", "iterations",
+                     "--repeats", "9", "--seconds", "1", "--out", str(out)]) == 130
+    assert "| 2 [2, 2] | 0.5 | 1 [1, 1] |" in out.read_text()
+    assert "| 3 x 2 |" in out.read_text()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from tiny import Generator, Linear, points, tiny
 
 from benchmarks.collectives import all_reduces
-from jaxgan import data_parallel, game, init_state, keys, losses, penalties, run_steps, sample
+from jaxgan import data_parallel, game, init_state, keys, losses, networks, penalties, run_steps, sample
 from jaxgan.augment import instance_noise
 from jaxgan.data import Dataset, mixture, resident
 from jaxgan.gan import draw_latents
@@ -120,13 +120,23 @@ def test_many_devices_do_what_one_does(case, count):
     assert all(leaf.sharding.device_set == set(devices) for leaf in jax.tree.leaves(done))
 
 
-def test_one_all_reduce_a_network_update():
-    """Of gradients, statistics and metrics together; the critic's are in a loop that runs n times."""
+@pytest.mark.parametrize("large", [None, 16])
+def test_one_all_reduce_a_network_update(large, monkeypatch):
+    """Of gradients, statistics and metrics together; the critic's are in a loop that runs n times.
+    Large arrays, here kernels, are not copied into one first: XLA joins them.
+    """
+    if large:
+        monkeypatch.setattr(networks, "_LARGE", large)
     gan = tiny(critic_optimizer=optax.adam(0.1))
     step = data_parallel(partial(train_step, gan), devices=jax.devices()[:2], batch_axis=1)
     arguments = init_state(gan, KEY, points(4)), points(3, 4), KEY
     reductions = all_reduces(jax.jit(step).lower(*arguments).compile().as_text())
-    assert sorted((reduction.times, reduction.arrays) for reduction in reductions) == [(1, 1), (3, 1)]
+    of_generator, of_critic = (
+        sum(leaf.size >= (large or np.inf) for leaf in jax.tree.leaves(network.params))
+        for network in (arguments[0].generator, arguments[0].critic))
+    assert (of_generator, of_critic) == ((2, 1) if large else (0, 0))
+    assert sorted((reduction.times, reduction.arrays) for reduction in reductions) == [
+        (1, 1 + of_generator), (3, 1 + of_critic)]
     gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(arguments[0].critic.params))
     metrics = 4 * 8  # two losses, the penalty, three means of scores, two moments of norms
     assert max(reductions).bytes == gradients + metrics
