@@ -1,64 +1,33 @@
 """Measures weak and strong scaling over devices, and predicts it for many more.
 
     python -m benchmarks.scaling --devices 1 2 4 8 --network mnist_dcgan
+    python -m benchmarks.scaling --compiled cifar_resnet --keep FOLDER
 
 Over the accelerators of this machine if it has several, else over forced host devices, which share
-the processor's cores. README.md says what is measured and how.
+the processor's cores; or, compiled, for slices of a TPU that isn't there. README.md says what is
+measured and how.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import math
 import os
 import shlex
 import statistics
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks import flops, machine
+from benchmarks import flops, machine, predicted
 from benchmarks.collectives import AllReduce
+from benchmarks.links import LINKS, communication, show_links
 from benchmarks.run import positive, say, show_spread, show_table
 from benchmarks.settings import SETTINGS, WGAN_GP
 from benchmarks.timing import summarise
-from benchmarks.worker import Child, Failed, carried_out, write
+from benchmarks.worker import Child, Failed, carried_out, write_part
 
 PREDICTED = (8, 64, 512)
 _WAIT_EVERY = 8  # jax 0.10's processor collectives can block each other in longer queues
-
-
-class Link(NamedTuple):
-    """What connects devices.
-
-    Attributes:
-        name: of the link.
-        bandwidth: bytes per second in one direction, per device.
-        hop: seconds of latency per step of a reduction tree; assumed, nobody publishes it.
-        most: the largest number of devices that it connects.
-        source: where the bandwidth is from.
-    """
-
-    name: str
-    bandwidth: float
-    hop: float
-    most: int
-    source: str
-
-
-LINKS = (
-    Link("NVLink 4 (H100, one node)", 450e9, 2e-6, 8,
-         "900 GB/s in both directions together, as third parties quote NVIDIA's H100 data sheet"),
-    Link("InfiniBand NDR, a 400 Gb/s port per GPU", 50e9, 5e-6, 2**30,
-         "400 Gb/s per port, NDR's nominal rate"),
-    Link("TPU v4 ICI", 1.1e15 / 4096, 1e-6, 4096,
-         "Cloud TPU documentation, v4: all-reduce bandwidth of 1.1 PB/s per pod of 4096 chips"),
-    Link("TPU v5e ICI", 51.2e12 / 256, 1e-6, 256,
-         "Cloud TPU documentation, v5e: all-reduce bandwidth of 51.2 TB/s per pod of 256 chips"),
-    Link("TPU v6e ICI", 102.4e12 / 256, 1e-6, 256,
-         "Cloud TPU documentation, v6e: all-reduce bandwidth of 102.4 TB/s per pod of 256 chips"),
-)
 
 
 class Scaled:
@@ -103,20 +72,18 @@ class Scaled:
                 self.jax.block_until_ready(self.state)
 
 
-def communication(reductions: list[AllReduce], link: Link, devices: int) -> float:
-    """Seconds that an iteration's all-reduces take, none of them overlapped with anything.
-
-    Each takes 2 (N - 1) / N x bytes / bandwidth, as in a ring, and 2 log2(N) hops of latency.
-    """
-    hops = 2 * math.ceil(math.log2(devices))
-    return sum(reduction.times * (2 * (devices - 1) / devices * reduction.bytes / link.bandwidth
-                                  + hops * link.hop) for reduction in reductions)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Measures what the command line asks for."""
-    options = _parser().parse_args(arguments)
-    return carried_out(lambda: write(options.out, measure(options)), options.out)
+    """Measures, or predicts, what the command line asks for, into its own part of the report."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.only_kept and not options.keep:
+        parser.error("--only-kept needs --keep")
+    title, work = (("Scaling, by a TPU's compiler", predicted.predict) if options.compiled
+                   else ("Scaling", measure))
+    return carried_out(lambda: write_part(options.out, title, [
+        "Written by this command; README.md says what is measured and how.", "",
+        "    " + shlex.join(["python", "-m", "benchmarks.scaling", *sys.argv[1:]]), "",
+        *work(options)]), options.out)
 
 
 def measure(options: argparse.Namespace) -> list[str]:
@@ -156,9 +123,7 @@ def measure(options: argparse.Namespace) -> list[str]:
                 rates[run].append(iterations[run] / child.timed("advance", iterations[run])[0])
 
     rates["strong", 1] = rates["weak", 1]
-    lines = ["# Scaling", "", "Written by this command; README.md says what is measured and how.", "",
-             "    " + shlex.join(["python", "-m", "benchmarks.scaling", *sys.argv[1:]]), "",
-             *machine.describe(devices), "",
+    lines = [*machine.describe(devices), "",
              f"{setting.title}, `data_parallel(train_step)`, n = {setting.n_critic}. "
              + ("Real devices." if real else
                 f"{max(counts)} forced host devices that share the processor's cores: what would be "
@@ -213,8 +178,6 @@ def _predicted(reductions: list[AllReduce], batch: int, seconds: float, operatio
                 rows.append([link.name, str(devices), f"{1e3 * cost:.3g}",
                              *(f"{100 * step / (step + cost):.1f}" for step in (seconds, fast)),
                              f"{1e3 * 9 * cost:.3g}"])
-    sources = [[link.name, f"{link.bandwidth / 1e9:.0f}", f"{1e6 * link.hop:.0f}", link.source]
-               for link in LINKS]
     given = "given" if options.step_seconds else "measured here on one device"
     return ["", "## Prediction", "",
             f"Weak scaling, {batch} samples a device. An iteration on N devices takes one device's time "
@@ -224,7 +187,7 @@ def _predicted(reductions: list[AllReduce], batch: int, seconds: float, operatio
             "iteration has to be for 90 %.", "",
             *show_table(["link", "devices", "all-reduces, ms", "efficiency (a), %",
                          "efficiency (b), %", "90 % from, ms"], rows), "",
-            *show_table(["link", "GB/s a device, one way", "hop, us (assumed)", "source"], sources)]
+            *show_table(*show_links(LINKS))]
 
 
 def _short(source: str) -> str:
@@ -247,8 +210,19 @@ def _parser() -> argparse.ArgumentParser:
                         help="one device's seconds an iteration, measured elsewhere, to predict from")
     parser.add_argument("--teraflops", type=positive(float), default=100.0,
                         help="what a device sustains in prediction (b)")
-    parser.add_argument("--timeout", type=positive(float), default=1200.0,
-                        help="seconds after which a measurement is given up")
+    parser.add_argument("--compiled", nargs="+", choices=WGAN_GP, default=[],
+                        help="predict from programs that a TPU's compiler makes of these networks, "
+                        "instead of measuring")
+    parser.add_argument("--chips", nargs="+", choices=predicted.SLICES, default=["v5e"],
+                        help="compiled: for which")
+    parser.add_argument("--global-batch", type=positive(int), default=512,
+                        help="compiled: samples in a critic update, where all chips share them")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER",
+                        help="compiled: keep programs there, and take those that are there already")
+    parser.add_argument("--only-kept", action="store_true",
+                        help="compiled: leave out what isn't there yet, instead of compiling it")
+    parser.add_argument("--timeout", type=positive(float), default=3600.0,
+                        help="seconds after which a measurement, or a program, is given up")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("SCALING.md"))
     return parser
 

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 from benchmarks import flops
 from benchmarks.collectives import AllReduce
+from benchmarks.links import LINKS, communication
 from benchmarks.programs import BRANCHES, Operation, operations, total
 from benchmarks.run import positive, say, show_number, show_table
-from benchmarks.scaling import LINKS, communication
 from benchmarks.settings import LANES, NETWORKS, PRESETS, SETTINGS, WGAN_GP, Setting
 from benchmarks.timing import Unavailable
 from benchmarks.worker import Child, Failed, carried_out, write
@@ -531,7 +531,7 @@ def _slices(rows: list[Row], everything: list[Row]) -> list[str]:
             "`data_parallel(train_step)` over all chips of a slice. Cycles are of what a chip computes: "
             "the compiler gives none for what the chips exchange. Overlapped is what has a start and "
             "an end with other work between. Exchanging is predicted as README.md says of scaling, from "
-            "published bandwidths, where scaling.py has the link; samples are those of all chips per "
+            "published bandwidths, where links.py has the link; samples are those of all chips per "
             "second of both, one after the other, with the dearest branches.", "",
             *show_table(["network", "slice", "collectives an iteration", "of them overlapped", "MB",
                          "Mcycles a chip", "over one chip's", "computing, ms", "exchanging, ms",

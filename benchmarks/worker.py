@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -141,6 +142,20 @@ def write(out: Path, lines: Iterable[str]) -> None:
     partial = out.with_name(out.name + ".partial")
     partial.write_text("\n".join(lines) + "\n")
     os.replace(partial, out)
+
+
+def write_part(out: Path, title: str, lines: Iterable[str]) -> None:
+    """Writes the part of a report that has this title, and leaves the others as they are."""
+    parts = re.split(r"(?m)^(?=# )", out.read_text() if out.exists() else "")
+    part = "\n".join([f"# {title}", "", *lines]) + "\n"
+    kept = [other for other in parts if other.strip()]
+    for i, other in enumerate(kept):
+        if other.splitlines()[0] == f"# {title}":
+            kept[i] = part
+            break
+    else:
+        kept.append(part)
+    write(out, ["\n\n".join(each.strip("\n") for each in kept)])
 
 
 def peak_memory() -> int:

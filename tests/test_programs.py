@@ -1,5 +1,6 @@
 """What is read from compiled programs' texts, against sums worked by hand, and a TPU's own compiler."""
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from benchmarks import tpu
+from benchmarks import predicted, run, scaling, tpu
 from benchmarks.programs import BRANCHES, operations, total
 from benchmarks.settings import NETWORKS, PRESETS, SETTINGS
 from benchmarks.worker import Child
@@ -314,3 +315,46 @@ def test_a_slice_sums_once_a_network_update(compiler):
     setting = dataclasses.replace(SETTINGS["tiny"], n_critic=3)
     estimate = compiler.call("estimate", setting, "jaxgan", "float32", "v5e:2x4", True)
     assert sorted(times for times, *_ in estimate.exchanged) == [1, 3]
+
+
+def test_scaling_is_predicted_from_what_is_compiled(tmp_path, monkeypatch):
+    """By hand: one million cycles for each sample, 4 MB an iteration, 200 GB/s and a microsecond a hop
+    within 256 chips, 3.125 GB/s and 20 us between two such slices."""
+    class Compiler(contextlib.AbstractContextManager):
+        def __init__(self, *arguments, **options):
+            pass
+
+        def __exit__(self, *_):
+            pass
+
+        def call(self, method, *arguments):
+            if method == "versions":
+                return {"jax": "1"}
+            setting, *_, parallel = arguments
+            if setting.batch_size == 8:
+                raise predicted.Failed("too dear")
+            cycles = 1e6 * setting.batch_size
+            return tpu.Estimate(1.0, True, 1, 1.0, (0, cycles), (0, 0), (0, 0), {}, {}, [],
+                                [(2, 2_000_000, False, "all-reduce", "psum")] if parallel else [])
+
+    monkeypatch.setattr(predicted, "Child", Compiler)
+    out = tmp_path / "SCALING.md"
+    out.write_text("# Scaling\n\nmeasured\n\n# Scaling, by a TPU's compiler\n\nold\n\n# Other\n\nkept\n")
+    assert scaling.main(["--compiled", "toy_mlp", "--global-batch", "512", "--out", str(out)]) == 0
+    text = out.read_text()
+    assert text.startswith("# Scaling\n\nmeasured\n\n# Scaling, by a TPU's compiler\n\nWritten")
+    assert text.endswith("# Other\n\nkept\n")
+    assert "old" not in text
+    second = tpu.CHIPS["v5e"].clock
+    for chips, batch, exchanged in (
+            (8, 256, 2 * (2 * 7 / 8 * 2e6 / 200e9 + 6e-6)),
+            (512, 256, 2 * (2 * 255 / 256 * 2e6 / 200e9 + 16e-6)
+             + 2 * (2 / 2 * 7813 / 3.125e9 + 2 * 20e-6)),
+            (8, 64, 2 * (2 * 7 / 8 * 2e6 / 200e9 + 6e-6)),
+            (256, 2, 2 * (2 * 255 / 256 * 2e6 / 200e9 + 16e-6))):
+        computing = batch * 1e6 / second
+        efficiency = 100 * computing / (computing + exchanged)
+        row = next(line for line in text.splitlines() if line.startswith(f"| {chips} | {batch} |"))
+        assert row.split(" | ")[2:5] == [
+            run.show_number(1e3 * computing), run.show_number(1e3 * exchanged), f"{efficiency:.1f}"]
+    assert "| 64 | 8 | too dear |" in text
