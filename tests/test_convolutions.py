@@ -254,6 +254,16 @@ def test_elsewhere_it_is_xlas_convolution():
     assert "gather" not in lowered.as_text()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_kernels_are_flipped_right_before_the_convolution(groups):
+    """Where a compiler looks for it, to take both as one or to undo the flip."""
+    transposed = functools.partial(conv_transpose, strides=(2, 2), padding="SAME", groups=groups)
+    text = jax.jit(transposed).trace(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 4 // groups, 4))).lower(
+        lowering_platforms=("tpu",)).as_text()
+    flipped, = re.findall(r"(%\w+) = stablehlo.reverse", text)
+    assert re.search(rf"stablehlo.convolution\(%\w+, {flipped}\)", text)
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("strides", [(1,), (2,)])
 def test_bfloat16_sums_in_float32(name, strides):

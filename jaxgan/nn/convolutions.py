@@ -216,7 +216,7 @@ def _xla_conv_transpose(y: Array, kernel: Array, geometry: Geometry, result: Dty
     kernel = kernel.reshape(*size, kernel.shape[-2], groups, -1)
     kernel = jnp.moveaxis(kernel, -1, -3)  # [*k, out / groups, in / groups, groups]
     kernel = jnp.swapaxes(kernel, -1, -2).reshape(*size, kernel.shape[-3], -1)
-    kernel = jnp.flip(kernel, range(len(size)))  # last, so that a flip that XLA adds cancels it
+    kernel = lax.rev(kernel, range(len(size)))  # last, so that a flip that XLA adds cancels it
     before = [k - 1 - low for k, (low, _) in zip(size, geometry.padding, strict=True)]
     padding = [(low, n + k - 2 - (m - 1) * s - low) for low, n, k, m, s
                in zip(before, geometry.input_size, size, geometry.output_size, geometry.strides,
