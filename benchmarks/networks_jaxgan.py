@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,17 @@ from jaxgan.loops import Game
 from jaxgan.training import example_batch, initial_state
 
 
-def make_game(setting: Setting, precision: str = "float32") -> GAN | Game:
-    """What the setting's experiment specifies; its `--precision` is the column's."""
+def make_game(setting: Setting, precision: str = "float32", **changes: Any) -> GAN | Game:
+    """What the setting's experiment specifies; its `--precision` is the column's.
+
+    Args:
+        setting: what to train.
+        precision: "float32", "tf32" or "bfloat16".
+        changes: other settings of the experiment.
+    """
     experiment = opening.load(setting.experiment)
     config = experiment.configure(
-        setting.preset, **setting.changes(),
+        setting.preset, **setting.changes(), **changes,
         precision="bfloat16" if precision == "bfloat16" else "float32")
     made = experiment.make_game(config, setting.sample_shape)
     if isinstance(made, GAN):

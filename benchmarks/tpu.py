@@ -38,7 +38,9 @@ ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
                "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu",
                "XLA_FLAGS": ""}
 ALL = SETTINGS | PRESETS
-COLUMNS = {"jaxgan": "jaxgan", "flax": "stock Flax"}
+COLUMNS = {"jaxgan": "jaxgan", "remat": "jaxgan --remat", "flax": "stock Flax"}
+# What not every network has.
+IN_COLUMN = {"flax": (*WGAN_GP, "tiny"), "remat": ("cifar_resnet", "r3gan", "stylegan2", "resnet64")}
 PRECISIONS = ("float32", "bfloat16")
 MOST = 5  # operations that a table shows
 PRODUCT = 4096  # rows and columns of the matrices whose product is compiled for each chip
@@ -167,7 +169,8 @@ class Compiler:
         if column == "flax":
             traced, count = _stock(setting, self, topology), None
         else:
-            traced, count = _jaxgan(setting, precision, self, topology, parallel)
+            traced, count = _jaxgan(setting, precision, self, topology, parallel,
+                                    **{"remat": True} if column == "remat" else {})
         made = self._compiled(traced, topology)
         by_hand = flops.iteration(setting)
         return Estimate(count() if by_hand is None and count else by_hand or 0.0, by_hand is not None,
@@ -273,15 +276,18 @@ def _cycles(operation: Operation) -> int:
     return operation.cycles
 
 
-def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str, parallel: bool):
-    """Traces `train_step`; returns it and a function that has XLA count its operations."""
+def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str, parallel: bool,
+            **changes: Any):
+    """Traces `train_step`, with other settings of the experiment if given; returns it and a function
+    that has XLA count its operations.
+    """
     import jax
     import jax.numpy as jnp
 
     from benchmarks.networks_jaxgan import make_game
     from jaxgan import GAN, Batch, critic_step, data_parallel, game, generator_step
 
-    made = make_game(setting, precision)
+    made = make_game(setting, precision, **changes)
     steps = game(made)
     devices = compiler.devices(topology) if parallel else [None]
     shape = (setting.n_critic, setting.batch_size * len(devices), *setting.sample_shape)
@@ -388,7 +394,9 @@ def measure(options: argparse.Namespace) -> None:
 
     for chip in options.chips:
         for name in options.networks:
-            for column in options.columns if name in (*WGAN_GP, "tiny") else ("jaxgan",):
+            for column in options.columns:
+                if name not in IN_COLUMN.get(column, ALL):
+                    continue
                 for precision in options.precisions if column == "jaxgan" else ("float32",):
                     attempt(name, column, precision, f"{chip}:{CHIPS[chip].one}", False)
     for name in options.slice_networks if options.slices else ():
@@ -588,7 +596,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", nargs="*", choices=ALL, default=[*NETWORKS, "resnet64", "text"])
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=[*COLUMNS])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=[*PRECISIONS],
-                        help="of jaxgan; stock Flax is in float32")
+                        help="of jaxgan; the others are in float32")
     parser.add_argument("--chips", nargs="+", choices=CHIPS, default=["v5e"])
     parser.add_argument("--batch", type=positive(int),
                         help="samples in a critic update, instead of each network's own number")

@@ -213,6 +213,7 @@ def test_what_is_compiled_for_slices_and_as_default_exists():
     options = tpu._parser().parse_args([])
     assert {*options.networks, *options.slice_networks} <= {*SETTINGS, *PRESETS}
     assert {*NETWORKS} <= {*options.networks}
+    assert {name for names in tpu.IN_COLUMN.values() for name in names} <= {*SETTINGS, *PRESETS}
     assert {slice_.partition(":")[0] for slice_ in options.slices} <= {*tpu.CHIPS}
     # A v5e's units at its clock make its published peak; so do 1.05 GHz those of a v4.
     assert tpu.CHIPS["v5e"].clock == pytest.approx(1.5e9, rel=0.01)
