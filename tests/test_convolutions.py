@@ -361,6 +361,59 @@ def test_conv_is_flaxs(shape, options):
                       nn.Conv(6, feature_group_count=2, **flax_options), normal(0, 2, *shape))
 
 
+class Resampling(nn.Module):
+    """A layer of Flax's, and what comes before or after it by itself."""
+    kernel_size: tuple[int, ...]
+    resample: str
+
+    @nn.compact
+    def __call__(self, x):
+        axes = range(1, x.ndim - 1)
+        for axis in axes if self.resample == "up" else ():
+            x = jnp.repeat(x, 2, axis)
+        x = nn.Conv(6, self.kernel_size, name="layer")(x)
+        return x if self.resample == "up" else nn.avg_pool(x, *((2,) * len(axes),) * 2)
+
+
+class Resampled(nn.Module):
+    kernel_size: tuple[int, ...]
+    resample: str
+
+    @nn.compact
+    def __call__(self, x):
+        return Conv(6, self.kernel_size, resample=self.resample, name="layer")(x)
+
+
+@pytest.mark.parametrize("resample", ["up", "down"])
+@pytest.mark.parametrize(("shape", "kernel_size"), [
+    ((6, 8, 3), (3, 3)), ((6, 4, 3), (1, 5)), ((8, 3), (3,))])
+def test_resampling_by_the_convolution_is_the_same_in_one(resample, shape, kernel_size):
+    """Value and gradients; the borders, where padding is repeated or averaged, too."""
+    x = normal(0, 2, *shape)
+    assert_same_layer(Resampled(kernel_size, resample), Resampling(kernel_size, resample), x)
+    ours, stock = (layer(kernel_size, resample) for layer in (Resampled, Resampling))
+    variables = stock.init(jax.random.key(0), x)
+
+    def penalty(layer, variables):
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(layer.apply(variables, x))))(x)
+        return jnp.sum(gradient**2)
+
+    assert_close(*(jax.grad(functools.partial(penalty, layer))(variables) for layer in (ours, stock)))
+
+
+@pytest.mark.parametrize(("options", "shape", "text"), [
+    ({"resample": "double"}, (4, 4), "must be 'none', 'up' or 'down'; got 'double'"),
+    ({"resample": "up", "strides": 2}, (4, 4), "takes stride 1, .*; got 2,"),
+    ({"resample": "up", "groups": 2}, (4, 4), "one group; .* and 2"),
+    ({"resample": "down", "kernel_size": (2, 2)}, (4, 4), r"odd size .* \(2, 2\)"),
+    ({"resample": "down", "padding": "VALID"}, (4, 4), "'VALID'"),
+    ({"resample": "down"}, (4, 5), r"halves even sizes; got \(4, 5\)")])
+def test_resampling_that_a_layer_cant_do_is_refused(options, shape, text):
+    layer = Conv(6, **{"kernel_size": (3, 3)} | options)
+    with pytest.raises(ValueError, match=text):
+        layer.init(jax.random.key(0), jnp.ones((1, *shape, 4)))
+
+
 @pytest.mark.parametrize(("shape", "options"), LAYERS)
 def test_conv_transpose_is_flaxs(shape, options):
     strides = options.get("strides", 1)

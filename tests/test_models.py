@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tiny import count_parameters
 
+from jaxgan import GAN, Batch, init_state, losses, penalties, train_step
 from jaxgan.models import (
     DCGANCritic,
     DCGANGenerator,
@@ -22,9 +24,10 @@ from jaxgan.models import (
     StyleGAN2Generator,
     TextCritic,
     TextGenerator,
+    resnet,
 )
 from jaxgan.models.resnet import mean_pool, upsample
-from jaxgan.nn import Conv, ConvTranspose
+from jaxgan.nn import Conv, ConvTranspose, convolutions
 from jaxgan.nn.initializers import conv_init, conv_transpose_init, dense_init
 from jaxgan.nn.norms import NORMS, RESIDUAL_NORMS, normalise, weight_layer
 
@@ -423,6 +426,37 @@ def test_a_block_without_its_convolutions_is_its_shortcut(resample, expected):
         params["Conv_2"]["kernel"] = jnp.eye(3).reshape(1, 1, 3, 3)
     y = block.apply({"params": params}, x, False)
     np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_resampling_in_convolutions_trains_as_resampling_beside_them_does(monkeypatch):
+    """20 SGD steps of both ways; with the same parameters."""
+    def trained():
+        gan = GAN(generator=ResNetGenerator((8, 8, 3), (6, 6, 6)), critic=ResNetCritic((6, 6, 6)),
+                  latent_size=4, loss=losses.wasserstein(), penalty=penalties.gradient_penalty(),
+                  generator_optimizer=optax.sgd(1e-3), critic_optimizer=optax.sgd(1e-3))
+        batches = Batch(_normal((2, 4, 8, 8, 3)))
+        state = init_state(gan, jax.random.key(0), jax.tree.map(lambda x: x[0], batches))
+        step = jax.jit(partial(train_step, gan))
+        for i in range(20):
+            state, _ = step(state, batches, jax.random.key(i))
+        return state.generator.params, state.critic.params
+
+    class Beside(Conv):
+        @nn.compact
+        def __call__(self, x):
+            x = upsample(x) if self.resample == "up" else x
+            x = self._apply(convolutions.conv, x, x.shape[-1], self.features)
+            return mean_pool(x) if self.resample == "down" else x
+
+    together = trained()
+    Beside.__name__ = "Conv"  # parameters are called by it
+    monkeypatch.setattr(resnet, "Conv", Beside)
+    beside = trained()
+    assert jax.tree.structure(together) == jax.tree.structure(beside)
+    for ours, other in zip(together, beside, strict=True):  # some biases are but rounding: all at once
+        difference = optax.tree.norm(jax.tree.map(jnp.subtract, ours, other))
+        assert 0 < difference <= 1e-5 * optax.tree.norm(other)
 
 
 @pytest.mark.slow

@@ -212,20 +212,20 @@ class ResidualBlock(nn.Module):
         channels = x.shape[-1]
         hidden = channels if self.resample == "down" else self.features
 
-        def conv(features, size, x, *, he=True, use_bias=True):
+        def conv(features, size, x, *, he=True, use_bias=True, resample="none"):
             layer = Conv(features, (size, size), use_bias=use_bias, kernel_init=conv_init(he=he),
-                         dtype=self.dtype)
+                         dtype=self.dtype, resample=resample)
             return weight_layer(self.norm, layer, x, train=train)
 
         def normalised(x):
             return normalise(self.norm, x, train=train, axis_name=self.axis_name, labels=labels,
                              num_classes=self.num_classes)
 
+        up, down = (way if self.resample == way else "none" for way in ("up", "down"))
         y = nn.relu(normalised(x))
-        y = upsample(y) if self.resample == "up" else y
-        y = conv(hidden, 3, y, use_bias=self.first_bias)
+        y = conv(hidden, 3, y, use_bias=self.first_bias, resample=up)
         y = nn.relu(normalised(y))
-        y = conv(self.features, 3, y)
+        y = conv(self.features, 3, y, resample=down)
         if self.resample == "none" and channels == self.features:
             return x + y
 
@@ -233,7 +233,7 @@ class ResidualBlock(nn.Module):
         x = mean_pool(x) if self.resample == "down" else x
         x = conv(self.features, 1, x, he=False)
         x = upsample(x) if self.resample == "up" else x
-        return x + (mean_pool(y) if self.resample == "down" else y)
+        return x + y
 
 
 class StemBlock(nn.Module):
@@ -252,13 +252,13 @@ class StemBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps `x`, [batch, height, width, channels], to [batch, height / 2, width / 2, features]."""
-        def conv(size, x, *, he=True):
-            layer = Conv(self.features, (size, size), kernel_init=conv_init(he=he), dtype=self.dtype)
+        def conv(size, x, *, he=True, resample="none"):
+            layer = Conv(self.features, (size, size), kernel_init=conv_init(he=he), dtype=self.dtype,
+                         resample=resample)
             return weight_layer(self.norm, layer, x, train=train)
 
-        y = conv(3, nn.relu(conv(3, x)))
-        x = conv(1, mean_pool(x), he=False)
-        return x + mean_pool(y)
+        y = conv(3, nn.relu(conv(3, x)), resample="down")
+        return conv(1, mean_pool(x), he=False) + y
 
 
 def _kept(block: type[nn.Module], remat: bool) -> type[nn.Module]:

@@ -39,7 +39,8 @@ class Convolution(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
-    def _apply(self, function: Callable[..., Array], inputs: Array, *channels: int) -> Array:
+    def _apply(self, function: Callable[..., Array], inputs: Array, *channels: int,
+               prepare: Callable[[Array], Array] = lambda kernel: kernel) -> Array:
         rank = inputs.ndim - 2
         if np.shape(self.kernel_size) != (rank,):
             raise ValueError(f"{type(self).__name__}: kernel_size must be {rank} numbers, one per "
@@ -49,7 +50,7 @@ class Convolution(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-        inputs, kernel, bias = promote_dtype(inputs, kernel, bias, dtype=self.dtype)
+        inputs, kernel, bias = promote_dtype(inputs, prepare(kernel), bias, dtype=self.dtype)
         strides = (self.strides,) * rank if isinstance(self.strides, int) else self.strides
         outputs = function(inputs, kernel, strides=strides, padding=self.padding,
                            groups=self.groups)
@@ -59,13 +60,57 @@ class Convolution(nn.Module):
 class Conv(Convolution):
     """A convolution, with the parameters of `flax.linen.Conv`.
 
-    `kernel` is [*kernel_size, in_channels / groups, features]. See `Convolution` for the attributes.
+    `kernel` is [*kernel_size, in_channels / groups, features]. Besides the attributes of `Convolution`:
+
+    Attributes:
+        resample: "down" for the means of neighbouring pairs of outputs along each axis, "up" for the
+            convolution of inputs that are repeated along each axis, "none" for neither. Both are one
+            convolution with stride 2 and a kernel that is one larger, of sums of neighbouring taps
+            (Karras et al. 2018, arXiv 1710.10196, in its code): of less than half the products for
+            3x3, and nothing of the larger size is written down. They take stride 1, "SAME" padding,
+            kernels of odd size and one group.
     """
+
+    resample: str = "none"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [batch, *spatial, in_channels] to [batch, *spatial_out, features]."""
-        return self._apply(convolutions.conv, x, x.shape[-1] // self.groups, self.features)
+        channels = x.shape[-1] // self.groups, self.features
+        if self.resample == "none":
+            return self._apply(convolutions.conv, x, *channels)
+        self._check(x)
+        rank = x.ndim - 2
+        how = {"strides": (2,) * rank, "padding": [(size // 2, size // 2) for size in self.kernel_size]}
+        if self.resample == "down":
+            return self._apply(lambda x, kernel, **_: convolutions.conv(x, kernel, **how), x, *channels,
+                               prepare=lambda kernel: _spread(kernel, rank) / 2**rank)
+        size = [2 * n for n in x.shape[1:-1]]
+        return self._apply(
+            lambda x, kernel, **_: convolutions.conv_transpose(x, kernel, output_size=size, **how), x,
+            *channels, prepare=lambda kernel: jnp.swapaxes(
+                _spread(jnp.flip(kernel, range(rank)), rank), -1, -2))
+
+    def _check(self, x: Array) -> None:
+        if self.resample not in ("up", "down"):
+            raise ValueError(f"Conv: resample must be 'none', 'up' or 'down'; got {self.resample!r}")
+        if (self.padding != "SAME" or self.groups > 1 or any(size % 2 == 0 for size in self.kernel_size)
+                or np.any(np.asarray(self.strides) != 1)):
+            raise ValueError(f"Conv: resample={self.resample!r} takes stride 1, 'SAME' padding, kernels "
+                             f"of odd size and one group; got {self.strides}, {self.padding!r}, "
+                             f"{tuple(self.kernel_size)} and {self.groups}")
+        if self.resample == "down" and any(n % 2 for n in x.shape[1:-1]):
+            raise ValueError(f"Conv: resample='down' halves even sizes; got {x.shape[1:-1]}")
+
+
+def _spread(kernel: Array, rank: int) -> Array:
+    """A kernel that is one larger along each spatial axis, of sums of neighbouring taps."""
+    for axis in range(rank):
+        pad = [(0, 0)] * kernel.ndim
+        pad[axis] = (0, 1)
+        wide = jnp.pad(kernel, pad)
+        kernel = wide + jnp.roll(wide, 1, axis)
+    return kernel
 
 
 class ConvTranspose(Convolution):
