@@ -386,7 +386,7 @@ class Resampled(nn.Module):
 
 @pytest.mark.parametrize("resample", ["up", "down"])
 @pytest.mark.parametrize(("shape", "kernel_size"), [
-    ((6, 8, 3), (3, 3)), ((6, 4, 3), (1, 5)), ((8, 3), (3,))])
+    ((6, 8, 3), (3, 3)), pytest.param((6, 4, 3), (1, 5), marks=pytest.mark.slow), ((8, 3), (3,))])
 def test_resampling_by_the_convolution_is_the_same_in_one(resample, shape, kernel_size):
     """Value and gradients; the borders, where padding is repeated or averaged, too."""
     x = normal(0, 2, *shape)

@@ -58,6 +58,7 @@ def bigan(tmp_path_factory):
     return played("BiGAN", tmp_path_factory.mktemp("bigan"))
 
 
+@pytest.mark.slow
 def test_bigan_inverts_its_generator(bigan):
     assert bigan["error"] < 0.4 * bigan["of_mean"]
     random = bigan["sample"](bigan["state"], jax.random.key(1), len(bigan["points"]))

@@ -37,6 +37,12 @@ VARIANTS = {
 }
 
 
+# For what compiles long: the dearest variant is for the slow tests.
+SPARING = pytest.mark.parametrize("variant", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name == "spectral, noisy")) for name in VARIANTS],
+    indirect=True)
+
+
 @pytest.fixture(params=VARIANTS)
 def variant(request):
     return request.param
@@ -261,6 +267,7 @@ def test_batch_norm_keeps_reals_and_fakes_apart():
 
 # What a step leaves alone.
 
+@SPARING
 def test_only_the_trained_network_changes(variant):
     state = initial(variant)
     after_critic, _ = compiled(critic_step, variant)(state, points(4), KEY)
@@ -426,6 +433,7 @@ def many(variant):
     return jax.jit(steps), traces
 
 
+@SPARING
 def test_steps_in_one_go_or_one_by_one(variant):
     steps, traces = many(variant)
     state, arrays = initial(variant), table().arrays
