@@ -2,15 +2,13 @@
 
 import argparse
 import dataclasses
-import datetime
-from typing import Any
 
 from benchmarks.collectives import AllReduce
 from benchmarks.links import LINKS, NETWORKS, communication, show_links
 from benchmarks.run import say, show_number, show_table
 from benchmarks.settings import SETTINGS, Setting
-from benchmarks.tpu import CHIPS, ENVIRONMENT, Estimate
-from benchmarks.worker import Child, Failed
+from benchmarks.tpu import CHIPS, Estimate, described, open_compiler
+from benchmarks.worker import Failed
 
 DEVICES = (8, 64, 256, 512)
 SLICES = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # the ones that are compiled for
@@ -23,13 +21,10 @@ def predict(options: argparse.Namespace) -> list[str]:
     Raises:
         Failed: a program can't be compiled.
     """
-    keep = str(options.keep.resolve()) if options.keep else ""
-    with Child("benchmarks.tpu:Compiler", keep, timeout=options.timeout,
-               environment=ENVIRONMENT) as child:
-        versions = child.call("versions")
+    with open_compiler(options) as child:
+        about = described(child)
     slices = " or ".join(SLICES[chip] for chip in options.chips)
-    lines = [f"- Date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-             "- Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()), "",
+    lines = [*about, "",
              "**There was no TPU: these are a compiler's estimates, and published bandwidths.** "
              f"Computing is what the compiler expects of a chip of {slices}, by "
              "`data_parallel(train_step)` in float32; one of a larger slice computes the same. "
@@ -38,20 +33,19 @@ def predict(options: argparse.Namespace) -> list[str]:
              "those of one chip alone with the article's batch."]
     for name in options.compiled:
         for chip in options.chips:
-            lines += _scaled(SETTINGS[name], chip, keep, options)
+            lines += _scaled(SETTINGS[name], chip, options)
     links = [link for chip in options.chips for link in (_ICI[chip], NETWORKS[chip])]
     return [*lines, "", *show_table(*show_links(links))]
 
 
-def _scaled(setting: Setting, chip: str, keep: str, options: argparse.Namespace) -> list[str]:
+def _scaled(setting: Setting, chip: str, options: argparse.Namespace) -> list[str]:
     found: dict[tuple[int, bool], Estimate] = {}
 
     def estimate(batch: int, parallel: bool) -> Estimate:
         if (batch, parallel) not in found:
             topology = SLICES[chip] if parallel else f"{chip}:{CHIPS[chip].one}"
             say(f"compiling {setting.name}, batch {batch} a chip, {topology}")
-            with Child("benchmarks.tpu:Compiler", keep, options.only_kept, timeout=options.timeout,
-                       environment=ENVIRONMENT) as child:
+            with open_compiler(options) as child:
                 found[batch, parallel] = child.call(
                     "estimate", dataclasses.replace(setting, batch_size=batch), "jaxgan", "float32",
                     topology, parallel)
@@ -94,7 +88,7 @@ def exchanging(estimate: Estimate, chip: str, chips: int) -> float:
     Raises:
         Failed: there are others than all-reduces.
     """
-    kinds: set[Any] = {opcode.removesuffix("-done") for *_, opcode, _ in estimate.exchanged}
+    kinds = {opcode.removesuffix("-done") for *_, opcode, _ in estimate.exchanged}
     if kinds - {"all-reduce"}:
         raise Failed(f"only all-reduces are predicted; got {', '.join(sorted(kinds))}")
     slices = -(-chips // _ICI[chip].most)

@@ -117,32 +117,27 @@ def measure(options: argparse.Namespace) -> None:
             "Written by this command; README.md says what is measured and how.", "",
             "    " + shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]), "",
             *machine.describe(devices)]
-    networks: list[Network] = []
-    extra: list[str] = []
+    networks: dict[str, Network] = {}
+    others: dict[str, list[str]] = {}
 
     def save() -> None:
-        write(options.out, [*head, *report(networks, names, devices, "sampling" in options.tables),
-                            *extra])
+        write(options.out, [*head, *report([*networks.values()], names, devices,
+                                           "sampling" in options.tables),
+                            *(line for lines in others.values() for line in lines)])
 
     if {"iterations", "products", "sampling"} & {*options.tables}:
         for name in options.networks:
-            before = [*networks]
             for network in measure_network(SETTINGS[name], names, options):
-                networks[:] = [*before, network]
+                networks[name] = network
                 save()
-    if "dispatch" in options.tables:
-        extra += measure_dispatch(options)
-        save()
-    if "reporting" in options.tables:
-        extra += measure_reporting(options)
-        save()
-    if "critics" in options.tables:
-        extra += measure_critics(options)
-        save()
+    for table, measured in (("dispatch", measure_dispatch), ("reporting", measure_reporting),
+                            ("critics", measure_critics)):
+        if table in options.tables:
+            others[table] = measured(options)
+            save()
     if "lanes" in options.tables:
-        before = [*extra]
         for lines in measure_lanes(options):
-            extra[:] = [*before, *lines]
+            others["lanes"] = lines
             save()
     save()
 

@@ -24,6 +24,7 @@ from benchmarks.links import LINKS, communication, show_links
 from benchmarks.run import positive, say, show_spread, show_table
 from benchmarks.settings import SETTINGS, WGAN_GP
 from benchmarks.timing import summarise
+from benchmarks.tpu import add_keeping, parsed
 from benchmarks.worker import Child, Failed, carried_out, write_part
 
 PREDICTED = (8, 64, 512)
@@ -74,10 +75,7 @@ class Scaled:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures, or predicts, what the command line asks for, into its own part of the report."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.only_kept and not options.keep:
-        parser.error("--only-kept needs --keep")
+    options = parsed(_parser(), arguments)
     title, work = (("Scaling, by a TPU's compiler", predicted.predict) if options.compiled
                    else ("Scaling", measure))
     return carried_out(lambda: write_part(options.out, title, [
@@ -217,10 +215,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="compiled: for which")
     parser.add_argument("--global-batch", type=positive(int), default=512,
                         help="compiled: samples in a critic update, where all chips share them")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER",
-                        help="compiled: keep programs there, and take those that are there already")
-    parser.add_argument("--only-kept", action="store_true",
-                        help="compiled: leave out what isn't there yet, instead of compiling it")
+    add_keeping(parser)
     parser.add_argument("--timeout", type=positive(float), default=3600.0,
                         help="seconds after which a measurement, or a program, is given up")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("SCALING.md"))

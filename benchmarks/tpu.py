@@ -333,12 +333,43 @@ def _stock(setting: Setting, compiler: Compiler, topology: str):
         jax.eval_shape(wgan.init, key), batches, key)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compiles what the command line asks for."""
-    parser = _parser()
+def open_compiler(options: argparse.Namespace, only_kept: bool | None = None) -> Child:
+    """A `Compiler` in a process of its own, which keeps programs as the options say.
+
+    Raises:
+        Failed: libtpu isn't installed.
+    """
+    return Child("benchmarks.tpu:Compiler", str(options.keep.resolve()) if options.keep else "",
+                 options.only_kept if only_kept is None else only_kept, timeout=options.timeout,
+                 environment=ENVIRONMENT)
+
+
+def described(compiler: Child) -> list[str]:
+    """Lines of markdown: date, versions."""
+    return [f"- Date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+            "- Versions: " + ", ".join(
+                f"{name} {number}" for name, number in compiler.call("versions").items())]
+
+
+def add_keeping(parser: argparse.ArgumentParser) -> None:
+    """Gives a command the flags of where compiled programs are kept."""
+    parser.add_argument("--keep", type=Path, metavar="FOLDER",
+                        help="keep compiled programs there, and take those that are there already")
+    parser.add_argument("--only-kept", action="store_true",
+                        help="leave out what isn't there yet, instead of compiling it")
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a command that has these flags."""
     options = parser.parse_args(arguments)
     if options.only_kept and not options.keep:
         parser.error("--only-kept needs --keep")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compiles what the command line asks for."""
+    options = parsed(_parser(), arguments)
     return carried_out(lambda: measure(options), options.out)
 
 
@@ -359,20 +390,16 @@ class Row(NamedTuple):
 
 def measure(options: argparse.Namespace) -> None:
     """Compiles program after program, and writes the report after each."""
-    keep = str(options.keep.resolve()) if options.keep else ""
     products: dict[str, float | str] = {}
-    with Child("benchmarks.tpu:Compiler", keep, timeout=options.timeout,
-               environment=ENVIRONMENT) as child:
-        versions = child.call("versions")
+    with open_compiler(options, only_kept=False) as child:
+        about = described(child)
         for chip in dict.fromkeys([*options.chips, *(of.partition(":")[0] for of in options.slices)]):
             products[chip] = child.call("product", f"{chip}:{CHIPS[chip].one}")
     head = ["# What a TPU's compiler expects", "",
             "Written by this command; README.md says what is estimated and how. **There was no TPU: "
             "these are a compiler's estimates, not measurements.**", "",
             "    " + shlex.join(["python", "-m", "benchmarks.tpu", *sys.argv[1:]]), "",
-            f"- Date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-            "- Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
-            *_chips(products)]
+            *about, *_chips(products)]
     rows: list[Row] = []
 
     def save(lanes: list[list[str]]) -> None:
@@ -384,8 +411,7 @@ def measure(options: argparse.Namespace) -> None:
             setting = dataclasses.replace(setting, batch_size=options.batch)
         say(f"compiling {name}, {column}, {precision}, {topology}")
         try:
-            with Child("benchmarks.tpu:Compiler", keep, options.only_kept, timeout=options.timeout,
-                       environment=ENVIRONMENT) as child:
+            with open_compiler(options) as child:
                 result = child.call("estimate", setting, column, precision, topology, parallel)
         except Failed as failure:
             result = str(failure)
@@ -403,17 +429,16 @@ def measure(options: argparse.Namespace) -> None:
         for topology in options.slices:
             attempt(name, "jaxgan", options.precisions[0], topology, True)
     if options.lanes:
-        lanes = [_several(name, options, keep) for name in LANES]
+        lanes = [_several(name, options) for name in LANES]
         save(lanes)
 
 
-def _several(name: str, options: argparse.Namespace, keep: str) -> list[str]:
+def _several(name: str, options: argparse.Namespace) -> list[str]:
     """A row on several runs in one program."""
     chip = options.chips[0]
     say(f"compiling {options.lanes} {name} in one program")
     try:
-        with Child("benchmarks.tpu:Compiler", keep, options.only_kept, timeout=options.timeout,
-                   environment=ENVIRONMENT) as child:
+        with open_compiler(options) as child:
             one, many = child.call("lanes", name, options.lanes, f"{chip}:{CHIPS[chip].one}")
     except Failed as failure:
         return [LANES[name], str(failure)]
@@ -609,10 +634,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="runs in one program, beside one; 0: none")
     parser.add_argument("--timeout", type=positive(float), default=3600.0,
                         help="seconds after which a program is given up")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER",
-                        help="keep compiled programs there, and take those that are there already")
-    parser.add_argument("--only-kept", action="store_true",
-                        help="leave out what isn't there yet, instead of compiling it")
+    add_keeping(parser)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("TPU.md"))
     return parser
 

@@ -338,7 +338,7 @@ def test_scaling_is_predicted_from_what_is_compiled(tmp_path, monkeypatch):
             return tpu.Estimate(1.0, True, 1, 1.0, (0, cycles), (0, 0), (0, 0), {}, {}, [],
                                 [(2, 2_000_000, False, "all-reduce", "psum")] if parallel else [])
 
-    monkeypatch.setattr(predicted, "Child", Compiler)
+    monkeypatch.setattr(tpu, "Child", Compiler)
     out = tmp_path / "SCALING.md"
     out.write_text("# Scaling\n\nmeasured\n\n# Scaling, by a TPU's compiler\n\nold\n\n# Other\n\nkept\n")
     assert scaling.main(["--compiled", "toy_mlp", "--global-batch", "512", "--out", str(out)]) == 0
