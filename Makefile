@@ -1,4 +1,4 @@
-# Every target is a few plain commands; README.md spells them out for who has no make.
+# Every target is a few plain commands; README.md spells the first ones out for who has no make.
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test
@@ -7,27 +7,32 @@ RUN = $(VENV)/bin/python
 FAST = $(addprefix tests/test_, checkpoints.py gan.py layering.py losses.py penalties.py steps.py \
 	tasks.py weighting.py)
 
-.PHONY: train test test-fast test-slow lint
+.PHONY: help train test test-fast test-slow lint package
 
-# Train on the embedded 8x8 digits; pictures in runs/digits/samples.
-train: $(VENV)/installed
+help:  ## what these targets are
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+train: $(VENV)/installed  ## train on the embedded 8x8 digits; pictures in runs/digits/samples
 	$(RUN) -m experiments.digits --run-dir runs/digits --resume auto
 
-# With EXTRAS=test,parity PyTorch is installed, and what is compared with it runs too.
-test: $(VENV)/installed-test
+test: $(VENV)/installed-test  ## the tests; with EXTRAS=test,parity those beside PyTorch, too
 	$(RUN) -m pytest -n 2 --dist loadfile
 
-# A minute's part, for another interpreter: make test-fast VENV=.venv-newer PYTHON=python3.13
-test-fast: $(VENV)/installed-test
+test-fast: $(VENV)/installed-test  ## a minute's part, also for another interpreter: VENV=.venv-newer PYTHON=python3.13
 	$(RUN) -m pytest $(FAST)
 
-test-slow: $(VENV)/installed-test
+test-slow: $(VENV)/installed-test  ## from half a minute each
 	$(RUN) -m pytest -m slow
 
-# Style, then types.
-lint: $(VENV)/installed-test
+lint: $(VENV)/installed-test  ## style, then types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/basedpyright --pythonpath $(RUN)
+
+package: $(VENV)/installed-test  ## build the package into dist/, and use it where there is nothing else
+	rm -rf dist
+	$(RUN) -m build --outdir dist >/dev/null
+	$(RUN) -m twine check --strict dist/*
+	bash tests/installed.sh dist/*.whl $(PYTHON)
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -13,16 +13,17 @@ from typing import Literal
 
 import numpy as np
 
-from experiments import conditions, flags, launch, measuring, settings
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.measuring import Reference
-from experiments.settings import may_differ
 from jaxgan.data import Arrays, Source, Split, class_weights, open_arrays, pixels
 from jaxgan.data.arrays import KINDS
 from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
+
+from . import conditions, flags, launch, measuring, settings
+from .experiment import Experiment
+from .flags import Evaluation, Optimiser, Run, Schedule
+from .measuring import Reference
+from .settings import may_differ
 
 _SMALLEST = 4  # what a sample's shortest side is halved down to, about
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import settings
-from experiments.flags import Config
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.runs import changes_of, read_config
+
+from . import settings
+from .flags import Config
 
 History = Sequence[Mapping[str, Any]]
 

@@ -8,13 +8,14 @@ import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import flags, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Optimiser, Schedule
-from experiments.measuring import Reference
 from jaxgan.data import Dataset, Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
+
+from . import flags, launch, measuring
+from .experiment import Experiment
+from .flags import Optimiser, Schedule
+from .measuring import Reference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import tyro
 
-from experiments import launch, measuring
-from experiments.flags import as_size
 from jaxgan import console
 from jaxgan.features import save_classifier
+
+from . import launch, measuring
+from .flags import as_size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from experiments import comparing, launch
 from jaxgan import console
+
+from . import comparing, launch
 
 
 @dataclasses.dataclass(frozen=True)

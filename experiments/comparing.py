@@ -7,10 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import changing, flags, measuring, open_run, opening, settings
 from jaxgan import console, evaluation, files
 from jaxgan.pictures import save_bands
 from jaxgan.runs import read_config, read_evaluations, read_logs, read_result
+
+from . import changing, commands, flags, measuring, opening, settings
+from .commands import called
+from .opening import open_run
 
 
 def compare(folders: Sequence[str], out: Path, *, logged: bool = False) -> list[str]:
@@ -67,7 +70,7 @@ def _read(folder: str, logged: bool) -> dict[str, Any]:
     if values.get("optimizer") != "rmsprop":
         del values["rmsprop_eps"]
     if not evaluations:
-        raise ValueError(f"{folder} has no evaluation.json: run python -m experiments.evaluate {folder}")
+        raise ValueError(f"{folder} has no evaluation.json: run {called('evaluate')} {folder}")
     return {**evaluations[-1], "folder": folder, "settings": values,
             "changed": [entry["step"] for entry in changed]}
 
@@ -98,7 +101,7 @@ def _protocol(run: Mapping[str, Any]) -> evaluation.Protocol:
         return evaluation.protocol_from_json(run["protocol"])
     except ValueError as error:
         raise ValueError(f"{run['folder']} was measured by a protocol that this version doesn't know: "
-                         f"run python -m experiments.evaluate {run['folder']} again") from error
+                         f"run {called('evaluate')} {run['folder']} again") from error
 
 
 def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -131,7 +134,7 @@ def _not_compared(run: Mapping[str, Any]) -> set[str]:
 def _config_of(values: Mapping[str, Any]) -> flags.Config:
     """The defaults of a run's experiment, or what experiments have in common if it isn't ours."""
     name = values.get("experiment")
-    is_ours = name in opening.names() and "experiment_file" not in values
+    is_ours = name in commands.experiments() and "experiment_file" not in values
     return opening.load(name).Config() if is_ours else flags.Config()
 
 

@@ -12,16 +12,17 @@ from typing import Literal
 
 import flax.linen as nn
 
-from experiments import flags, image_sets, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.image_sets import Images
-from experiments.measuring import Reference
 from jaxgan import tasks
 from jaxgan.data import Source
 from jaxgan.gan import GAN, uniform_labels
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 from jaxgan.models.planes import class_planes
+
+from . import flags, image_sets, launch, measuring
+from .experiment import Experiment
+from .flags import Evaluation, Optimiser, Run, Schedule
+from .image_sets import Images
+from .measuring import Reference
 
 _IN_COLOUR = ("cifar10", "folder")
 

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments import measuring, settings
 from jaxgan import tasks
 from jaxgan.data.scaling import BYTES, Scaling
 from jaxgan.evaluation import Comparison, Metric, Number, Samples
 from jaxgan.features import Reader
 from jaxgan.tasks import Task
+
+from . import measuring, settings
 
 _READ = 50_000  # samples that the reader of conditions learns from, at most
 

@@ -6,10 +6,11 @@ from typing import Annotated
 import tyro
 from flax.traverse_util import flatten_dict
 
-from experiments import launch
 from jaxgan import console
 from jaxgan.digests import params_digest
 from jaxgan.features import load_inception, save_weights
+
+from . import launch
 
 
 @dataclasses.dataclass(frozen=True)

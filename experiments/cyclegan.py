@@ -15,11 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import domains, flags, launch
-from experiments.domains import Domains, Translate
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
-from experiments.measuring import Judge, Reference
 from jaxgan.cycles import translate
 from jaxgan.data import Source, pixels, scale
 from jaxgan.evaluation import Number
@@ -28,6 +23,12 @@ from jaxgan.metrics import image_errors
 from jaxgan.models import PatchCritic, ResNetTranslator
 from jaxgan.nn.norms import IMAGE_NORMS
 from jaxgan.training import Picture
+
+from . import domains, flags, launch
+from .domains import Domains, Translate
+from .experiment import Experiment
+from .flags import Evaluation, Loss, Optimiser, Run, Schedule
+from .measuring import Judge, Reference
 
 _JUDGED = 100  # images at a time
 _NUMBERS = (Number("cycle_l1", "L1 there and back", False),

@@ -18,10 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import flags, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.measuring import Judge, Reference
 from jaxgan import console, evaluation, features, keys, tasks
 from jaxgan.data import Dataset, Source, canvases, load, pixels, scale
 from jaxgan.evaluation import Comparison, Metric, Number, Samples
@@ -34,6 +30,11 @@ from jaxgan.pictures import grid, outlined
 from jaxgan.tasks import Task
 from jaxgan.training import Picture
 from jaxgan.types import Array
+
+from . import flags, launch, measuring
+from .experiment import Experiment
+from .flags import Evaluation, Optimiser, Run, Schedule
+from .measuring import Judge, Reference
 
 CLASSES = 10  # of every set here
 _SIZES = {"digits": 16, "mnist": 48}  # of canvases, where no other is asked for

@@ -7,14 +7,15 @@ import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import flags, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.measuring import Reference
-from experiments.settings import replace, since
 from jaxgan.data import Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
+
+from . import flags, launch, measuring
+from .experiment import Experiment
+from .flags import Evaluation, Optimiser, Run, Schedule
+from .measuring import Reference
+from .settings import replace, since
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

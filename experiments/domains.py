@@ -9,9 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import flags, measuring
-from experiments.measuring import Reference
-from experiments.settings import may_differ, since
 from jaxgan import evaluation
 from jaxgan.data import (
     Dataset,
@@ -29,6 +26,10 @@ from jaxgan.evaluation import Samples
 from jaxgan.pictures import grid
 from jaxgan.training import Picture
 from jaxgan.types import Array
+
+from . import flags, measuring
+from .measuring import Reference
+from .settings import may_differ, since
 
 _RANGE = (-1.0, 1.0)
 _COLUMNS = 12

@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import launch, measuring, open_run
-from experiments.flags import as_size
 from jaxgan import console, evaluation, files
 from jaxgan.data import load
 from jaxgan.data.dataset import Size
@@ -16,6 +14,10 @@ from jaxgan.digests import params_digest
 from jaxgan.evaluation import Samples
 from jaxgan.runs import write_evaluation
 from jaxgan.steps import game as game_of
+
+from . import launch, measuring
+from .flags import as_size
+from .opening import open_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments import settings
-from experiments.flags import Config
-from experiments.measuring import Reference
 from jaxgan.data import Source
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
 from jaxgan.training import Picture
 
+from . import commands, settings
+from .flags import Config
+from .measuring import Reference
+
 AsLines = Callable[[np.ndarray], list[str]]  # samples of text -> a line each
-PACKAGE = Path(__file__).resolve().parent
 
 
 def _written_in() -> Path:
@@ -93,12 +93,12 @@ class Experiment:
     @property
     def is_own(self) -> bool:
         """Whether it is a user's own, written in a file outside of this package."""
-        return self.file.parent != PACKAGE
+        return self.file.parent != commands.PACKAGE
 
     @property
     def command(self) -> str:
         """What starts it."""
-        return f"python {self.file.name}" if self.is_own else f"python -m experiments.{self.name}"
+        return f"python {self.file.name}" if self.is_own else commands.called(self.name)
 
     def recorded(self) -> dict[str, str]:
         """What a run's settings hold of it: its name; of a user's own, its file and digest too."""

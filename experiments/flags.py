@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import measuring, settings
-from experiments.settings import may_differ, reports, since
 from jaxgan import losses, penalties, weighting
 from jaxgan.augment import Augmentation, ada, adaptive, chain, diffaugment, instance_noise, packed
 from jaxgan.critics import critic_game
@@ -26,6 +24,9 @@ from jaxgan.nn.norms import NORMS
 from jaxgan.tasks import Task
 from jaxgan.terms import Term, lazy, lazy_adam
 from jaxgan.transfer import freeze
+
+from . import measuring, settings
+from .settings import may_differ, reports, since
 
 LOSSES = {
     "wasserstein": lambda smoothing: losses.wasserstein(),

@@ -15,11 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import flags, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
-from experiments.measuring import Reference
-from experiments.settings import replace
 from jaxgan import keys
 from jaxgan.data import MIXTURES, Source, mixture
 from jaxgan.data.toy import VIEW, swissroll_curve
@@ -29,6 +24,12 @@ from jaxgan.metrics import curve_distance, mode_coverage
 from jaxgan.models import MLPCritic, MLPGenerator
 from jaxgan.pictures import plane
 from jaxgan.training import Picture
+
+from . import flags, launch, measuring
+from .experiment import Experiment
+from .flags import Evaluation, Loss, Optimiser, Run, Schedule
+from .measuring import Reference
+from .settings import replace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

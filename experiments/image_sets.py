@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments import flags, measuring
-from experiments.measuring import Reference
-from experiments.settings import may_differ, reports, since
 from jaxgan.data import NAMES, Dataset, Source, class_weights, load, open_folder
 from jaxgan.data.decoding import COLOURS, FITS, TRANSPARENCIES
+
+from . import flags, measuring
+from .measuring import Reference
+from .settings import may_differ, reports, since
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

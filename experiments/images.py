@@ -16,11 +16,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments import changing, conditions, flags, image_sets, launch, measuring, settings
-from experiments.experiment import Experiment
-from experiments.image_sets import Folder
-from experiments.measuring import Reference
-from experiments.settings import may_differ
 from jaxgan.data import Dataset, Source, load, open_folder, scaling
 from jaxgan.data.folder import Files
 from jaxgan.data.survey import sizes, suited
@@ -28,6 +23,12 @@ from jaxgan.evaluation import Samples
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator, ResNetCritic, ResNetGenerator
 from jaxgan.nn.norms import NORMS
+
+from . import changing, conditions, flags, image_sets, launch, measuring, settings
+from .experiment import Experiment
+from .image_sets import Folder
+from .measuring import Reference
+from .settings import may_differ
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from experiments import flags, image_sets, launch, opening, settings
 from jaxgan import console
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.features import WeightsError, load_pytorch, load_weights
@@ -25,6 +24,9 @@ from jaxgan.models.published import from_published
 from jaxgan.networks import NetworkState
 from jaxgan.steps import init_state
 from jaxgan.types import Batch, PyTree
+
+from . import flags, image_sets, launch, opening, settings
+from .commands import called
 
 _ADVICE = ("save the state dictionary with the authors' code, torch.save(network.state_dict(), FILE), "
            "and give that file")
@@ -82,8 +84,7 @@ def main(options: Options, words: Sequence[str]) -> None:
     finally:
         checkpoints.close()
         run.close()
-    console.say(f"{run.folder}: a run of these weights; to see samples: python -m experiments.sample "
-                f"{run.folder}")
+    console.say(f"{run.folder}: a run of these weights; to see samples: {called('sample')} {run.folder}")
 
 
 def _taken(module: nn.Module, variables: PyTree, path: str) -> PyTree:

@@ -12,11 +12,6 @@ from typing import Literal
 import jax
 import numpy as np
 
-from experiments import flags, image_sets, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.image_sets import Images
-from experiments.measuring import Reference
 from jaxgan import evaluation, keys, tasks
 from jaxgan.data import MASKS, Source, masked, pixels, quantize, resident
 from jaxgan.evaluation import Samples
@@ -27,6 +22,12 @@ from jaxgan.pictures import grid
 from jaxgan.tasks import Task
 from jaxgan.training import Picture
 from jaxgan.types import Array, Batch, PyTree
+
+from . import flags, image_sets, launch, measuring
+from .experiment import Experiment
+from .flags import Evaluation, Optimiser, Run, Schedule
+from .image_sets import Images
+from .measuring import Reference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
-from experiments import launch
-from experiments.showing import drawn
 from jaxgan import console
 from jaxgan.data import Split, open_arrays
 from jaxgan.data.arrays import SUFFIXES, read_condition, stored_in, the_samples
@@ -20,6 +18,10 @@ from jaxgan.data.decoding import Header
 from jaxgan.data.folder import Wish, settle
 from jaxgan.data.survey import Survey, is_cut, some, suited, survey
 from jaxgan.pictures import grid, save_png
+
+from . import launch
+from .commands import called
+from .showing import drawn
 
 _LISTED, _NAMED = 6, 5  # kinds in a line; files that are named
 _DRAWN = 64  # images in the picture
@@ -91,7 +93,7 @@ def of_arrays(path: str, samples: str = "") -> Found:
         split = open_arrays(path, samples=name)
     except ValueError as error:
         return Found([*heads, f"  can't be trained on so: {error}"], None)
-    train, scaling, command = split.train, split.train.scaling, ["python -m experiments.arrays --file",
+    train, scaling, command = split.train, split.train.scaling, [called("arrays"), "--file",
                                                                  shlex.quote(path)]
     command += ["--samples", shlex.quote(name)] if len(stored) > 1 else []
     count = len(train) + len(split.test)
@@ -181,7 +183,7 @@ def _commands(path: str, table: str | None, seen: Survey, flags: Mapping[str, An
     words += ["--table", shlex.quote(table)] if table else []
     known = [("classes", len(seen.splits.get("train", ())) > 1),
              ("numbers", seen.table is not None and bool(seen.table.numbers))]
-    return [" ".join(("python -m experiments.images", *words, *given)) for given in (
+    return [" ".join((called("images"), *words, *given)) for given in (
         (), *(("--conditions", name) for name, is_known in known if is_known))]
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import errno
+import importlib
 import logging
 import os
 import re
@@ -13,13 +14,28 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax
 import tyro
 
-from experiments import (
+from jaxgan import console, training
+from jaxgan.checkpoints import Checkpoints
+from jaxgan.data import Source, flipped
+from jaxgan.evaluation import Evaluator
+from jaxgan.extras import MissingExtra
+from jaxgan.files import reason
+from jaxgan.gan import GAN
+from jaxgan.lanes import Lane, train_lanes
+from jaxgan.loops import Game
+from jaxgan.parallel import check_devices
+from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation, write_report
+from jaxgan.steps import game as game_of
+from jaxgan.transfer import warm_start
+
+from . import (
     changing,
+    commands,
     comparing,
     flags,
     measuring,
@@ -30,21 +46,9 @@ from experiments import (
     summary,
     supervision,
 )
-from experiments.experiment import Experiment
-from experiments.flags import Config
-from experiments.measuring import Reference
-from jaxgan import console, training
-from jaxgan.checkpoints import Checkpoints
-from jaxgan.data import Source, flipped
-from jaxgan.evaluation import Evaluator
-from jaxgan.files import reason
-from jaxgan.gan import GAN
-from jaxgan.lanes import Lane, train_lanes
-from jaxgan.loops import Game
-from jaxgan.parallel import check_devices
-from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation, write_report
-from jaxgan.steps import game as game_of
-from jaxgan.transfer import warm_start
+from .experiment import Experiment
+from .flags import Config
+from .measuring import Reference
 
 OUT_OF_TIME = 75  # the status that asks for another try (EX_TEMPFAIL of sysexits.h)
 _DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_autotune_level=0")
@@ -73,9 +77,9 @@ def tool(run: Callable[..., int | None], options: type, *, takes_rest: bool = Fa
         options: their class.
         takes_rest: whether `run` is given the words that are none of these options as well.
     """
-    command = sys._getframe(1).f_globals
-    parsed = _from_words(options, prog=f"python -m experiments.{Path(command['__file__']).stem}",
-                         description=command["__doc__"], return_unknown_args=takes_rest)
+    script = sys._getframe(1).f_globals
+    parsed = _from_words(options, prog=commands.called(Path(script["__file__"]).stem),
+                         description=script["__doc__"], return_unknown_args=takes_rest)
     sys.exit(guarded(run, *(parsed if takes_rest else (parsed,))))
 
 
@@ -163,6 +167,13 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Config
             ) -> tuple[Config, several.Runs]:
+    parsed = _from_words(command(experiment, default), args=arguments, prog=experiment.command,
+                         description=experiment.about, config=(tyro.conf.OmitArgPrefixes,))
+    return parsed.settings, parsed.runs
+
+
+def command(experiment: Experiment, default: Config) -> type:
+    """The class of an experiment's command line, with these settings where no flag says otherwise."""
     fields = [("config", Annotated[str, tyro.conf.arg(metavar="FILE", help=(
         "A run's config.json: train what it says, but for what other flags change; where to run and how "
         "to report is not taken from it."))], "")]
@@ -171,19 +182,28 @@ def _parsed(experiment: Experiment, arguments: Sequence[str] | None, default: Co
         by = f"; by default those that --{experiment.preset_by} names" if experiment.preset_by else ""
         fields.append(("preset", Annotated[Literal[*names], tyro.conf.arg(help=(
             f"Settings to start from, which other flags change{by}."))], names[0]))
-    command = dataclasses.make_dataclass("Command", [
+    return dataclasses.make_dataclass("Command", [
         *fields, ("settings", Annotated[type(default), tyro.conf.arg(name="")], default),
         ("runs", Annotated[several.Runs, tyro.conf.arg(name="")], several.Runs())], frozen=True)
-    parsed = _from_words(command, args=arguments, prog=experiment.command, description=experiment.about,
-                         config=(tyro.conf.OmitArgPrefixes,))
-    return parsed.settings, parsed.runs
 
 
-def _from_words(options: type, **how: Any) -> Any:
+def complete(shell: str) -> None:
+    """Prints what completes the commands and their options in a shell, as tyro writes it, and exits."""
+    options = {name: importlib.import_module(f"{__package__}.{name}").Options
+               for name in commands.tools()}
+    for made in map(opening.load, commands.experiments()):
+        options[made.name] = command(made, made.Config())
+    kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)]
+             for name, kind in options.items()]
+    tyro.cli(Union[*kinds], prog="jaxgan", args=["--tyro-print-completion", shell],
+             config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _from_words(options: type, *, description: str, **how: Any) -> Any:
     """Parses words into options, with help as wide as the terminal, within reason."""
     narrow, wide = _COLUMNS
     os.environ["COLUMNS"] = str(min(max(shutil.get_terminal_size().columns, narrow), wide))
-    return tyro.cli(options, **how)
+    return tyro.cli(options, description=commands.spoken(description), **how)
 
 
 def _fitted(config: Config, begun: Mapping[str, Any] | None, asked: argparse.Namespace) -> Config:
@@ -270,7 +290,7 @@ def guarded(task: Callable[..., int | None], *arguments: Any) -> int:
     except KeyboardInterrupt:
         console.warn("interrupted")
         return 130
-    except (ValueError, TypeError, OSError, MemoryError, OverflowError,
+    except (ValueError, TypeError, OSError, MemoryError, OverflowError, MissingExtra,
             jax.errors.JaxRuntimeError) as error:
         is_short = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
         if os.environ.get("JAXGAN_DEBUG") or (
@@ -448,7 +468,7 @@ def begin(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
         is_alike: whether it has that one's networks and settings as well, but for the seed.
     """
     check_devices()
-    if experiment.is_own and experiment.name in opening.names():
+    if experiment.is_own and experiment.name in commands.experiments():
         raise ValueError(f"{experiment.file} has the name of this project's experiment "
                          f"{experiment.name}: rename the file")
     config, change = changing.effective(_placed(experiment, config), changes)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from experiments import launch
 from jaxgan import console
 from jaxgan.runs import RunError, read_config, read_result
+
+from . import launch
 
 COLUMNS = ("run", "experiment", "seed", "loss", "penalty", "steps", "steps/s", "wasserstein", "sha256")
 _SHOWN = 40  # letters of a setting

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.settings import reports
 from jaxgan import console, evaluation, features, files, keys
 from jaxgan.data import DataNotFoundError, Dataset, Source, load, pixels, scale
 from jaxgan.data.dataset import Size
@@ -34,6 +33,8 @@ from jaxgan.gan import GAN
 from jaxgan.loops import Game
 from jaxgan.runs import check_data
 from jaxgan.types import Batch
+
+from .settings import reports
 
 FEATURES = ("classifier", "inception", "raw", "random_projection")
 _MOST_RAW = 512  # numbers in a sample that are their own features; of more, a projection is

@@ -8,14 +8,15 @@ import dataclasses
 from functools import partial
 from typing import Literal
 
-from experiments import flags, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Schedule
-from experiments.measuring import Reference
-from experiments.settings import replace
 from jaxgan.data import Dataset, Source, load
 from jaxgan.gan import GAN
 from jaxgan.models import DCGANCritic, DCGANGenerator
+
+from . import flags, launch, measuring
+from .experiment import Experiment
+from .flags import Schedule
+from .measuring import Reference
+from .settings import replace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,6 @@ from typing import Literal
 
 import jax
 
-from experiments import detection, flags, inpainting, launch
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.measuring import Reference
 from jaxgan import evaluation, keys
 from jaxgan.data import MASKS, Source, masked
 from jaxgan.evaluation import Samples
@@ -26,6 +22,11 @@ from jaxgan.models import ContextGenerator
 from jaxgan.models.planes import masked_planes, paste
 from jaxgan.tasks import Task
 from jaxgan.types import Array, Batch
+
+from . import detection, flags, inpainting, launch
+from .experiment import Experiment
+from .flags import Evaluation, Optimiser, Run, Schedule
+from .measuring import Reference
 
 TASKS = ("classification", "localisation", "inpainting")
 

@@ -8,7 +8,6 @@ that the user names, never from what the folder says.
 import importlib
 import importlib.util
 import math
-import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import settings as setting
-from experiments.experiment import PACKAGE, Experiment
-from experiments.flags import Config, check_sizes
-from experiments.measuring import Reference, is_better_higher
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import nearest
@@ -32,9 +27,14 @@ from jaxgan.runs import read_config
 from jaxgan.steps import game as game_of
 from jaxgan.types import Batch
 
+from . import settings as setting
+from .commands import experiments
+from .experiment import Experiment
+from .flags import Config, check_sizes
+from .measuring import Reference, is_better_higher
+
 _DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
            "bfloat16", "float16", "float32", "float64")  # of conditions
-_HOLDS_ONE = re.compile(r"^experiment = Experiment\(", re.MULTILINE)
 
 
 class OpenRun(NamedTuple):
@@ -141,21 +141,15 @@ def _is_condition(value: Any) -> bool:
                              and value[1] in _DTYPES)
 
 
-def names() -> tuple[str, ...]:
-    """The experiments of this package: the scripts that hold one."""
-    return tuple(sorted(path.stem for path in PACKAGE.glob("*.py")
-                        if _HOLDS_ONE.search(path.read_text(encoding="utf-8"))))
-
-
 def load(name: str) -> Experiment:
     """Returns an experiment of this package.
 
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in names():
-        raise ValueError(f"there is no experiment {name!r}: {nearest(str(name), names())}")
-    return importlib.import_module(f"experiments.{name}").experiment
+    if name not in experiments():
+        raise ValueError(f"there is no experiment {name!r}: {nearest(str(name), experiments())}")
+    return importlib.import_module(f"{__package__}.{name}").experiment
 
 
 def load_file(path: str | Path) -> Experiment:
@@ -177,6 +171,10 @@ def load_file(path: str | Path) -> Experiment:
     except (Exception, SystemExit) as error:
         raise ValueError(f"{path} can't be imported ({type(error).__name__}: {error})") from error
     made = getattr(module, "experiment", None)
+    if type(made).__name__ == "Experiment" and not isinstance(made, Experiment):
+        there = type(made).__module__.partition(".")[0]
+        raise ValueError(f"{path} imports {there}, which is another copy of {__package__}: import "
+                         f"{__package__} there")
     if not isinstance(made, Experiment):
         raise ValueError(f"{path} holds no experiment: it has to say experiment = Experiment(...)")
     return made
@@ -196,9 +194,9 @@ def _ours(path: str | Path, settings: Mapping[str, Any]) -> Experiment:
     if settings.get("made_by") == "train":
         raise ValueError(f"{path} was trained from Python: give the file that holds its experiment with "
                          "--experiment")
-    if name not in names():
+    if name not in experiments():
         raise ValueError(f"{path} is of the experiment {name!r}, which isn't one of "
-                         f"{', '.join(names())}")
+                         f"{', '.join(experiments())}")
     return load(name)
 
 

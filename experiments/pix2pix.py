@@ -10,11 +10,6 @@ from typing import Literal
 
 import jax
 
-from experiments import domains, flags, launch
-from experiments.domains import Domains
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
-from experiments.measuring import Reference
 from jaxgan import keys, tasks
 from jaxgan.data import Source
 from jaxgan.gan import GAN, GANState, sample
@@ -23,6 +18,12 @@ from jaxgan.models.translation import dropout_seeds
 from jaxgan.nn.norms import IMAGE_NORMS
 from jaxgan.training import Picture
 from jaxgan.types import Array, PyTree
+
+from . import domains, flags, launch
+from .domains import Domains
+from .experiment import Experiment
+from .flags import Evaluation, Loss, Optimiser, Run, Schedule
+from .measuring import Reference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

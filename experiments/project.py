@@ -12,10 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import launch, measuring, open_run
-from experiments.opening import OpenRun
-from experiments.sample import label_number
-from experiments.showing import is_of_classes
 from jaxgan import console, keys, styles
 from jaxgan.data import pixels, scale
 from jaxgan.data.scaling import from_json
@@ -23,6 +19,12 @@ from jaxgan.features import FeatureNetwork, Features
 from jaxgan.gan import GAN, sampled_variables
 from jaxgan.pictures import grid, save_png
 from jaxgan.types import Array, PyTree
+
+from . import launch, measuring
+from .commands import called
+from .opening import OpenRun, open_run
+from .sample import label_number
+from .showing import is_of_classes
 
 _COLUMNS = 8  # images in a row of the picture
 _LEAST = 1e-8  # what is divided by is above 0
@@ -76,7 +78,7 @@ def main(options: Options) -> None:
                    data_dir=options.data_dir)
     if not (isinstance(run.game, GAN) and styles.has_styles(run.game.generator)):
         raise ValueError(f"{options.run_dir} has a generator without styles: project by a run of "
-                         "experiments.stylegan2")
+                         f"{called('stylegan2')}")
     if options.out:
         _check_out(Path(options.out))
     targets = _targets(options, run)

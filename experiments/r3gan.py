@@ -10,13 +10,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from experiments import flags, image_sets, launch
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
-from experiments.image_sets import ClassImages
-from experiments.settings import replace
 from jaxgan.gan import GAN
 from jaxgan.models import R3GANCritic, R3GANGenerator
+
+from . import flags, image_sets, launch
+from .experiment import Experiment
+from .flags import Evaluation, Loss, Optimiser, Run, Schedule
+from .image_sets import ClassImages
+from .settings import replace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import changing, launch, open_run, opening, settings
-from experiments.experiment import Experiment
 from jaxgan import console
 from jaxgan.runs import environment, read_config, read_logs, read_result
+
+from . import changing, launch, opening, settings
+from .experiment import Experiment
+from .opening import open_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import launch, measuring, open_run, styling, translating
-from experiments.showing import drawn, in_units, is_of_classes
 from jaxgan import console, keys
 from jaxgan.data.arrays import as_stored
 from jaxgan.data.scaling import from_json
@@ -23,6 +21,11 @@ from jaxgan.pictures import save_png
 from jaxgan.steps import game as game_of
 from jaxgan.styles import has_styles
 from jaxgan.types import Key, PyTree, batch_size
+
+from . import launch, measuring, styling, translating
+from .commands import called
+from .opening import open_run
+from .showing import drawn, in_units, is_of_classes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,8 +144,8 @@ def _drawn(game: GAN | Game, state: Any, example_keys: Key, condition: PyTree) -
     """
     sample = game_of(game).sample
     if sample is None:
-        raise ValueError("this run has no samples: a critic alone is measured by python -m "
-                         "experiments.evaluate, and a game of one's own needs a `sample`")
+        raise ValueError("this run has no samples: a critic alone is measured by "
+                         f"{called('evaluate')}, and a game of one's own needs a `sample`")
     return sample(state, example_keys, len(example_keys), condition)
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from experiments import settings
-from experiments.flags import Config
 from jaxgan import keys
+
+from . import settings
+from .flags import Config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.experiment import AsLines
 from jaxgan import keys
 from jaxgan.data import Source, draw_step, pixels, windows
 from jaxgan.data.scaling import from_json
@@ -18,6 +17,8 @@ from jaxgan.loops import Game
 from jaxgan.pictures import grid, pairs, series, slices
 from jaxgan.steps import game as game_of
 from jaxgan.types import PyTree
+
+from .experiment import AsLines
 
 
 def is_of_classes(settings: Mapping[str, Any]) -> bool:

@@ -14,11 +14,6 @@ from typing import Literal
 import jax
 import numpy as np
 
-from experiments import flags, launch, measuring
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Loss, Optimiser, Schedule
-from experiments.measuring import Reference
-from experiments.settings import replace
 from jaxgan import evaluation, keys
 from jaxgan.data import Dataset, Source, load, stacked
 from jaxgan.evaluation import Comparison, Metric, Number
@@ -27,6 +22,12 @@ from jaxgan.features.classifier import predict
 from jaxgan.gan import GAN
 from jaxgan.metrics import class_coverage
 from jaxgan.models import DCGANCritic, DCGANGenerator
+
+from . import flags, launch, measuring
+from .experiment import Experiment
+from .flags import Evaluation, Loss, Optimiser, Schedule
+from .measuring import Reference
+from .settings import replace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,16 +9,17 @@ styles, `experiments.project` finds the styles of an image.
 import dataclasses
 from typing import Any, Literal
 
-from experiments import flags, image_sets, launch
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
-from experiments.image_sets import ClassImages
-from experiments.settings import replace
 from jaxgan import penalties
 from jaxgan.gan import GAN
 from jaxgan.models import StyleGAN2Critic, StyleGAN2Generator
 from jaxgan.models.stylegan2 import ARCHITECTURES, NOISES
 from jaxgan.terms import lazy
+
+from . import flags, image_sets, launch
+from .experiment import Experiment
+from .flags import Evaluation, Loss, Optimiser, Run, Schedule
+from .image_sets import ClassImages
+from .settings import replace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 
-from experiments import measuring
-from experiments.measuring import Reference
 from jaxgan import console
 from jaxgan.outlook import duration
 from jaxgan.profiling import pace
 from jaxgan.runs import newest_samples, report_path
+
+from . import measuring
+from .commands import called
+from .measuring import Reference
 
 _SHOWN = 3  # numbers on the screen
 # Those to be looked at first: of an evaluation, by whatever features, and of what training logs.
@@ -47,7 +49,7 @@ def report(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | N
     evaluation = ["", f"evaluation of step {found['step']}:",
                   *measuring.table(found, reference)] if found else []
     return [_headline(folder, result), *_cost(result), f"params_sha256 {result['params_sha256']}",
-            f"to run it again and compare: python -m experiments.reproduce {folder}", "",
+            f"to run it again and compare: {called('reproduce')} {folder}", "",
             "last step:", *console.aligned([(name, f"{value:.5g}") for name, value in numbers.items()]),
             *evaluation]
 

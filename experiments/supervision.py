@@ -17,9 +17,10 @@ from contextlib import contextmanager
 
 import jax
 
-from experiments.flags import Cluster
 from jaxgan import console
 from jaxgan.training import endings
+
+from .flags import Cluster
 
 _SUPERVISED = "JAXGAN_SUPERVISED"  # the parent's number, and what is written to once all have joined
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies

@@ -16,11 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import flags, launch
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Optimiser, Run, Schedule
-from experiments.measuring import Reference
-from experiments.settings import may_differ, replace
 from jaxgan import keys
 from jaxgan.data import (
     Corpus,
@@ -38,6 +33,12 @@ from jaxgan.digests import json_digest
 from jaxgan.evaluation import Samples, tokens
 from jaxgan.gan import GAN
 from jaxgan.models import TextCritic, TextGenerator
+
+from . import flags, launch
+from .experiment import Experiment
+from .flags import Evaluation, Optimiser, Run, Schedule
+from .measuring import Reference
+from .settings import may_differ, replace
 
 _REALS = 20_000  # sequences that samples are measured against
 

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.opening import OpenRun
 from jaxgan import console, keys
 from jaxgan.data import open_folder, pixels, scale
 from jaxgan.pictures import save_png
 from jaxgan.steps import game as game_of
 from jaxgan.types import Key
+
+from .opening import OpenRun
 
 _COLOURS = {1: "grey", 3: "rgb", 4: "rgba"}  # by channels
 _OF_BOTH = ("run_dir", "input", "backwards", "out", "checkpoint", "experiment", "seed", "data_dir")

@@ -20,11 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import flags, launch
-from experiments.experiment import Experiment
-from experiments.flags import Evaluation, Loss, Optimiser, Run, Schedule
-from experiments.measuring import Judge, Reference
-from experiments.settings import replace
 from jaxgan import console, keys
 from jaxgan.critics import CriticState, score_function
 from jaxgan.data import DataNotFoundError, Source
@@ -47,6 +42,12 @@ from jaxgan.nn.activations import ACTIVATIONS
 from jaxgan.penalties import gradient_norms
 from jaxgan.pictures import plane
 from jaxgan.training import Picture
+
+from . import flags, launch
+from .experiment import Experiment
+from .flags import Evaluation, Loss, Optimiser, Run, Schedule
+from .measuring import Judge, Reference
+from .settings import replace
 
 _PUBLISHED = ("gradient_penalty", "one_sided", "clip", "spectral", "sort")
 METHODS = ("smooth", "orthonormal", "funnels", *_PUBLISHED)

@@ -12,8 +12,15 @@ from contextvars import ContextVar
 from typing import Any
 
 import jax
-from tqdm import tqdm
-from tqdm.utils import disp_len
+
+from jaxgan.extras import needs
+
+try:
+    from tqdm import tqdm
+    from tqdm.utils import disp_len
+except ModuleNotFoundError:
+    needs("tqdm")
+    raise
 
 _GONE = OSError, ValueError, AttributeError  # a stream without another end, one that is closed, none
 _TQDM_BAR, _LEAST_BAR = 10, 4  # columns of a bar: tqdm's where no width is given, and at least

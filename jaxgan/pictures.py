@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxgan import files
+from jaxgan.extras import needs
 
 _PNG_BYTES, _PIXELS = 2**26, 2**26  # of a picture of samples; a larger one is not read
 _COLUMNS = 4  # of panels, at most
@@ -76,6 +77,7 @@ def outlined(images: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int]
 
 def save_png(path: Path, picture: np.ndarray) -> None:
     """Saves a picture, uint8 [height, width], or [height, width, 3 or 4], whole or not at all."""
+    needs("PIL")
     from PIL import Image
 
     with files.replacing(path) as file:
@@ -89,6 +91,7 @@ def load_png(path: Path) -> np.ndarray:
         OSError: it can't be read.
         ValueError: it is damaged, or too large.
     """
+    needs("PIL")
     from PIL import Image
 
     data = io.BytesIO(files.read(path, _PNG_BYTES))
@@ -181,6 +184,7 @@ def _panel(name: str) -> tuple[int, str]:
 
 def _panels(count: int) -> tuple[Any, np.ndarray]:
     """A figure with so many panels in rows, and their axes."""
+    needs("matplotlib")
     import matplotlib.figure
 
     rows = math.ceil(count / _COLUMNS)
@@ -307,6 +311,7 @@ def pairs(real: np.ndarray | None, fake: np.ndarray, variables: int = 4) -> np.n
 
 
 def _figure(inches: tuple[float, float]) -> tuple:
+    needs("matplotlib")
     import matplotlib.figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

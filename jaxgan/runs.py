@@ -36,6 +36,7 @@ import jax
 import numpy as np
 
 from jaxgan import files
+from jaxgan.extras import needs
 from jaxgan.pictures import load_png, save_curves, save_png
 
 FORMAT = 2  # of config.json; the first one had no number
@@ -298,6 +299,7 @@ class _Board:
     """
 
     def __init__(self, folder: Path):
+        needs("tensorboardX")
         from tensorboardX.record_writer import RecordWriter
 
         self._flushed = time.monotonic()

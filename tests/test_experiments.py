@@ -18,6 +18,7 @@ import pytest
 import tyro
 
 from experiments import (
+    commands,
     conditions,
     domains,
     evaluate,
@@ -119,8 +120,8 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
 
 def test_every_script_is_found():
     later = ("arrays", "cyclegan", "pix2pix", "r3gan", "stylegan2", "wasserstein")
-    assert opening.names() == tuple(sorted((*FIRST, *later)))
-    for name in opening.names():
+    assert commands.experiments() == tuple(sorted((*FIRST, *later)))
+    for name in commands.experiments():
         experiment = opening.load(name)
         assert (experiment.name, experiment.is_own) == (name, False)
         assert experiment.command == f"python -m experiments.{name}"
@@ -137,7 +138,7 @@ def test_help_shows_groups(capsys):
     assert "WGAN-GP that writes text" in shown
 
 
-def commands():
+def documented():
     """The commands of the documents, without what stands for something else."""
     for path in ("README.md", "experiments/README.md", "docs/evaluation.md", "docs/scaling.md"):
         text = re.sub(r"\\\n\s*", "", (ROOT / path).read_text())
@@ -148,7 +149,7 @@ def commands():
                 yield name, words.split(";")[0]
 
 
-@pytest.mark.parametrize(("name", "words"), sorted({*commands()}))
+@pytest.mark.parametrize(("name", "words"), sorted({*documented()}))
 def test_the_commands_of_the_documents_parse(name, words):
     launch.parse(opening.load(name), shlex.split(words))
 
@@ -271,7 +272,7 @@ def test_digits_that_were_begun_by_convolutions_go_on_with_them(run, tmp_path):
 def test_one_experiments_defaults_are_no_others():
     """No class of settings has defaults from another script."""
     shared = {module.__name__ for module in (conditions, domains, flags, measuring, image_sets)}
-    for name in opening.names():
+    for name in commands.experiments():
         experiment = opening.load(name)
         assert experiment.Config.__mro__[1:] == (flags.Config, object)
         for group in settings.groups(experiment.Config()).values():

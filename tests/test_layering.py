@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # A module, or a folder of them, imports only what stands before it. A new one has to be placed here.
-ORDER = ("types", "distances", "keys", "digests", "descriptions", "labels", "memory", "files",
+ORDER = ("extras", "types", "distances", "keys", "digests", "descriptions", "labels", "memory", "files",
          "losses", "terms", "penalties", "tasks", "augment", "regularisers", "weighting", "nn",
          "models", "data", "metrics", "features", "networks", "probing", "gan", "views", "loops",
          "steps", "critics", "cycles", "styles", "transfer", "parallel", "evaluation", "checkpoints",

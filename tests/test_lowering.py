@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import opening
+from experiments import commands, opening
 from jaxgan.steps import game as game_of
 from jaxgan.training import example_batch
 from jaxgan.types import Batch
@@ -65,7 +65,7 @@ def products(text):
 
 
 def test_every_experiment_is_here():
-    assert TINY.keys() == {*opening.names()}
+    assert TINY.keys() == {*commands.experiments()}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

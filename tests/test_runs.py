@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import flags, launch, list, measuring, opening
+from experiments import commands, flags, launch, list, measuring, opening
 from jaxgan import console, files, runs, training
 from jaxgan.runs import Run, RunError, read_evaluations, read_logs, read_result, write_evaluation
 from tests.test_training import run_here
@@ -373,7 +373,7 @@ def test_early_stopping_takes_nan_for_no_improvement():
 
 # Settings.
 
-@pytest.mark.parametrize("name", opening.names())
+@pytest.mark.parametrize("name", commands.experiments())
 def test_sizes_are_looked_at_at_the_door(name):
     experiment = opening.load(name)
     known = flags._SIZES.keys() & flags.settings.flat(experiment.Config()).keys()

@@ -8,6 +8,7 @@ from typing import Any
 from jaxgan.data import folder, originals, prepared
 from jaxgan.data.dataset import DataNotFoundError, Dataset, Size, canonical, sides
 from jaxgan.data.toy import MIXTURES
+from jaxgan.extras import needs
 
 NAMES = ("digits", *originals.FILES)
 _SPLITS = ("train", "test", "all")  # the last one of folders
@@ -109,6 +110,7 @@ def _digits(split: str, image_size: Size | None) -> Dataset:
 
     Their values are 0 to 16; 255/16 times that, rounded half up, is 0 to 255, every step distinct.
     """
+    needs("sklearn")
     from sklearn.datasets import load_digits
 
     values, labels = load_digits(return_X_y=True)

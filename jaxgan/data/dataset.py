@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxgan.data.scaling import BYTES, Scaling
+from jaxgan.extras import needs
 
 Size = int | tuple[int, int]  # the side of a square, or height and width
 
@@ -137,6 +138,7 @@ def fit(image: np.ndarray, size: Size) -> np.ndarray:
     height, width = sides(size)
     if image.shape[:2] == (height, width):
         return image
+    needs("PIL")
     from PIL import Image, ImageOps
 
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)

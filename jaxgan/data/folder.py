@@ -28,6 +28,7 @@ from jaxgan.data.scaling import BYTES, Scaling, found
 from jaxgan.data.splits import arranged, split_of
 from jaxgan.data.tables import Table
 from jaxgan.data.tree import Opener, Single, Tree, open_tree
+from jaxgan.extras import needs
 from jaxgan.memory import check_fits
 
 _NAMED_AS_SKIPPED, _NAMED_AS_REFUSED = 5, 20
@@ -174,6 +175,7 @@ def open_root(path: str | os.PathLike) -> tuple[Tree, list[str]]:
         DataNotFoundError: there is none, or no image in it.
         ValueError: it is something else, or damaged.
     """
+    needs("PIL")
     root, name = Path(path).expanduser(), f"folder:{path}"
     if not root.exists():
         raise DataNotFoundError(f"{name}: there is no such folder: say where it is now")

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxgan import files
 from jaxgan.data.dataset import DataNotFoundError, Dataset, Size, canonical, check_pixels
+from jaxgan.extras import needs
 from jaxgan.files import open_regular
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -71,6 +72,7 @@ def read(directory: Path, name: str, split: str, image_size: Size | None = None)
         DataNotFoundError: the format needs TensorFlow, which is not installed.
         ValueError: the set has no image and label, or no such split, or its files are damaged.
     """
+    needs("tensorflow_datasets", "array_record", "PIL")
     channels, class_names = _features(directory, name)
     form, files = _shards(directory, name, split)
     if form not in _READERS:
@@ -108,6 +110,7 @@ def prepare(name: str, split: str, data_dir: Path, image_size: Size | None = Non
 
 def catalogue() -> list[str]:
     """Returns the names of the data sets that TensorFlow Datasets knows."""
+    needs("tensorflow_datasets")
     import tensorflow_datasets as tfds
 
     return tfds.list_builders(with_community_datasets=False)

@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxgan import files
+from jaxgan.extras import needs
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files written before PyTorch 1.6
 _DTYPES = {"torch.DoubleStorage": np.float64, "torch.FloatStorage": np.float32,
@@ -150,12 +151,16 @@ def _archive(data: bytes) -> zipfile.ZipFile:
 
 
 def _write_safetensors(file: BinaryIO, flat: dict[str, np.ndarray]) -> None:
+    needs("safetensors")
     import safetensors.numpy
+
     file.write(safetensors.numpy.save(flat))
 
 
 def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
+    needs("safetensors")
     import safetensors.numpy
+
     return safetensors.numpy.load(data)
 
 

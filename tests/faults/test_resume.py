@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import domains, image_sets, launch, opening, reproduce
+from experiments import commands, domains, image_sets, launch, opening, reproduce
 from jaxgan.data import Dataset
 from tests.faults import processes
 
@@ -71,7 +71,7 @@ def trained(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", opening.names())
+@pytest.mark.parametrize("name", commands.experiments())
 def test_resumed_is_as_uninterrupted(name, trained, tmp_path, capsys, quick_compilation):
     """On two devices."""
     trained(name, tmp_path / "whole", "--steps", STEPS, devices=2)

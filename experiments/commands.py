@@ -1,0 +1,109 @@
+"""The scripts of this folder by their names: `jaxgan NAME`, as the installed package runs them.
+
+Nothing is imported at first but what comes with Python: so help comes at once, and what isn't installed
+can be said.
+"""
+
+import argparse
+import ast
+import difflib
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+_IS_INSTALLED = __package__ == "jaxgan_experiments"  # as the folder is called there
+_HOLDS_EXPERIMENT = re.compile(r"^experiment = Experiment\(", re.MULTILINE)
+_STARTS = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
+_NAMED = re.compile(r"(?:python -m )?\bexperiments\.(\w+)")
+_SHELLS = "bash", "zsh"
+
+
+def called(name: str) -> str:
+    """The command of a script."""
+    return f"jaxgan {name}" if _IS_INSTALLED else f"python -m experiments.{name}"
+
+
+def spoken(text: str) -> str:
+    """A text that names scripts as in the repository, with what they are called here."""
+    return _NAMED.sub(r"jaxgan \1", text) if _IS_INSTALLED else text
+
+
+def experiments() -> tuple[str, ...]:
+    """The experiments: the scripts that hold one."""
+    return tuple(name for name, text in _scripts().items() if _HOLDS_EXPERIMENT.search(text))
+
+
+def tools() -> tuple[str, ...]:
+    """The other scripts, which train nothing."""
+    return tuple(name for name, text in _scripts().items() if not _HOLDS_EXPERIMENT.search(text))
+
+
+def _scripts() -> dict[str, str]:
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.glob("*.py"))}
+    return {name: text for name, text in texts.items() if _STARTS.search(text)}
+
+
+def main() -> None:
+    """Does what `jaxgan` is asked for on the command line, and exits with its status."""
+    words = sys.argv[1:] or ["--help"]
+    known = (*experiments(), *tools())
+    if words[0] in ("--help", "-h"):
+        print(_help())
+    elif words[0] == "--version":
+        from jaxgan import __version__
+        print(f"jaxgan {__version__}")
+    elif words[0] == "completion":
+        _complete(words[1:])
+    elif words[0] in known:
+        run(*words)
+    else:
+        close = difflib.get_close_matches(words[0], known, 1)
+        sys.exit(f"error: there is no command {words[0]!r}: "
+                 + (f"did you mean {close[0]}?" if close else "jaxgan --help lists them"))
+
+
+def run(name: str, *words: str) -> None:
+    """Runs a script with these words, as Python does with -m."""
+    sys.argv = [called(name), *words]
+    from jaxgan.extras import MissingExtra, needs
+    try:
+        needs("tyro", "tqdm")
+        runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
+    except MissingExtra as error:
+        sys.exit(f"error: {error}")
+
+
+def _help() -> str:
+    texts = _scripts()
+    width = max(map(len, texts))
+
+    def listed(names: Sequence[str]) -> list[str]:
+        about = {name: (ast.get_docstring(ast.parse(texts[name])) or "").partition("\n")[0]
+                 for name in names}
+        return [f"  {name:{width}}  {spoken(line)}" for name, line in about.items()]
+
+    return "\n".join((
+        "usage: jaxgan COMMAND [options]", "", "jaxgan COMMAND --help lists a command's options.", "",
+        "experiments, which train:", *listed(experiments()), "", "tools:", *listed(tools()), "",
+        f"  {'completion':{width}}  Prints what completes commands and options: for bash or zsh.",
+        f"  {'--version':{width}}  Prints the version."))
+
+
+def _complete(words: Sequence[str]) -> None:
+    """Prints a shell's completions of all scripts and their options, which tyro writes."""
+    parser = argparse.ArgumentParser("jaxgan completion", description=(
+        "Prints completions of commands and options. For bash: jaxgan completion bash > "
+        "~/.local/share/bash-completion/completions/jaxgan; for zsh: jaxgan completion zsh > _jaxgan "
+        "in a folder of $fpath."))
+    parser.add_argument("shell", choices=_SHELLS)
+    shell = parser.parse_args(words).shell
+    from jaxgan.extras import MissingExtra, needs
+    try:
+        needs("tyro", "tqdm")
+    except MissingExtra as error:
+        sys.exit(f"error: {error}")
+    from . import launch
+    launch.complete(shell)
