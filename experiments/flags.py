@@ -74,6 +74,7 @@ PRECISIONS = ("float32", "bfloat16")
 _SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "blocks": (1, 2**10),
           "length": (1, 2**14), "max_vocabulary": (1, 2**20), "num_classes": (0, 2**20),
           "condition_classes": (0, 2**20), "condition_numbers": (0, 2**20), "order": (1, 64),
+          "expansion": (1, 2**6),
           "canvas_size": (0, 2**12), "labelled": (0, 2**31 - 1),
           "kernel_size": (2, 63), "depth": (1, 2**8), "funnel_seed": (0, 2**31 - 1),
           "classes": (0, 2**20), "stages": (1, 14), "base": (1, 2**20), "w_size": (1, 2**14),
@@ -184,13 +185,16 @@ class Optimiser:
     """Iterations over which the learning rate falls to its final value, and whatever else has a final
     value changes to that; 0: all stays. If it is not given, a run of more steps takes all of these."""
     schedule_images: int = since(0, before=0)
-    """--decay-steps by the images in the critic's batches, in place of it; 0: as that says."""
+    """--decay-steps by images, of which an iteration counts batch_size, whatever n_critic is; 0: as that
+    says."""
     decay: Literal["linear", "cosine", "late"] = since("linear", before="linear")
     """How all that changes: evenly, by half a cosine, or not for the first half and then evenly."""
     final_learning_rate: float = since(0.0, before=0.0)
     """What the learning rates of both networks fall to."""
     warmup_steps: int = since(0, before=0)
     """Iterations over which the learning rates rise evenly from 0; 0: they start as they are."""
+    final_beta1: float | None = since(None, before=None)
+    """What Adam's first decay changes to; None: it stays."""
     final_beta2: float | None = since(None, before=None)
     """What Adam's second decay changes to; None: it stays."""
     ema_decay: float = 0.0
@@ -493,19 +497,24 @@ def make_optimizer(config: Config, network: Literal["generator", "critic"], ever
         value = getattr(optimiser, f"{network}_{name}")
         return getattr(optimiser, name) if value is None else value
 
-    def adam(rate: float, beta2: float) -> dict[str, float]:
-        settings = {"learning_rate": rate, "b1": own("beta1"), "b2": beta2}
+    def adam(rate: float, beta1: float | None, beta2: float | None) -> dict[str, float]:
+        settings = {"learning_rate": rate, "b1": own("beta1") if beta1 is None else beta1,
+                    "b2": own("beta2") if beta2 is None else beta2}
         return (lazy_adam(**settings, every=every) if every > 1 and optimiser.optimizer == "adam" else
                 settings)
 
-    first = adam(own("learning_rate"), own("beta2"))
-    last = adam(optimiser.final_learning_rate, optimiser.final_beta2 or 0.0)
+    first = adam(own("learning_rate"), None, None)
+    last = adam(optimiser.final_learning_rate, optimiser.final_beta1, optimiser.final_beta2)
     rate = scheduled(first["learning_rate"], last["learning_rate"], steps, optimiser.decay)
     if optimiser.warmup_steps:
         rate = _warmed(rate, optimiser.warmup_steps * updates)
-    if optimiser.final_beta2 is not None:
-        return optax.inject_hyperparams(optax.adam, static_args="b1")(
-            rate, first["b1"], scheduled(first["b2"], last["b2"], steps, optimiser.decay))
+    moving = {name: scheduled(first[name], last[name], steps, optimiser.decay)
+              for name, final in (("b1", optimiser.final_beta1), ("b2", optimiser.final_beta2))
+              if final is not None}
+    if moving:
+        betas = {name: first[name] for name in ("b1", "b2")}
+        return optax.inject_hyperparams(optax.adam, static_args=betas.keys() - moving.keys())(
+            rate, **betas | moving)
     return OPTIMIZERS[optimiser.optimizer](rate, first["b1"], first["b2"], optimiser.rmsprop_eps)
 
 
@@ -656,8 +665,9 @@ def _check(config: Config, has_tasks: bool) -> None:
     for name in ("learning_rate", "generator_learning_rate", "critic_learning_rate"):
         if values[name] is not None and not values[name] > 0:
             raise ValueError(f"{name} must be above 0; got {values[name]}")
-    for name in ("final_beta2", *(f"{network}{beta}" for network in ("", "generator_", "critic_")
-                                  for beta in ("beta1", "beta2"))):
+    networks = "", "generator_", "critic_"
+    for name in ("final_beta1", "final_beta2", *(f"{network}{beta}" for network in networks
+                                                 for beta in ("beta1", "beta2"))):
         if values[name] is not None and not 0 <= values[name] < 1:
             raise ValueError(f"{name} must be in [0, 1); got {values[name]}")
     for name, (least, most) in {"top_k": (0, 1), "top_k_decay": (0, 1), "top_k_steps": (0, 2**31 - 1)
@@ -683,15 +693,17 @@ def _check(config: Config, has_tasks: bool) -> None:
         idle = {"--decay linear": values["decay"] != "linear",
                 "--final-learning-rate 0": values["final_learning_rate"] != 0,
                 **{f"--{name.replace('_', '-')} None": values[name] is not None for name in (
-                    "final_penalty_weight", "final_beta2", "final_ema_half_life", "final_augment_p")}}
+                    "final_penalty_weight", "final_beta1", "final_beta2", "final_ema_half_life",
+                    "final_augment_p")}}
         if remedies := [remedy for remedy, is_idle in idle.items() if is_idle]:
             raise ValueError("decay_steps is 0, so that neither the learning rate nor anything else "
                              f"changes: give --decay-steps, or {' '.join(remedies)}")
     if values["decay_steps"] and values["schedule_images"]:
         raise ValueError(f"decay_steps is {values['decay_steps']} and schedule_images "
                          f"{values['schedule_images']}, which say the same: leave one at 0")
-    if values["final_beta2"] is not None and values["optimizer"] != "adam":
-        raise ValueError(f"final_beta2 is for adam; the optimizer is {values['optimizer']}")
+    for name in ("final_beta1", "final_beta2"):
+        if values[name] is not None and values["optimizer"] != "adam":
+            raise ValueError(f"{name} is for adam; the optimizer is {values['optimizer']}")
     has_half_life = values["ema_half_life"] > 0 or values["final_ema_half_life"] is not None
     if has_half_life and values["ema_decay"]:
         raise ValueError("ema_decay and ema_half_life say the same: give one of them, and 0 for the "

@@ -84,7 +84,8 @@ def main(options: Options, words: Sequence[str]) -> None:
     finally:
         checkpoints.close()
         run.close()
-    console.say(f"{run.folder}: a run of these weights; to see samples: {called('sample')} {run.folder}")
+    console.say(f"{run.folder}: a run of these weights; to see samples: {called('sample')} {run.folder}",
+                f"to measure them: {called('evaluate')} {run.folder} --dataset folder:IMAGES")
 
 
 def _taken(module: nn.Module, variables: PyTree, path: str) -> PyTree:

@@ -38,6 +38,7 @@ from . import (
     commands,
     comparing,
     flags,
+    image_sets,
     measuring,
     opening,
     settings,
@@ -474,6 +475,7 @@ def begin(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     config, change = changing.effective(_placed(experiment, config), changes)
     config = experiment.settle(config) if experiment.settle else config
     flags.check_sizes(config)
+    _check_image_size(experiment, config)
     _warn_of_ends(config)
     if like:
         source, reference = like.source, like.reference
@@ -508,6 +510,17 @@ def begin(experiment: Experiment, config: Config, changes: Mapping[str, Any] = M
     if again:  # it is as it was
         arguments["about"] = arguments["about"]._replace(warning="")
     return Begun(trained, source, folder, schedule, arguments, reference, evaluator)
+
+
+def _check_image_size(experiment: Experiment, config: Config) -> None:
+    """Raises ValueError for a size of a folder's images, where others are asked for."""
+    data = config.data
+    if not isinstance(data, image_sets.Images) or data.dataset == "folder":
+        return
+    known = experiment.Config(), *experiment.presets.values()
+    if data.image_size not in [settings.flat(preset)["image_size"] for preset in known]:
+        raise ValueError(f"image_size {data.image_size} is for a folder's images, and those of "
+                         f"{data.dataset} have a size: leave it out")
 
 
 def _check_parts(config: Config, schedule: training.Plan, *, is_conditional: bool) -> None:

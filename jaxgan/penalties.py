@@ -7,11 +7,16 @@ the constraint holds. `critic_fn` maps samples [batch, ...] to scores [batch] an
 by itself; of scores of patches, [batch, down, across], their mean is the sample's. Samples may be any
 pytree of arrays. `key` is one key, or one key per sample (what a view gives, so that a sample gets the
 same randomness on any number of devices).
+
+Beside a `GAN(augment=)`, penalties at reals or fakes themselves (`r1`, `r2`) ask for gradients at the
+samples before it, through it, as the code of StyleGAN2-ADA and R3GAN does. Those at other points
+(`gradient_penalty`, `zero_centered`, `dragan`) are of what the critic was shown, behind it. All are
+behind it where samples are shown in packs.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import cast
 
@@ -30,23 +35,44 @@ Measure = Callable[[CriticFn, PyTree, PyTree, Key], tuple[Array, Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """The value of a term: a penalty on what the critic was shown.
+    """The value of a term: a penalty on the critic's gradients.
 
     Attributes:
         name: of its random numbers.
         measure: (critic_fn, real, fake, key) -> the scalar, and the norms [points].
+        through: "real" or "fake" of a penalty at these, whose gradients go through the augmentation to
+            the samples; "" of one among what the critic was shown.
     """
 
     name: str
     measure: Measure
+    through: str = ""
 
     def __call__(self, view: View, state: PyTree) -> Value:
         """The scalar, and the moments of the norms that `critic/input_gradient_mean` is made of."""
-        real, fake = view.real.shown, view.fake.shown
-        scalar, norms = self.measure(
-            lambda shown: view.judge(shown, view.real.condition, kind=self.name).scores,
-            real, fake, view.keys(self.name, batch_size(real)))
+        key = view.keys(self.name, batch_size(view.real.shown))
+        scalar, norms = self.of(view, key, self.name)
         return Value(scalar, norm_moments(norms))
+
+    def of(self, view: View, key: Key, kind: str) -> tuple[Array, Array]:
+        """What it measures of a view, with a key for each sample; the critic draws as of this kind."""
+        def judged(shown: PyTree) -> Array:
+            return view.judge(shown, view.real.condition, kind=kind).scores
+
+        if self.through and batch_size(view.real.shown) == batch_size(view.real.samples):
+            return self.measure(lambda samples: judged(view.show(self.through, samples)),
+                                view.real.samples, view.fake.samples, key)
+        return self.measure(judged, view.real.shown, view.fake.shown, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sum(Penalty):
+    """Several penalties as one: each measured where it asks for gradients."""
+
+    parts: tuple[tuple[float, Penalty], ...] = ()
+
+    def of(self, view: View, key: Key, kind: str) -> tuple[Array, Array]:
+        return _added(self.parts, key, lambda part, key: part.of(view, key, kind))
 
 
 def interpolate(real: PyTree, fake: PyTree, key: Key) -> PyTree:
@@ -126,7 +152,7 @@ def gradient_penalty(
         excess = jax.nn.relu(norms - target) if one_sided else norms - target
         return jnp.square(excess).mean(), norms
 
-    return _term(name, weight, measure)
+    return _term(name, weight, Penalty(name, measure))
 
 
 def zero_centered(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
@@ -143,7 +169,7 @@ def r1(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
     Mescheder et al. 2018 (arXiv 1801.04406), equation 9, where the weight is called gamma. Arguments as
     for `gradient_penalty`.
     """
-    return _squared(name, weight, lambda real, fake, key: real, halved=True)
+    return _halved(_squared(name, weight, lambda real, fake, key: real, "real"))
 
 
 def r2(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
@@ -151,7 +177,7 @@ def r2(weight: Weight = 10.0, *, name: str = "penalty") -> Term:
 
     Mescheder et al. 2018 (arXiv 1801.04406), equation 10. Arguments as for `gradient_penalty`.
     """
-    return _squared(name, weight, lambda real, fake, key: fake, halved=True)
+    return _halved(_squared(name, weight, lambda real, fake, key: fake, "fake"))
 
 
 def dragan(weight: Weight = 10.0, noise: float = 0.5, target: float = 1.0, *,
@@ -172,7 +198,7 @@ def dragan(weight: Weight = 10.0, noise: float = 0.5, target: float = 1.0, *,
         norms = gradient_norms(critic_fn, add_noise(real, key, noise))
         return jnp.square(norms - target).mean(), norms
 
-    return _term(name, weight, measure)
+    return _term(name, weight, Penalty(name, measure))
 
 
 def combine(*penalties: Term) -> Term:
@@ -188,21 +214,19 @@ def combine(*penalties: Term) -> Term:
         raise ValueError("combine needs at least one penalty; leave the GAN's penalty None instead")
     if len(penalties) == 1:
         return penalties[0]
-    weighted: list[tuple[float, Measure]] = []
+    weighted: list[tuple[float, Penalty]] = []
     for penalty in penalties:
         if (not isinstance(penalty.value, Penalty) or callable(penalty.weight) or penalty.every > 1):
             raise ValueError(f"combine adds penalties with fixed weights, due in every update; "
                              f"{penalty.name} is none: give it to the GAN as one of its critic_terms")
-        weighted.append((penalty.weight, penalty.value.measure))
+        weighted.append((penalty.weight, penalty.value))
+    name, parts = penalties[0].name, tuple(weighted)
 
     def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
-        sample_keys = keys.per_example(key, batch_size(real))
-        parts = [part(critic_fn, real, fake, jax.vmap(jax.random.fold_in, (0, None))(sample_keys, i))
-                 for i, (_, part) in enumerate(weighted)]
-        total = sum(weight * scalar for (weight, _), (scalar, _) in zip(weighted, parts, strict=True))
-        return cast("Array", total), jnp.concatenate([norms for _, norms in parts])
+        return _added(parts, keys.per_example(key, batch_size(real)),
+                      lambda part, key: part.measure(critic_fn, real, fake, key))
 
-    return _term(penalties[0].name, 1.0, measure)
+    return _term(name, 1.0, _Sum(name, measure, parts=parts))
 
 
 def path_length(weight: Weight = 2.0, decay: float = 0.01, shrink: int = 2, *, name: str = "path"
@@ -278,25 +302,35 @@ def clip_weights(limit: float = 0.01) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _term(name: str, weight: Weight, measure: Measure) -> Term:
+def _added(parts: Sequence[tuple[float, Penalty]], key: Key,
+           measured: Callable[[Penalty, Key], tuple[Array, Array]]) -> tuple[Array, Array]:
+    """The weighted sum of what penalties measure, each with a key of its own, and all their norms."""
+    found = [measured(part, jax.vmap(jax.random.fold_in, (0, None))(key, i))
+             for i, (_, part) in enumerate(parts)]
+    total = sum(weight * scalar for (weight, _), (scalar, _) in zip(parts, found, strict=True))
+    return cast("Array", total), jnp.concatenate([norms for _, norms in found])
+
+
+def _term(name: str, weight: Weight, value: Penalty) -> Term:
     if not callable(weight) and not weight >= 0:
         raise ValueError(f"weight must not be negative; got {weight}")
     norms = "input_gradient" if name == "penalty" else f"{name}_input_gradient"
-    return Term(name, Penalty(name, measure), weight, part_of=ADVERSARIAL,
-                report=partial(report_norms, name=norms))
+    return Term(name, value, weight, part_of=ADVERSARIAL, report=partial(report_norms, name=norms))
 
 
-def _squared(name: str, weight: Weight, points: Callable[[PyTree, PyTree, Key], PyTree], *,
-             halved: bool = False) -> Term:
-    """The penalty `weight * E[||grad D(x)||^2]`, or half of it, at x = points(real, fake, key)."""
+def _squared(name: str, weight: Weight, points: Callable[[PyTree, PyTree, Key], PyTree],
+             through: str = "") -> Term:
+    """The penalty `weight * E[||grad D(x)||^2]` at x = points(real, fake, key)."""
 
     def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
         squares = _squared_norms(critic_fn, points(real, fake, key))
         return squares.mean(), _safe_sqrt(squares)
 
-    term = _term(name, weight, measure)
-    if not halved:
-        return term
+    return _term(name, weight, Penalty(name, measure, through))
+
+
+def _halved(term: Term) -> Term:
+    weight = term.weight
     return term._replace(weight=(lambda step: weight(step) / 2) if callable(weight) else weight / 2)
 
 

@@ -94,13 +94,13 @@ def test_geometry_moves_images_as_splines_do(name):
 
 
 def test_all_of_geometry_is_one_map_in_the_order_of_the_article():
-    names, images = ["scale", "rotate", "aniso", "xfrac"], smooth(1)
+    names, images = ["xint", "scale", "rotate", "aniso", "xfrac"], smooth(1)
     found, draws = shown(ada(names, probability=1.0), images)
     for i, image in enumerate(images):
         one = np.diag([draws["scale"][i]] * 2 + [1])
         stretched = np.diag([draws["aniso"][i], 1 / draws["aniso"][i], 1])
         forward = (shift(*draws["xfrac"][i] * SIDE) @ turn(draws["rotate"][i, 1]) @ stretched
-                   @ turn(draws["rotate"][i, 0]) @ one)
+                   @ turn(draws["rotate"][i, 0]) @ one @ shift(*np.round(draws["xint"][i] * SIDE)))
         np.testing.assert_allclose(found[i], moved_by_scipy(image, forward), atol=0.1)
 
 
@@ -176,6 +176,29 @@ def test_filters_split_the_octaves_and_keep_the_power():
         # The other axis is constant: the lowest band's.
         expected = np.abs(response[0]) * (gains[i] @ _BANDS).sum() * wave[i]
         np.testing.assert_allclose(found[i, 25:-25], expected[25:-25], atol=1e-4)
+
+
+def test_bands_are_those_of_a_tree_of_daubechies_wavelets():
+    """Of four taps: |L(w)|^2 = cos(w/2)^4 (1 + 2 sin(w/2)^2), Daubechies 1988; H = 1 - L."""
+    def low(w):
+        return np.cos(w / 2) ** 4 * (1 + 2 * np.sin(w / 2) ** 2)
+
+    w = np.linspace(0.0, np.pi, 50)
+    expected = [low(w) * low(2 * w) * low(4 * w), low(w) * low(2 * w) * (1 - low(4 * w)),
+                low(w) * (1 - low(2 * w)), 1 - low(w)]
+    found = [np.abs(signal.freqz(band, worN=w)[1]) for band in _BANDS]
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_groups_come_in_the_order_of_the_article():
+    """All at once is one group after the other: an operation draws the same beside any others."""
+    groups = (["xflip"], ["rotate90"], ["xint", "scale", "rotate", "aniso", "xfrac"], list(COLOURS),
+              ["imgfilter"], ["noise"], ["cutout"])
+    images = smooth()
+    found, _ = shown(ada([name for group in groups for name in group], probability=1.0), images)
+    for group in groups:
+        images, _ = shown(ada(group, probability=1.0), images)
+    np.testing.assert_allclose(found, images, atol=1e-4)
 
 
 def test_noise_has_its_size_and_a_hole_its_place():

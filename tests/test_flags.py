@@ -94,17 +94,22 @@ def test_rates_rise_then_fall_to_their_final_values_by_images():
     assert -float(update) == pytest.approx(0.1, rel=1e-4)
 
 
-def test_adams_second_decay_changes_as_pytorchs_does_when_it_is_set():
+@pytest.mark.parametrize(("moving", "betas"), [
+    ({"beta1": 0.0, "final_beta2": 0.99}, ((0.0, 0.0), (0.9, 0.99))),
+    ({"beta1": 0.5, "final_beta1": 0.1}, ((0.5, 0.1), (0.9, 0.9))),
+    ({"beta1": 0.5, "final_beta1": 0.9, "final_beta2": 0.5}, ((0.5, 0.9), (0.9, 0.5)))])
+def test_adams_decays_change_as_pytorchs_do_when_they_are_set(moving, betas):
+    """PyTorch corrects the first steps by the decay of the day, as optax does."""
     torch = pytest.importorskip("torch")
     gradients = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     theirs, ours = torch.zeros(3, requires_grad=True), jnp.zeros(3)
-    other = torch.optim.Adam([theirs], lr=1e-2, betas=(0.0, 0.9), eps=1e-8)
-    optimizer = optimiser(learning_rate=1e-2, final_learning_rate=1e-2, beta1=0.0, beta2=0.9,
-                          final_beta2=0.99, decay="cosine", decay_steps=8)
+    other = torch.optim.Adam([theirs], lr=1e-2, betas=(betas[0][0], betas[1][0]), eps=1e-8)
+    optimizer = optimiser(learning_rate=1e-2, final_learning_rate=1e-2, beta2=0.9, decay="cosine",
+                          decay_steps=8, **moving)
     state = optimizer.init(ours)
     for count, gradient in enumerate(gradients):
         share = 0.5 * (1 + math.cos(math.pi * min(count / 8, 1)))
-        other.param_groups[0]["betas"] = (0.0, 0.99 + (0.9 - 0.99) * share)
+        other.param_groups[0]["betas"] = tuple(last + (first - last) * share for first, last in betas)
         theirs.grad = torch.from_numpy(gradient.copy())
         other.step()
         updates, state = jax.jit(optimizer.update)(jnp.asarray(gradient), state)
@@ -160,6 +165,7 @@ def test_a_fixed_weight_of_both_penalties_is_as_before():
     ({"final_penalty_weight": math.nan, "decay_steps": 9}, "final_penalty_weight must not be negative"),
     ({"final_learning_rate": 1e-5}, "decay_steps is 0, .* or --final-learning-rate 0$"),
     ({"final_beta2": 0.99}, "decay_steps is 0, .* or --final-beta2 None$"),
+    ({"final_beta1": 0.9, "decay_steps": 9, "optimizer": "rmsprop"}, "final_beta1 is for adam; the opt"),
     ({"final_beta2": 1.0, "decay_steps": 9}, r"final_beta2 must be in \[0, 1\); got 1.0"),
     ({"final_beta2": 0.9, "decay_steps": 9, "optimizer": "rmsprop"}, "final_beta2 is for adam; the opt"),
     ({"decay_steps": 9, "schedule_images": 90}, "decay_steps is 9 and schedule_images 90, which say"),

@@ -138,6 +138,8 @@ def test_a_run_is_opened_again(classes, tmp_path):
 @pytest.mark.parametrize(("flags", "message"), [
     (("--width", "8,8,8,8,8"), "5 stages take images whose height and width are multiples of 16"),
     (("--width", "8,wide"), "width must be whole numbers with commas between, like 64,32"),
+    (("--expansion", "0"), "expansion must be from 1 to 64; got 0"),
+    (("--image-size", "16"), "image_size 16 is for a folder's images, and those of digits have a size"),
     (("--cardinality", "3"), "cardinality 3 does not divide the 128 channels inside a block of width"),
     (("--cardinality", "3,2,1"), "cardinality must be a positive number, or one for each of the 2"),
     (("--classes", "3"), "classes is 3, but digits has 10: give --classes 10"),

@@ -182,6 +182,18 @@ def test_bfloat16_inside_float32_outside(module):
     assert 1e-5 < np.abs(rounded - exact).max() / np.abs(exact).max() < 0.1
 
 
+def test_the_generator_computes_4x4_pixels_in_float32_and_all_others_in_bfloat16():
+    latents = _normal(4, 6)
+    module = MAKER.clone(dtype=jnp.bfloat16)
+    _, found = module.apply(_variables(MAKER, latents), latents, train=False, capture_intermediates=True)
+    dtypes = {tuple(name.key for name in path if hasattr(name, "key"))[1:]: leaf.dtype
+              for path, leaf in jax.tree.leaves_with_path(found["intermediates"])}
+    layers = {path[:2]: dtype for path, dtype in dtypes.items()
+              if len(path) == 3 and path[1].startswith("conv")}
+    assert layers == {("b4", "conv1"): jnp.float32, ("b8", "conv0"): jnp.bfloat16,
+                      ("b8", "conv1"): jnp.bfloat16}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [MAKER, StyleGAN2Critic(64, 8)], ids=["generator", "critic"])
 def test_remat_keeps_less_for_the_same_gradient(module):

@@ -15,6 +15,7 @@ from tiny import TINY, count_parameters
 from experiments import import_weights, launch, open_run, project, sample, stylegan2, styling
 from jaxgan import keys, styles
 from jaxgan.data import load
+from jaxgan.features import load_pytorch, save_weights
 from jaxgan.features.network import raw
 from jaxgan.gan import GANState, draw_latents, generate
 from jaxgan.networks import network_state
@@ -283,6 +284,9 @@ def test_what_holds_no_published_weights_is_refused(imported, tmp_path, monkeypa
     (folder / "module.pkl").write_bytes(pickle.dumps({"G_ema": torch_files.Storage}))
     refuse("save the state dictionary with the authors' code", generator="module.pkl")
     refuse("there is no file .*nothing.pt", generator="nothing.pt")
+    state = load_pytorch(folder / "g.pt")
+    save_weights(folder / "nan.npz", state | {"mapping.w_avg": np.full(5, np.nan)})
+    refuse("mapping.w_avg holds numbers that aren't finite", generator="nan.npz")
     refuse("--dataset folder and --folder PATH go together", "--folder", str(folder))
     refuse("holds a run already", "--run-dir", str(folder / "run"))
 

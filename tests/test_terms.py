@@ -710,6 +710,39 @@ def test_packs_by_hand():
         judge(gan, state, batch.samples[:3])
 
 
+def stretched(keys, step, state):
+    """An augmentation's draws: a factor for each example."""
+    return jax.vmap(lambda key: jax.random.uniform(key, minval=1.0, maxval=3.0))(keys)
+
+
+@pytest.mark.parametrize(("penalty", "of_real", "of_fake", "behind"), [
+    (penalties.r1(2.0), 1, 0, 0), (penalties.r2(2.0), 0, 1, 0),
+    (penalties.zero_centered(0.5), 0, 0, 0.5),
+    (penalties.combine(penalties.r1(1.0), penalties.r2(3.0), penalties.zero_centered(0.5)),
+     0.5, 1.5, 0.5)])
+def test_penalties_at_samples_go_through_the_augmentation_others_start_behind_it(
+        penalty, of_real, of_fake, behind):
+    """Samples are stretched by the factor u they are scored with: the gradient is u w, behind it w."""
+    gan = tiny(generator=Linear(2), critic=Linear(), penalty=penalty, augment=Augmentation(
+        stretched, lambda factors, samples: factors[:, None] * samples))
+    batch = points(COUNT)
+    state = begin(gan, batch)
+    square = np.sum(np.float64(state.critic.params["Dense_0"]["kernel"]) ** 2)
+    of = {kind: np.mean(np.float64(stretched(keys.example_keys(
+        keys.stream(KEY, f"{kind}_noise"), COUNT), 0, ())) ** 2) for kind in ("real", "fake")}
+    _, metrics = critic_step(gan, state, batch, KEY)
+    np.testing.assert_allclose(metrics["critic/penalty"], square * (
+        of_real * of["real"] + of_fake * of["fake"] + behind), rtol=1e-5)
+
+
+def test_a_penalty_at_samples_is_of_whole_packs():
+    gan = tiny(generator=Linear(2), critic=Linear(), augment=packed(2), penalty=penalties.r1(2.0))
+    state = begin(gan, points(COUNT))
+    _, metrics = critic_step(gan, state, points(COUNT), KEY)
+    np.testing.assert_allclose(metrics["critic/penalty"],
+                               np.sum(np.square(state.critic.params["Dense_0"]["kernel"])), rtol=1e-5)
+
+
 def test_images_and_conditions_are_packed():
     images = jnp.arange(4 * 2 * 2 * 3.0).reshape(4, 2, 2, 3)
     shown = packed(2).show((), images)

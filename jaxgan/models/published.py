@@ -29,7 +29,8 @@ def from_published(model: nn.Module, variables: PyTree, state: Mapping[str, np.n
 
     Raises:
         TypeError: there is no published layout for this model.
-        ValueError: an array is missing, has another shape, or is left over; the first one is named.
+        ValueError: an array is missing, has another shape, isn't finite, or is left over; the first one
+            is named.
     """
     name_of = _rename(model)
     left = {name for name in state if not re.search(_FILTERS, name)}
@@ -45,6 +46,9 @@ def from_published(model: nn.Module, variables: PyTree, state: Mapping[str, np.n
             raise ValueError(f"{there} has the shape {list(np.shape(state[there]))}, which makes "
                              f"{list(array.shape)}; {type(model).__name__} has {list(leaf.shape)} at "
                              f"{here}: choose the settings that the weights were trained with")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{there} holds numbers that aren't finite: the training had diverged; "
+                             "take earlier weights")
         left.discard(there)
         return jnp.array(array, leaf.dtype)  # a copy: PyTorch may go on training its own
 

@@ -66,8 +66,8 @@ class StyleGAN2Generator(nn.Module):
             average); 1 leaves them. Set it by `generator.clone(truncation_psi=0.7)`.
         truncation_cutoff: how many layers' styles, the first ones, are moved; None for all.
         w_decay: of the moving average of w.
-        dtype: what the synthesis computes in (images are summed in float32, and the mapping, parameters
-            and samples stay float32); None for float32.
+        dtype: what the synthesis computes in, but at 4x4 pixels (images are summed in float32, and the
+            mapping, parameters and samples stay float32); None for float32.
         remat: whether to keep only what is between the sizes for the gradient and compute what is in
             them again: less memory, more time.
     """
@@ -266,7 +266,7 @@ class SynthesisBlock(nn.Module):
         width: channels of the activations.
         channels: of the image.
         noise: one of NOISES.
-        dtype: what it computes in.
+        dtype: what it computes in, but at 4x4 pixels; None for that of what comes in.
     """
 
     width: int
@@ -279,8 +279,9 @@ class SynthesisBlock(nn.Module):
         """Maps activations and the image of half the size, and styles, [batch, 2 or 3, w_size]."""
         if x is None:
             constant = self.param("const", nn.initializers.normal(1.0), (4, 4, self.width))
-            x = jnp.repeat(constant.astype(self.dtype or ws.dtype)[None], len(ws), 0)
+            x = jnp.repeat(constant.astype(ws.dtype)[None], len(ws), 0)
         else:
+            x = x if self.dtype is None else x.astype(self.dtype)
             x = StyledConv(self.width, self.noise, up=True, name="conv0")(x, ws[:, 0])
         x = StyledConv(self.width, self.noise, name="conv1")(x, ws[:, -2])
         here = StyledImage(self.channels, name="torgb")(x, ws[:, -1])
