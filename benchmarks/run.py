@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import flops, machine
-from benchmarks.settings import CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, Setting
+from benchmarks.settings import AUGMENTATIONS, CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, Setting
 from benchmarks.timing import Summary, summarise
 from benchmarks.worker import Child, Failed, carried_out, write
 
-TABLES = ("iterations", "products", "sampling", "dispatch", "reporting", "critics", "lanes")
+TABLES = ("iterations", "products", "sampling", "dispatch", "reporting", "critics", "augmentations",
+          "lanes")
 # Products of the shapes that patches and kernels have in these networks, and a large square one.
 SHAPES = [(6272, 1600, 128), (16384, 1152, 128), (2048, 3200, 256), (2048, 2048, 2048)]
 RATES = {"XLA": "benchmarks.networks_jaxgan:MatrixProducts",
@@ -131,7 +132,7 @@ def measure(options: argparse.Namespace) -> None:
                 networks[name] = network
                 save()
     for table, measured in (("dispatch", measure_dispatch), ("reporting", measure_reporting),
-                            ("critics", measure_critics)):
+                            ("critics", measure_critics), ("augmentations", measure_augmentations)):
         if table in options.tables:
             others[table] = measured(options)
             save()
@@ -269,24 +270,42 @@ def measure_critics(options: argparse.Namespace) -> list[str]:
     """Times an update of critics that are constrained in each way against an unconstrained one."""
     rows = {way: [title] for way, title in CONSTRAINTS.items()}
     for name in CRITICS:
-        seconds: dict[str, list[float]] = {way: [] for way in rows}
         with Child("benchmarks.critics:Critics", name, timeout=options.timeout) as child:
-            for way in rows:
-                child.call("seconds", way, 1)  # compiles
-            count = max(1, round(options.seconds / child.call("seconds", "penalty", 1)))
-            for repeat in range(options.repeats):
-                say(f"critics: {name}, repeat {repeat + 1} of {options.repeats}")
-                for way in rows:
-                    seconds[way].append(child.call("seconds", way, count) / count)
-        for way, row in rows.items():
-            ratios = [mine / free for mine, free in zip(seconds[way], seconds["none"], strict=True)]
-            row += [f"{1e3 * statistics.median(seconds[way]):.2f}", show_spread(summarise(ratios))]
+            _add_beside_none(rows, child, f"critics: {name}", options)
     heads = [f"{title}: {unit}" for title in CRITICS.values()
              for unit in ("ms an update", "of an unconstrained one's")]
     return ["", "## Lipschitz constraints", "",
             "Updates of a critic alone on the same random numbers, Adam; median [quartiles] of "
             f"{options.repeats} repeats by turns.", "",
             *show_table(["constraint", *heads], [*rows.values()])]
+
+
+def measure_augmentations(options: argparse.Namespace) -> list[str]:
+    """Times an update of a critic whose images are changed in each way against one as they are."""
+    rows = {way: [title] for way, title in AUGMENTATIONS.items()}
+    with Child("benchmarks.augmentations:Augmentations", 32, (64, 32, 32, 3),
+               timeout=options.timeout) as child:
+        _add_beside_none(rows, child, "augmentations", options)
+    return ["", "## Augmentations", "",
+            "Updates of a critic alone with R1, which goes through the change: a DCGAN of 32 channels, "
+            f"32x32x3, batch 64, Adam; median [quartiles] of {options.repeats} repeats by turns.", "",
+            *show_table(["change", "ms an update", "of one without"], [*rows.values()])]
+
+
+def _add_beside_none(rows: dict[str, list[str]], child: Child, title: str, options: argparse.Namespace
+                     ) -> None:
+    """Times a child's ways by turns; adds the milliseconds of each, and its time beside "none"'s."""
+    seconds: dict[str, list[float]] = {way: [] for way in rows}
+    for way in rows:
+        child.call("seconds", way, 1)  # compiles
+    count = max(1, round(options.seconds / child.call("seconds", [*rows][-1], 1)))
+    for repeat in range(options.repeats):
+        say(f"{title}, repeat {repeat + 1} of {options.repeats}")
+        for way, found in seconds.items():
+            found.append(child.call("seconds", way, count) / count)
+    for way, row in rows.items():
+        ratios = [mine / free for mine, free in zip(seconds[way], seconds["none"], strict=True)]
+        row += [f"{1e3 * statistics.median(seconds[way]):.2f}", show_spread(summarise(ratios))]
 
 
 def measure_lanes(options: argparse.Namespace) -> Iterator[list[str]]:

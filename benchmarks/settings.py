@@ -265,5 +265,7 @@ LANES = {"toy": "toy MLPs (512 wide, batch 256)", "digits_mlp": "digits' MLPs (3
 # The critics that are timed alone, and the constraints on them: critics.py has them.
 CRITICS = {"mlp": "MLP, three layers of 256 (maxmin), 64 dimensions, batch 512",
            "dcgan": "DCGAN of 64 channels, 28x28x1, batch 64"}
+AUGMENTATIONS = {"none": "nothing", "diffaugment": "DiffAugment", "ada": "ADA, p = 0.5",
+                 "all": "ADA with filters, noise and holes, p = 0.5"}
 CONSTRAINTS = {"none": "nothing", "clip": "weights clipped", "spectral": "spectral normalisation",
                "orthonormal": "orthonormal layers", "penalty": "gradient penalty"}

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from benchmarks import critics, flops, lanes, networks_jaxgan, networks_stock, run
+from benchmarks import augmentations, critics, flops, lanes, networks_jaxgan, networks_stock, run
 from benchmarks.collectives import AllReduce, all_reduces
-from benchmarks.settings import CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, WGAN_GP
+from benchmarks.settings import AUGMENTATIONS, CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, WGAN_GP
 from jaxgan import Batch, critic_step, init_state, keys, train_step
 from jaxgan.gan import draw_latents
 from jaxgan.models import MLPCritic
@@ -257,6 +257,7 @@ def test_the_command_loads_no_framework():
                           capture_output=True).stdout == "set()\n"
     assert critics.MADE.keys() == CRITICS.keys()
     assert lanes.MADE.keys() == LANES.keys()
+    assert augmentations.MADE.keys() == AUGMENTATIONS.keys()
 
 
 @pytest.mark.slow
@@ -274,6 +275,15 @@ def test_critics_are_constrained_in_each_way(monkeypatch):
     assert np.abs(kernels["clip"]).max() <= 0.01 < np.abs(kernels["none"]).max()
     far = {way: np.abs(kernel.T @ kernel - np.eye(8)).max() for way, kernel in kernels.items()}
     assert far["orthonormal"] < 1e-4 < 1e-1 < far["none"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_critic_is_shown_images_changed_in_each_way():
+    timed = augmentations.Augmentations(4, (4, 16, 16, 3))
+    assert all(timed.seconds(way, 1) > 0 for way in AUGMENTATIONS)
+    kernels = [np.asarray(state.critic.params["Conv_0"]["kernel"]) for state in timed.states.values()]
+    assert all((kernel != kernels[0]).any() for kernel in kernels[1:])
 
 
 @pytest.mark.slow
