@@ -240,8 +240,8 @@ def _augmentation(draw_one: Callable[[str, Key], Array], show_all: Callable[[_Dr
 def _kept(tree: PyTree) -> PyTree:
     """The same arrays of numbers or truths, [batch, ...], written to memory.
 
-    XLA puts what is cheap into the loops that use it, here for each pixel of each patch: a critic's update
-    with R1 took a processor eight times as long. It doesn't put a scatter there.
+    XLA puts what is cheap into the loops that use it, here for each pixel of each patch: an update of a
+    critic with R1 took a processor eight times as long. It doesn't put a scatter there.
     """
     leaves, structure = jax.tree.flatten(tree)
     batch, dtype = len(leaves[0]), jnp.result_type(jnp.float32, *leaves)
