@@ -96,7 +96,8 @@ class Networks:
     """Heights of activations at which both networks have self-attention, a list like 16,32; for the
     ResNet."""
     init_from: str | None = None
-    """Start from the weights of another run, by its folder: those that fit; the others are named."""
+    """Start from the weights of another run, its folder or an exported file: those that fit; the others
+    are named."""
     init_networks: str | None = None
     """With --init-from: whose weights, a list like generator,critic; None: all networks'."""
     freeze: str | None = None

@@ -18,12 +18,14 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax
 import tyro
+from flax.traverse_util import unflatten_dict
 
 from jaxgan import console, training
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data import Source, flipped
 from jaxgan.evaluation import Evaluator
 from jaxgan.extras import MissingExtra
+from jaxgan.features import load_weights
 from jaxgan.files import reason
 from jaxgan.gan import GAN
 from jaxgan.lanes import Lane, train_lanes
@@ -673,21 +675,43 @@ def initial_weights(config: Config) -> Callable[[Any], Any] | None:
         if networks.init_networks is not None:
             raise ValueError("init_networks goes with --init-from: give the folder of a run")
         return None
-    read_config(networks.init_from)  # it has to be a run's folder
-    checkpoints = Checkpoints(Path(networks.init_from) / "checkpoints")
+    is_file = networks.init_from.endswith((".safetensors", ".npz"))
+    known = (_networks_in_file if is_file else _networks_of_run)(networks.init_from)
+    names = [name.strip() for name in (networks.init_networks or ",".join(known)).split(",")]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{networks.init_from} has no network {name!r}: choose from "
+                             f"{', '.join(known)} with --init-networks")
+    return warm_start({name: known[name] for name in names}, partial=True)
+
+
+def _networks_of_run(folder: str) -> dict[str, Any]:
+    """The variables of each network of a run's latest checkpoint."""
+    read_config(folder)  # it has to be a run's folder
+    checkpoints = Checkpoints(Path(folder) / "checkpoints")
     try:
         state = checkpoints.load()
     finally:
         checkpoints.close()
-    known = sorted(name for name, value in state.items()
-                   if isinstance(value, Mapping) and "params" in value and name != "ema")
-    names = [name.strip() for name in (networks.init_networks or ",".join(known)).split(",")]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"the run in {networks.init_from} has no network {name!r}: choose from "
-                             f"{', '.join(known)} with --init-networks")
-    return warm_start({name: {"params": state[name]["params"], **state[name].get("stats", {})}
-                       for name in names}, partial=True)
+    return {name: {"params": value["params"], **value.get("stats", {})}
+            for name, value in sorted(state.items())
+            if isinstance(value, Mapping) and "params" in value and name != "ema"}
+
+
+def _networks_in_file(path: str) -> dict[str, Any]:
+    """The variables of each network that `jaxgan export` has written.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}: name one that {commands.called('export')} wrote")
+    found = unflatten_dict(load_weights(path), sep="/")
+    for name, variables in found.items():
+        if not isinstance(variables, Mapping) or not isinstance(variables.get("params"), Mapping):
+            raise ValueError(f"{path} has no {name}/params/...: name a file that "
+                             f"{commands.called('export')} wrote")
+    return dict(sorted(found.items()))
 
 
 def callbacks(config: Config, reference: Reference) -> list[training.Callback]:

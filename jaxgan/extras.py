@@ -17,6 +17,7 @@ _PACKAGES = {
     "orbax": _Package("orbax-checkpoint", "train"), "tqdm": _Package("tqdm", "train"),
     "matplotlib": _Package("matplotlib", "train"), "tensorboardX": _Package("tensorboardX", "train"),
     "tyro": _Package("tyro", "train"), "safetensors": _Package("safetensors", "evaluate"),
+    "flatbuffers": _Package("flatbuffers", "evaluate"),
 }  # by what is imported
 
 

@@ -279,7 +279,7 @@ class SynthesisBlock(nn.Module):
         """Maps activations and the image of half the size, and styles, [batch, 2 or 3, w_size]."""
         if x is None:
             constant = self.param("const", nn.initializers.normal(1.0), (4, 4, self.width))
-            x = jnp.repeat(constant.astype(ws.dtype)[None], len(ws), 0)
+            x = jnp.repeat(constant.astype(ws.dtype)[None], ws.shape[0], 0)
         else:
             x = x if self.dtype is None else x.astype(self.dtype)
             x = StyledConv(self.width, self.noise, up=True, name="conv0")(x, ws[:, 0])
@@ -411,7 +411,7 @@ class CriticEnd(nn.Module):
         """Maps [batch, 4, 4, width] to [batch, features]."""
         x = with_deviation(_widened(x), self.group_size)
         x = Equalised(self.width, (3, 3), activate=True, name="conv")(x)
-        x = Equalised(self.width, activate=True, name="fc")(x.reshape(len(x), -1))
+        x = Equalised(self.width, activate=True, name="fc")(x.reshape(x.shape[0], -1))
         return Equalised(self.features, name="out")(x)
 
 

@@ -50,7 +50,7 @@ def normalise(norm: str, x: Array, *, train: bool, axis_name: str | None = None,
         classes = one_hot(labels, num_classes, x.dtype)
         scale, bias = (nn.Dense(x.shape[-1], use_bias=False, kernel_init=init, dtype=x.dtype)(classes)
                        for init in (nn.initializers.ones, nn.initializers.zeros))
-        over_space = (len(x), *(1,) * (x.ndim - 2), x.shape[-1])
+        over_space = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
         return x * scale.reshape(over_space) + bias.reshape(over_space)
     if norm == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5,

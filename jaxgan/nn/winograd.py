@@ -54,7 +54,7 @@ def suits(geometry: Geometry, batch: int, channels: int) -> bool:
 
     Args:
         geometry: the convolution's sizes.
-        batch: samples in it.
+        batch: samples in it; of a program for any number of them, a symbol.
         channels: in or out, the fewer.
     """
     axes = list(zip(geometry.kernel_size, geometry.strides, geometry.padding, strict=True))
@@ -65,14 +65,15 @@ def suits(geometry: Geometry, batch: int, channels: int) -> bool:
     products = tiles * math.prod(k + s for k, s, _ in axes)
     direct = math.prod(geometry.output_size) * math.prod(geometry.kernel_size)
     # The sums before and after the products have to be few beside them.
-    return products <= 0.8 * direct and min(channels, batch * tiles) >= 32
+    rows = batch * tiles if isinstance(batch, int) else channels  # of any number, taken to be large
+    return products <= 0.8 * direct and min(channels, rows) >= 32
 
 
 def conv(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
     """The convolution, [batch, *output_size, out]."""
     points, tiles = _points(geometry), _tiles(geometry)
     inputs, taps = _input_sums(x, geometry), _tap_sums(kernel, geometry)
-    values = [product(a, b, (1, 0)).reshape(len(x), *tiles, -1)
+    values = [product(a, b, (1, 0)).reshape(x.shape[0], *tiles, -1)
               for a, b in zip(inputs, taps, strict=True)]
     blocks = _transposed([point.outputs for point in points], values)
     y = _interleaved(blocks, len(tiles))
@@ -83,7 +84,7 @@ def conv_transpose(y: Array, kernel: Array, *, geometry: Geometry) -> Array:
     """Its gradient with respect to `x`, given that with respect to its result `y`."""
     points, tiles, strides = _points(geometry), _tiles(geometry), geometry.strides
     outputs, taps = _output_sums(y, geometry), _tap_sums(kernel, geometry)
-    values = [_all_phases(product(a, b, (1, 1)), (len(y), *tiles), point.phases, strides)
+    values = [_all_phases(product(a, b, (1, 1)), (y.shape[0], *tiles), point.phases, strides)
               for a, b, point in zip(outputs, taps, points, strict=True)]
     inputs = _transposed([point.inputs for point in points], values)
     # A tile's inputs number 2 and 3 are the next one's 0 and 1.
@@ -138,7 +139,7 @@ def _kronecker(rows: Sequence[Sequence[float]]) -> Weights:
 
 def _input_sums(x: Array, geometry: Geometry) -> list[Array]:
     """[batch * tiles, phases * in]."""
-    tiles, batch, rank = _tiles(geometry), len(x), len(geometry.strides)
+    tiles, batch, rank = _tiles(geometry), x.shape[0], len(geometry.strides)
     sizes = [2 * (t - 1) + -(-k // s) + 1 for t, k, s in
              zip(tiles, geometry.kernel_size, geometry.strides, strict=True)]  # without phases
     ends = [size * s - before - n for size, s, (before, _), n in
@@ -227,7 +228,7 @@ def _moved(array: Array, by: Sequence[int]) -> Array:
 def _interleaved(blocks: Mapping[Index, Array], rank: int) -> Array:
     """The array, [batch, *(2 * sizes), ...], whose every second elements are the blocks."""
     stacked = jnp.stack([blocks[index] for index in itertools.product(range(2), repeat=rank)], 1)
-    stacked = stacked.reshape(len(stacked), *(2,) * rank, *stacked.shape[2:])
+    stacked = stacked.reshape(stacked.shape[0], *(2,) * rank, *stacked.shape[2:])
     return _woven(stacked, range(1 + rank, 1 + 2 * rank), range(1, 1 + rank))
 
 
@@ -236,7 +237,7 @@ def _space_to_depth(x: Array, strides: Index) -> Array:
     rank = len(strides)
     pairs = [part for n, s in zip(x.shape[1:-1], strides, strict=True) for part in (n // s, s)]
     axes = [*range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2)]
-    return x.reshape(len(x), *pairs, x.shape[-1]).transpose(0, *axes, 2 * rank + 1)
+    return x.reshape(x.shape[0], *pairs, x.shape[-1]).transpose(0, *axes, 2 * rank + 1)
 
 
 def _depth_to_space(x: Array, strides: Index) -> Array:
@@ -251,7 +252,7 @@ def _woven(x: Array, outer: range, inner: range) -> Array:
     sizes = [x.shape[i] * x.shape[j] for i, j in pairs]
     rest = range(1 + 2 * len(pairs), x.ndim)
     return x.transpose(0, *itertools.chain(*pairs), *rest).reshape(
-        len(x), *sizes, *(x.shape[i] for i in rest))
+        x.shape[0], *sizes, *(x.shape[i] for i in rest))
 
 
 def _cropped(array: Array, parts: Sequence[tuple[int, int]]) -> Array:
