@@ -48,32 +48,30 @@ def _scripts() -> dict[str, str]:
 
 def main() -> None:
     """Does what `jaxgan` is asked for on the command line, and exits with its status."""
-    words = sys.argv[1:] or ["--help"]
+    first, *words = sys.argv[1:] or ["--help"]
     known = (*experiments(), *tools())
-    if words[0] in ("--help", "-h"):
+    if first in ("--help", "-h"):
         print(_help())
-    elif words[0] == "--version":
+    elif first == "--version":
         from jaxgan import __version__
         print(f"jaxgan {__version__}")
-    elif words[0] == "completion":
-        _complete(words[1:])
-    elif words[0] in known:
-        run(*words)
+    elif first == "completion" or (name := first.replace("-", "_")) in known:
+        from jaxgan.extras import MissingExtra, needs
+        try:
+            needs("tyro", "tqdm")
+            _complete(words) if first == "completion" else _run(name, words)
+        except MissingExtra as error:
+            sys.exit(f"error: {error}")
     else:
-        close = difflib.get_close_matches(words[0], known, 1)
-        sys.exit(f"error: there is no command {words[0]!r}: "
+        close = difflib.get_close_matches(first, known, 1)
+        sys.exit(f"error: there is no command {first!r}: "
                  + (f"did you mean {close[0]}?" if close else "jaxgan --help lists them"))
 
 
-def run(name: str, *words: str) -> None:
+def _run(name: str, words: Sequence[str]) -> None:
     """Runs a script with these words, as Python does with -m."""
     sys.argv = [called(name), *words]
-    from jaxgan.extras import MissingExtra, needs
-    try:
-        needs("tyro", "tqdm")
-        runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
-    except MissingExtra as error:
-        sys.exit(f"error: {error}")
+    runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
 
 
 def _help() -> str:
@@ -100,10 +98,5 @@ def _complete(words: Sequence[str]) -> None:
         "in a folder of $fpath."))
     parser.add_argument("shell", choices=_SHELLS)
     shell = parser.parse_args(words).shell
-    from jaxgan.extras import MissingExtra, needs
-    try:
-        needs("tyro", "tqdm")
-    except MissingExtra as error:
-        sys.exit(f"error: {error}")
     from . import launch
     launch.complete(shell)

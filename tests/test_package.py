@@ -69,6 +69,7 @@ def test_the_command_trains_and_opens_runs_whatever_the_folder_holds(tmp_path):
     assert "jaxgan reproduce run" in said
     assert "python -m" not in said
     assert "gaussians" in jaxgan("list", ".", cwd=tmp_path)
+    assert jaxgan("stacked-mnist", "--help", cwd=tmp_path).startswith("usage: jaxgan stacked_mnist")
     assert jaxgan("reproduce", "run", cwd=tmp_path).startswith("identical")
 
 
