@@ -7,18 +7,20 @@ can be said.
 import argparse
 import ast
 import difflib
+import os
 import re
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 PACKAGE = Path(__file__).resolve().parent
 _IS_INSTALLED = __package__ == "jaxgan_experiments"  # as the folder is called there
 _HOLDS_EXPERIMENT = re.compile(r"^experiment = Experiment\(", re.MULTILINE)
 _STARTS = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
 _NAMED = re.compile(r"(?:python -m )?\bexperiments\.(\w+)")
-_SHELLS = "bash", "zsh"
+SHELLS = "bash", "zsh"
 
 
 def called(name: str) -> str:
@@ -48,6 +50,21 @@ def _scripts() -> dict[str, str]:
 
 def main() -> None:
     """Does what `jaxgan` is asked for on the command line, and exits with its status."""
+    try:
+        _main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # before a script has begun, which sees to it by itself
+        _refuse("interrupted", 130)
+    except BrokenPipeError:  # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refuse(sentence: str, status: int = 2) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    sys.exit(status)
+
+
+def _main() -> None:
     first, *words = sys.argv[1:] or ["--help"]
     known = (*experiments(), *tools())
     if first in ("--help", "-h"):
@@ -61,11 +78,11 @@ def main() -> None:
             needs("tyro", "tqdm")
             _complete(words) if first == "completion" else _run(name, words)
         except MissingExtra as error:
-            sys.exit(f"error: {error}")
+            _refuse(f"error: {error}")
     else:
         close = difflib.get_close_matches(first, known, 1)
-        sys.exit(f"error: there is no command {first!r}: "
-                 + (f"did you mean {close[0]}?" if close else "jaxgan --help lists them"))
+        _refuse(f"error: there is no command {first!r}: "
+                + (f"did you mean {close[0]}?" if close else "jaxgan --help lists them"))
 
 
 def _run(name: str, words: Sequence[str]) -> None:
@@ -93,10 +110,10 @@ def _help() -> str:
 def _complete(words: Sequence[str]) -> None:
     """Prints a shell's completions of all scripts and their options, which tyro writes."""
     parser = argparse.ArgumentParser("jaxgan completion", description=(
-        "Prints completions of commands and options. For bash: jaxgan completion bash > "
-        "~/.local/share/bash-completion/completions/jaxgan; for zsh: jaxgan completion zsh > _jaxgan "
-        "in a folder of $fpath."))
-    parser.add_argument("shell", choices=_SHELLS)
+        "Prints completions of commands and options. For bash: jaxgan completion bash > ~/.jaxgan.bash, "
+        "and the line source ~/.jaxgan.bash in ~/.bashrc. For zsh: jaxgan completion zsh > _jaxgan in a "
+        "folder of $fpath."))
+    parser.add_argument("shell", choices=SHELLS)
     shell = parser.parse_args(words).shell
     from . import launch
     launch.complete(shell)

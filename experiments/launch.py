@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import errno
 import importlib
+import io
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Union
@@ -191,15 +192,22 @@ def command(experiment: Experiment, default: Config) -> type:
 
 
 def complete(shell: str) -> None:
-    """Prints what completes the commands and their options in a shell, as tyro writes it, and exits."""
-    options = {name: importlib.import_module(f"{__package__}.{name}").Options
-               for name in commands.tools()}
+    """Prints what completes the commands, their options and files in a shell, as tyro writes it."""
+    shells = Annotated[Literal[*commands.SHELLS], tyro.conf.Positional]
+    options = {"completion": dataclasses.make_dataclass("Completion", [("shell", shells)])}
+    for name in commands.tools():
+        options[name] = importlib.import_module(f"{__package__}.{name}").Options
     for made in map(opening.load, commands.experiments()):
         options[made.name] = command(made, made.Config())
     kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)]
              for name, kind in options.items()]
-    tyro.cli(Union[*kinds], prog="jaxgan", args=["--tyro-print-completion", shell],
-             config=(tyro.conf.OmitArgPrefixes,))
+    with redirect_stdout(io.StringIO()) as written, suppress(SystemExit):
+        tyro.cli(Union[*kinds], prog="jaxgan", args=["--tyro-print-completion", shell],
+                 config=(tyro.conf.OmitArgPrefixes,))
+    lines = written.getvalue().replace("complete -F", "complete -o default -F").splitlines()
+    # A description of several lines would be as many suggestions.
+    console.OUT.write("".join((line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line)
+                              + "\n" for line in lines))
 
 
 def _from_words(options: type, *, description: str, **how: Any) -> Any:
@@ -284,7 +292,8 @@ def guarded(task: Callable[..., int | None], *arguments: Any) -> int:
         with supervision.terminable():
             return task(*arguments) or 0
     except training.Interrupted as stop:
-        console.warn(f"{stop}; go on with: {supervision.command(stop.resume)}")
+        again = supervision.command(stop.resume if task in (start, run) else "")
+        console.warn(f"{stop}; go on with: {again}")
         return 128 + stop.signal if stop.signal else OUT_OF_TIME
     except supervision.Terminated as stop:
         again = supervision.command("auto" if task in (start, run) else "")

@@ -1,5 +1,6 @@
 """What is said of a finished run: five lines on the screen, and all of it in its report."""
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 from jaxgan import console
 from jaxgan.outlook import duration
 from jaxgan.profiling import pace
-from jaxgan.runs import newest_samples, report_path
+from jaxgan.runs import newest_samples, read_config, report_path
 
 from . import measuring
 from .commands import called
@@ -49,9 +50,15 @@ def report(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | N
     evaluation = ["", f"evaluation of step {found['step']}:",
                   *measuring.table(found, reference)] if found else []
     return [_headline(folder, result), *_cost(result), f"params_sha256 {result['params_sha256']}",
-            f"to run it again and compare: {called('reproduce')} {folder}", "",
+            f"to run it again and compare: {called('reproduce')} {folder}{_own(folder)}", "",
             "last step:", *console.aligned([(name, f"{value:.5g}") for name, value in numbers.items()]),
             *evaluation]
+
+
+def _own(folder: Path) -> str:
+    """What a command needs that opens a run of a user's own experiment; "" of another's."""
+    file = read_config(folder)["settings"].get("experiment_file")
+    return f" --experiment {shlex.quote(file)}" if file else ""
 
 
 def _headline(folder: Path, result: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 
@@ -65,7 +66,10 @@ def terminable() -> Iterator[None]:
 
 def command(resume: str) -> str:
     """The command that this process was started by, to go on with; "" for what doesn't resume."""
-    started = re.sub(r" --resume(=| )\S+", "", shlex.join(sys.orig_argv))
+    words = sys.orig_argv[1:]
+    is_installed = words and Path(words[0]).name == "jaxgan"  # the command, by its whole path
+    started = shlex.join(["jaxgan", *words[1:]] if is_installed else sys.orig_argv)
+    started = re.sub(r" --resume(=| )\S+", "", started)
     return f"{started} --resume {resume}" if resume else started
 
 

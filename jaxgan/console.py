@@ -13,14 +13,13 @@ from typing import Any
 
 import jax
 
-from jaxgan.extras import needs
+from jaxgan.extras import MissingExtra
 
 try:
     from tqdm import tqdm
     from tqdm.utils import disp_len
 except ModuleNotFoundError:
-    needs("tqdm")
-    raise
+    raise MissingExtra("tqdm") from None
 
 _GONE = OSError, ValueError, AttributeError  # a stream without another end, one that is closed, none
 _TQDM_BAR, _LEAST_BAR = 10, 4  # columns of a bar: tqdm's where no width is given, and at least

@@ -26,8 +26,8 @@ class MissingExtra(ModuleNotFoundError):
 
     def __init__(self, module: str):
         package, extra = _PACKAGES[module]
-        super().__init__(f"{package} isn't installed: pip install 'jaxgan[{extra}]', or {package} alone",
-                         name=module)
+        super().__init__(f"{package} isn't installed: pip install 'jaxgan[{extra}]', or 'jaxgan[all]' "
+                         "for everything", name=module)
 
 
 def needs(*modules: str) -> None:

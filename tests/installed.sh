@@ -13,7 +13,7 @@ python -c "import jaxgan, jaxgan.losses, jaxgan.models, jaxgan.data"
 jaxgan --help >help.txt
 grep -q "^  digits " help.txt
 if jaxgan digits 2>missing.txt; then exit 1; fi
-grep -qx "error: tyro isn't installed: pip install 'jaxgan\[train\]', or tyro alone" missing.txt
+grep -qx "error: tyro isn't installed: pip install 'jaxgan\[train\]', or 'jaxgan\[all\]' for everything" missing.txt
 
 python -m pip install --quiet --disable-pip-version-check "$wheel[all]"
 mkdir experiments # as a user may have

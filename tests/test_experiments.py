@@ -216,6 +216,9 @@ def test_a_command_that_is_ended_is_to_be_repeated_and_only_a_training_resumed(m
     monkeypatch.setattr(launch, "run", ended)
     assert launch.guarded(launch.run) == 128 + signal.SIGTERM
     assert capsys.readouterr().err.endswith("experiments.x 'a b' --resume auto\n")
+    monkeypatch.setattr(sys, "orig_argv", ["/a/python", "/a/bin/jaxgan", "x", "--steps", "5"])
+    assert launch.guarded(launch.run) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "stopped; go on with: jaxgan x --steps 5 --resume auto\n"
 
 
 # Presets and defaults.

@@ -87,8 +87,8 @@ def test_a_command_that_isnt_there_is_said_in_a_sentence(words, message, monkeyp
     monkeypatch.setattr(sys, "argv", ["jaxgan", *words])
     with pytest.raises(SystemExit) as stop:
         commands.main()
-    said = f"{stop.value}\n" if isinstance(stop.value.code, str) else capsys.readouterr().err
-    assert message in said
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def completed(shell_file, line):
@@ -107,6 +107,8 @@ def test_bash_completes_commands_and_options(tmp_path):
     assert completed(tmp_path / "jaxgan.bash", "jaxgan stacked") == ["stacked_mnist"]
     assert "--n-critic" in completed(tmp_path / "jaxgan.bash", "jaxgan digits --n-")
     assert "--truncation" in completed(tmp_path / "jaxgan.bash", "jaxgan sample --tr")
+    assert completed(tmp_path / "jaxgan.bash", "jaxgan digits --str") == ["--stream"]
+    assert completed(tmp_path / "jaxgan.bash", "jaxgan compl") == ["completion"]
 
 
 # What isn't installed.
@@ -133,14 +135,16 @@ def test_the_library_needs_no_extra():
 @pytest.mark.parametrize("words", [("digits", "--steps", "2"), ("completion", "bash")])
 def test_a_command_without_its_extra_is_a_sentence(words):
     done = without("tyro", "from jaxgan_experiments.commands import main\nmain()", *words)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: tyro isn't installed: pip install 'jaxgan[train]', or tyro alone\n"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ("error: tyro isn't installed: pip install 'jaxgan[train]', or 'jaxgan[all]' "
+                           "for everything\n")
 
 
 def test_training_in_python_without_its_extra_is_a_sentence():
     done = without("tqdm", "import jaxgan.training")
     assert done.stderr.endswith("MissingExtra: tqdm isn't installed: pip install 'jaxgan[train]', or "
-                                "tqdm alone\n")
+                                "'jaxgan[all]' for everything\n")
+    assert "During handling" not in done.stderr
 
 
 @pytest.mark.parametrize(("module", "use", "message"), [
