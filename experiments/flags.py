@@ -91,7 +91,7 @@ class Networks:
     precision: Literal[*PRECISIONS] = "float32"
     """What the networks' layers compute in; parameters, losses and penalties stay in float32."""
     remat: bool = False
-    """Compute what is in a residual block again for the gradient, to save an accelerator's memory."""
+    """Compute what is in a block of layers again for the gradient, to save an accelerator's memory."""
     attention: str | None = None
     """Heights of activations at which both networks have self-attention, a list like 16,32; for the
     ResNet."""
@@ -458,7 +458,8 @@ def make_cycle_game(config: Config, generator: nn.Module, critic: nn.Module, **o
         if values[name] != idle:
             raise ValueError(f"{name} is not for a CycleGAN; got {values[name]}: leave it out")
     return cycle_game(
-        generator.clone(dtype=dtype, remat=config.networks.remat), critic.clone(dtype=dtype),
+        generator.clone(dtype=dtype, remat=config.networks.remat),
+        critic.clone(dtype=dtype, remat=config.networks.remat),
         _frozen(config, "generator", make_optimizer(config, "generator")), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing), adversarial_weight=loss.adversarial_weight,
         ema_decay=_average(config), **options)
@@ -469,7 +470,8 @@ def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
     fields: dict[str, Any] = {"dtype": jnp.dtype(config.networks.precision)}
     if config.networks.remat:
         if "remat" not in type(critic).__dataclass_fields__:
-            raise ValueError(f"remat is for residual networks: {_elsewhere(config)}")
+            raise ValueError("remat is for residual networks and those that translate images: "
+                             f"{_elsewhere(config)}")
         fields["remat"] = True
     if config.networks.attention is not None:
         if "attention" not in type(critic).__dataclass_fields__:

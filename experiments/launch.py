@@ -311,6 +311,9 @@ def guarded(task: Callable[..., int | None], *arguments: Any) -> int:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         remedy = ": free some space and go on with --resume auto" if full else ""
         said = str(error)
+        if isinstance(error, OSError) and str(error.filename).endswith(".partial") and not full:
+            said = f"{str(error.filename).removesuffix('.partial')} can't be written ({reason(error)})"
+            remedy = ": name another place with --out" if task not in (start, run) else ""
         if is_short:
             said = f"not enough memory ({reason(error)}): lower the batch size or the width"
         elif isinstance(error, OverflowError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import re
@@ -195,8 +196,10 @@ def test_bad_flags_get_one_sentence(words, message, tmp_path, capsys):
     (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore"),
      "error: not enough memory (RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.): lower"),
     (OverflowError("Python int too large to convert to C long"), "error: a number is too large (Python"),
+    (OSError(errno.EROFS, "Read-only file system", "a/b.png.partial"),
+     "error: a/b.png can't be written (Read-only file system): name another place with --out"),
 ])
-def test_what_is_too_large_is_one_sentence(error, message, capsys):
+def test_what_cant_be_is_one_sentence(error, message, capsys):
     def fail():
         raise error
 

@@ -96,6 +96,31 @@ def test_every_parameter_has_a_gradient_and_outputs_are_float32(module, given):
         assert np.abs(leaf).max() > 0, path
 
 
+@pytest.mark.parametrize(("module", "given", "share"), [
+    (UNetTranslator((32, 32, 1), 2, 3, dropout=0.5), (32, 32, 1), 0.7),
+    (PatchCritic(2, 2), (32, 32, 1), 0.8),
+    pytest.param(PatchCritic(2, 2, "spectral"), (32, 32, 1), 1.0, marks=pytest.mark.slow)])
+def test_remat_keeps_less_for_the_same_gradient(module, given, share):
+    """With the same parameters, the same dropout and the same statistics."""
+    inputs = (seeds(4), images(4, *given)) if isinstance(module, UNetTranslator) else (
+        images(4, *given),)
+    again = module.clone(remat=True)
+    variables, other = (jax.jit(lambda one=one: one.init(KEY, *inputs, train=True))()
+                        for one in (module, again))
+    jax.tree.map(np.testing.assert_array_equal, variables, other)
+    stats = [kind for kind in variables if kind != "params"]
+    kept, found = [], []
+    for one in (module, again):
+        def outputs(params, one=one):
+            return one.apply({**variables, "params": params}, *inputs, train=True, mutable=stats)
+
+        y, pullback, new = jax.vjp(outputs, variables["params"], has_aux=True)
+        kept.append(sum(leaf.nbytes for leaf in jax.tree.leaves(pullback)))
+        found.append((pullback(jnp.cos(y))[0], new))
+    assert kept[1] < share * kept[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
+
+
 @pytest.mark.parametrize(("halvings", "field"), [
     (1, 16), pytest.param(2, 34, marks=pytest.mark.slow), (3, 70)])
 def test_a_score_sees_a_patch_and_no_more(halvings, field):

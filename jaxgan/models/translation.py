@@ -12,7 +12,8 @@ itself. That is what these networks have at any batch size, so that an image's t
 on the others. A normalised layer has a scale and a bias for each channel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -55,6 +56,8 @@ class UNetTranslator(nn.Module):
         output: "tanh" for samples in [-1, 1], "sigmoid" for [0, 1].
         dtype: what the layers compute in (parameters, statistics, samples stay float32); None for the
             common dtype of input and parameters.
+        remat: whether to keep only what is between the halvings and doublings for the gradient and
+            compute what is in them again: less memory, more time.
     """
 
     image_shape: tuple[int, int, int]
@@ -64,6 +67,7 @@ class UNetTranslator(nn.Module):
     planes: Planes | None = None
     output: str = "tanh"
     dtype: Dtype | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, latents: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -77,18 +81,24 @@ class UNetTranslator(nn.Module):
         keys = jax.vmap(jax.random.key)(latents)
 
         x = beside("UNetTranslator", self.planes or (lambda image: image), condition, (size[0], size[1]))
+        def halved(module: "UNetTranslator", x: Array, stage: int) -> Array:
+            x = Conv(widths[stage], (4, 4), strides=2, padding=_HALVED, use_bias=False,
+                     kernel_init=_INIT, dtype=module.dtype)(nn.leaky_relu(x, _SLOPE) if stage else x)
+            return normalise("instance", x, train=train) if 0 < stage < stages - 1 else x
+
+        def doubled(module: "UNetTranslator", x: Array, keys: Key, stage: int) -> Array:
+            x = module._doubled(x, widths[-2 - stage], use_bias=False)
+            x = normalise("instance", x, train=train)
+            if module.dropout and stage < min(3, stages // 2):
+                x = dropped(x, jax.vmap(jax.random.fold_in, (0, None))(keys, stage), module.dropout)
+            return x
+
         seen = []
-        for stage, features in enumerate(widths):
-            x = Conv(features, (4, 4), strides=2, padding=_HALVED, use_bias=False, kernel_init=_INIT,
-                     dtype=self.dtype)(nn.leaky_relu(x, _SLOPE) if stage else x)
-            if 0 < stage < stages - 1:
-                x = normalise("instance", x, train=train)
-            seen.append(x)
+        for stage in range(stages):
+            seen.append(x := _kept(self, partial(halved, stage=stage), x))
         x = seen.pop()
-        for stage, features in enumerate(widths[-2::-1]):
-            x = normalise("instance", self._doubled(x, features, use_bias=False), train=train)
-            if self.dropout and stage < min(3, stages // 2):
-                x = dropped(x, jax.vmap(jax.random.fold_in, (0, None))(keys, stage), self.dropout)
+        for stage in range(stages - 1):
+            x = _kept(self, partial(doubled, stage=stage), x, keys)
             x = jnp.concatenate([x, seen.pop()], axis=-1)
         return squash(self.output, self._doubled(x, channels))
 
@@ -190,6 +200,8 @@ class PatchCritic(nn.Module):
         axis_name: the devices' axis, over which norm "batch" averages.
         dtype: what the layers compute in (parameters, statistics, scores stay float32); None for the
             common dtype of input and parameters.
+        remat: whether to keep only what is between the layers for the gradient and compute what is in
+            them again: less memory, more time.
     """
 
     width: int = 64
@@ -198,6 +210,7 @@ class PatchCritic(nn.Module):
     planes: Planes | None = None
     axis_name: str | None = None
     dtype: Dtype | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
@@ -214,13 +227,21 @@ class PatchCritic(nn.Module):
         x = samples if self.planes is None else jnp.concatenate(
             [samples, beside("PatchCritic", self.planes, condition, samples)], axis=-1)
         x = nn.leaky_relu(layer(self.width, x, 2, dtype=self.dtype), _SLOPE)
-        has_bias = self.norm in ("none", "spectral")
+        def normalised(module: "PatchCritic", x: Array, stage: int) -> Array:
+            x = layer(module.width * min(2 ** stage, 8), x, 2 if stage < halvings else 1,
+                      use_bias=module.norm in ("none", "spectral"), dtype=module.dtype)
+            x = normalise(module.norm, x, train=train, axis_name=module.axis_name)
+            return nn.leaky_relu(x, _SLOPE)
+
         for stage in range(1, halvings + 1):
-            x = layer(self.width * min(2 ** stage, 8), x, 2 if stage < halvings else 1,
-                      use_bias=has_bias, dtype=self.dtype)
-            x = nn.leaky_relu(normalise(self.norm, x, train=train, axis_name=self.axis_name), _SLOPE)
+            x = _kept(self, partial(normalised, stage=stage), x)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return layer(1, x).squeeze(-1)
+
+
+def _kept(module: UNetTranslator | PatchCritic, step: Callable[..., Array], *inputs: Array) -> Array:
+    """A step of a module: if it asks for that, only its inputs are kept for the gradient."""
+    return (nn.remat(step) if module.remat else step)(module, *inputs)
 
 
 def _reflected(x: Array, by: int) -> Array:
