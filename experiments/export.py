@@ -1,4 +1,4 @@
-"""Writes a run's networks for use elsewhere: as programs that need only jax, or as named arrays.
+"""Writes a run's networks for use elsewhere: as programs that jax runs by itself, or as named arrays.
 
 StableHLO programs run on processors, NVIDIA's and AMD's GPUs and TPUs, with a batch of any size;
 `safetensors` and `npz` hold the numbers, which --init-from reads. A model card, README.md, lies beside.

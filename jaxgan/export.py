@@ -1,4 +1,4 @@
-"""A GAN's networks to take along: as programs that need nothing but jax, or as named arrays."""
+"""A GAN's networks to take along: as programs that jax runs by itself, or as named arrays."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,7 +20,7 @@ def program(gan: GAN, state: GANState, role: str, samples: PyTree, condition: Py
             batch: int | None = None, use_ema: bool = True) -> jax.export.Exported:
     """A network with its numbers as StableHLO, in evaluation, for all of `PLATFORMS`.
 
-    `.serialize()` gives bytes, which `jax.export.deserialize` reads where only jax is installed. The
+    `.serialize()` gives bytes, which `jax.export.deserialize` reads where jax and flatbuffers are. The
     generator's program maps (latents, condition) to samples, in the networks' units, as
     `jaxgan.generate`; the critic's maps (samples, condition) to {"scores": ..., and each head}, as
     `jaxgan.judge`. Without a condition it isn't an argument.

@@ -13,8 +13,7 @@ class _Package(NamedTuple):
 _PACKAGES = {
     "PIL": _Package("pillow", "data"), "sklearn": _Package("scikit-learn", "data"),
     "tensorflow_datasets": _Package("tensorflow-datasets", "data"),
-    "array_record": _Package("array_record", "data"), "h5py": _Package("h5py", "data"),
-    "orbax": _Package("orbax-checkpoint", "train"), "tqdm": _Package("tqdm", "train"),
+    "array_record": _Package("array_record", "data"), "tqdm": _Package("tqdm", "train"),
     "matplotlib": _Package("matplotlib", "train"), "tensorboardX": _Package("tensorboardX", "train"),
     "tyro": _Package("tyro", "train"), "safetensors": _Package("safetensors", "evaluate"),
     "flatbuffers": _Package("flatbuffers", "evaluate"),

@@ -69,21 +69,28 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_outputs_and_derivatives_are_those_of_pytorch(name):
+def _both(name):
+    """Ours, of parameters and images; both; PyTorch's network, and its weights by our names."""
     module, make, named, shape = CASES[name]
     network = _randomised(make())
     images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     params = _mapped(_numpy, named(network))
-    seeds = np.zeros(len(images), np.uint32)
+
+    def inputs(images):
+        return (np.zeros(len(images), np.uint32), images) if name == "unet" else (images,)
+
+    drawn = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs(images), train=False))
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, drawn["params"])
 
     def apply(params, images):
-        inputs = (seeds, images) if name == "unet" else (images,)
-        return module.apply({"params": params}, *inputs, train=True)
+        return module.apply({"params": params}, *inputs(images), train=True)
 
-    drawn = jax.eval_shape(lambda: module.init(
-        jax.random.key(0), *((seeds, images) if name == "unet" else (images,)), train=False))
-    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, drawn["params"])
+    return apply, params, images, network, named(network)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_and_derivatives_are_those_of_pytorch(name):
+    apply, params, images, network, weights = _both(name)
 
     def total(params, images):
         outputs = apply(params, images)
@@ -93,46 +100,27 @@ def test_outputs_and_derivatives_are_those_of_pytorch(name):
     theirs = torch.from_numpy(images.transpose(0, 3, 1, 2)).requires_grad_()
     results = network(theirs)
     results = results.permute(0, 2, 3, 1) if results.ndim == 4 else results
-    weights = torch.from_numpy(np.sin(np.arange(outputs.size)).reshape(outputs.shape)).float()
-    (weights * results).sum().backward()
+    factors = torch.from_numpy(np.sin(np.arange(outputs.size)).reshape(outputs.shape)).float()
+    (factors * results).sum().backward()
     _assert_close(outputs, results.detach().numpy(), "outputs")
-    _assert_close(by_images, theirs.grad.permute(0, 2, 3, 1).numpy(), "by images")
-    expected = _mapped(lambda weight: _numpy(_gradient(weight)), named(network))
-    for (path, ours), other in zip(jax.tree_util.tree_leaves_with_path(by_params),
-                                   jax.tree.leaves(expected), strict=True):
-        _assert_close(ours, other, str(path))
+    _assert_gradients(by_params, by_images, weights, theirs)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives_are_those_of_pytorch(name):
     """Of a penalty on the gradient by the images, by the images and by the parameters."""
-    module, make, named, shape = CASES[name]
-    network = _randomised(make())
-    images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    params = _mapped(_numpy, named(network))
-    seeds = np.zeros(len(images), np.uint32)
+    apply, params, images, network, weights = _both(name)
 
     def penalty(params, images):
-        def total(images):
-            inputs = (seeds, images) if name == "unet" else (images,)
-            return jnp.sin(module.apply({"params": params}, *inputs, train=True)).sum()
-
-        return jnp.square(jax.grad(total)(images)).sum()
+        gradient = jax.grad(lambda images: jnp.sin(apply(params, images)).sum())(images)
+        return jnp.square(gradient).sum()
 
     value, (by_params, by_images) = jax.jit(jax.value_and_grad(penalty, (0, 1)))(params, images)
     theirs = torch.from_numpy(images.transpose(0, 3, 1, 2)).requires_grad_()
     gradient, = torch.autograd.grad(torch.sin(network(theirs)).sum(), theirs, create_graph=True)
     (expected := (gradient**2).sum()).backward()
     np.testing.assert_allclose(value, expected.item(), rtol=1e-4)
-    _assert_close(by_images, theirs.grad.permute(0, 2, 3, 1).numpy(), "by images")
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(by_params))
-    for (path, ours), other in zip(
-            jax.tree_util.tree_leaves_with_path(by_params),
-            jax.tree.leaves(_mapped(lambda weight: _numpy(_gradient(weight)), named(network))),
-            strict=True):
-        # Of a bias before a normalisation both have nothing but rounding.
-        np.testing.assert_allclose(ours, other, rtol=0, err_msg=str(path),
-                                   atol=1e-4 * max(np.abs(other).max(), 1e-3 * largest))
+    _assert_gradients(by_params, by_images, weights, theirs)
 
 
 def _mapped(function, tree):
@@ -141,9 +129,15 @@ def _mapped(function, tree):
 
 
 def _gradient(weight):
-    if isinstance(weight, list):
-        return [_gradient(one) for one in weight]
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad
+    return [one.grad for one in weight] if isinstance(weight, list) else weight.grad
+
+
+def _assert_gradients(by_params, by_images, weights, images):
+    _assert_close(by_images, images.grad.permute(0, 2, 3, 1).numpy(), "by images")
+    expected = jax.tree.leaves(_mapped(lambda weight: _numpy(_gradient(weight)), weights))
+    for (path, ours), theirs in zip(jax.tree_util.tree_leaves_with_path(by_params), expected,
+                                    strict=True):
+        _assert_close(ours, theirs, str(path))
 
 
 def _assert_close(ours, theirs, name):
