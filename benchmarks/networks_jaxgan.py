@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.settings import WGANGP, Pix2Pix, Setting
+from benchmarks.settings import WGANGP, CycleGAN, Pix2Pix, Setting
 from benchmarks.timing import best_rate
 from experiments import opening
-from jaxgan import GAN, Batch, game, generate, run_steps, train_step
+from jaxgan import GAN, Batch, game, generate, run_steps
 from jaxgan.data import Source, mixture, resident, translating
 from jaxgan.data.dataset import Dataset
 from jaxgan.gan import draw_latents
@@ -46,11 +46,11 @@ def make_gan(setting: Setting, precision: str = "float32") -> GAN:
 
 
 def make_source(setting: Setting) -> Source:
-    """A source of the setting's shapes; images are noise, and pix2pix's come in pairs."""
+    """A source of the setting's shapes; images are noise, and those to be translated of two kinds."""
     if setting.family == "mlp":
         return mixture("25gaussians")
-    if isinstance(setting, Pix2Pix):
-        return translating(_noise(setting, 1), _noise(setting, 0), paired=True)
+    if isinstance(setting, Pix2Pix | CycleGAN):
+        return translating(_noise(setting, 1), _noise(setting, 0), paired=isinstance(setting, Pix2Pix))
     return _noise(setting, 0, dequantize=isinstance(setting, WGANGP) and setting.dequantize)
 
 
@@ -81,15 +81,15 @@ class Training:
     def __init__(self, setting: Setting, precision: str = "float32"):
         configure(precision)
         self.setting = setting
-        self.gan = make_gan(setting, precision)
-        source = make_source(setting)
+        self.made = make_game(setting, precision)
+        trained, source = game(self.made), make_source(setting)
         self.key = jax.random.key(0)
         self.arrays = jax.device_put(source.arrays)
-        self.state = initial_state(game(self.gan), 0, example_batch(source, setting.batch_size))
-        self.steps = jax.jit(partial(run_steps, game(self.gan), source=source,
+        self.state = initial_state(trained, 0, example_batch(source, setting.batch_size))
+        self.steps = jax.jit(partial(run_steps, trained, source=source,
                                      batches_per_step=setting.n_critic,
                                      batch_size=setting.batch_size), donate_argnums=0)
-        self.generate = jax.jit(partial(generate, self.gan))
+        self.generate = jax.jit(self._generate)
         self.condition = example_batch(source, setting.sampling_batch).condition
 
     def build(self) -> dict[str, float]:
@@ -106,18 +106,20 @@ class Training:
     def sample(self, count: int) -> None:
         """Draws `count` batches of samples and waits for them."""
         for i in range(count):
-            latents = self._latents(jax.random.fold_in(self.key, i), self.setting.sampling_batch)
-            samples = self.generate(self.state, latents, self.condition)
+            samples = self.generate(self.state, jax.random.fold_in(self.key, i), self.condition)
         jax.block_until_ready(samples)
 
     def device_memory(self) -> int:
         """The device's peak, in bytes; 0 where it isn't known."""
         return device_memory()
 
-    def _latents(self, key: jax.Array, count: int) -> jax.Array:
-        if self.gan.latent_size is None:
-            return draw_latents(self.gan, key, count)
-        return jax.random.normal(key, (count, self.gan.latent_size))
+    def _generate(self, state: Any, key: jax.Array, condition: Any) -> jax.Array:
+        made, count = self.made, self.setting.sampling_batch
+        if not isinstance(made, GAN):
+            return game(made).sample(state, key, count, condition)
+        latents = (draw_latents(made, key, count) if made.latent_size is None else
+                   jax.random.normal(key, (count, made.latent_size)))
+        return generate(made, state, latents, condition)
 
 
 class Dispatches:
@@ -132,7 +134,7 @@ class Dispatches:
         self.arrays, self.key, self.state = training.arrays, training.key, training.state
         self.steps = training.steps
         self.batches = Batch(jnp.zeros((setting.n_critic, setting.batch_size, *setting.sample_shape)))
-        self.step = jax.jit(partial(train_step, training.gan), donate_argnums=0)
+        self.step = jax.jit(game(training.made).step, donate_argnums=0)
 
     def seconds(self, way: str, count: int) -> float:
         """Seconds of `count` iterations.

@@ -18,8 +18,8 @@ class Setting:
         title: what the tables call it.
         experiment: the module in `experiments` that specifies jaxgan's side.
         preset: the experiment's settings that these change; "" for the defaults.
-        family: which networks and which training: "dcgan", "resnet", "mlp", "r3gan", "stylegan2" or
-            "pix2pix".
+        family: which networks and which training: "dcgan", "resnet", "mlp", "r3gan", "stylegan2",
+            "pix2pix" or "cyclegan".
         sample_shape: shape of a sample, (height, width, channels) or (2,).
         value_range: of a sample.
         examples: how many there are in the (synthetic) data set; 0 where samples are drawn anew.
@@ -198,6 +198,38 @@ class Pix2Pix(Setting):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CycleGAN(Setting):
+    """Zhu et al. 2017 (arXiv 1703.10593).
+
+    Attributes:
+        width: channels of all networks' first layers.
+        blocks: residual blocks of a generator.
+        halvings: the patch critics', as the experiment has them for images of this size.
+        adversarial_weight: of the generators' least squares, (1 - D)^2 / 2: the paper's has no half.
+        cycle_weight: of the mean absolute difference of an image and what two translations make of it.
+        identity_weight: of that of an image and what the generator into its own domain makes of it.
+        history_size: earlier translations of which the critics are shown one half of the time.
+        decay_steps: iterations in the second half of which the learning rate falls to zero.
+    """
+
+    width: int = 16
+    blocks: int = 6
+    halvings: int
+    adversarial_weight: float = 2.0
+    cycle_weight: float = 10.0
+    identity_weight: float = 5.0
+    history_size: int = 50
+    learning_rate: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    decay_steps: int = 2500
+
+    def changes(self) -> dict[str, Any]:
+        """What the experiment is told; it finds halvings by itself."""
+        return {name: value for name, value in super().changes().items() if name != "halvings"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preset(Setting):
     """An experiment's own settings, of which none is changed but the size of the batch.
 
@@ -217,7 +249,7 @@ class Preset(Setting):
 
 
 # "tiny" is no one's: it is where the overhead of a dispatch shows, and what the tests run. R3GAN,
-# StyleGAN2 and pix2pix have the experiments' default settings, but for their sizes.
+# StyleGAN2, pix2pix and CycleGAN have the experiments' default settings, but for their sizes.
 SETTINGS = {setting.name: setting for setting in (
     WGANGP(name="mnist_dcgan", title="MNIST DCGAN", experiment="mnist", preset="paper", family="dcgan",
            sample_shape=(28, 28, 1), value_range=(0.0, 1.0), width=64, batch_size=50,
@@ -237,6 +269,8 @@ SETTINGS = {setting.name: setting for setting in (
               sample_shape=(32, 32, 3), batch_size=32, examples=50_000),
     Pix2Pix(name="pix2pix", title="pix2pix", experiment="pix2pix", family="pix2pix",
             sample_shape=(64, 64, 3), stages=6, halvings=2, batch_size=16, examples=400),
+    CycleGAN(name="cyclegan", title="CycleGAN", experiment="cyclegan", family="cyclegan",
+             sample_shape=(64, 64, 3), halvings=2, batch_size=4, examples=1000),
     WGANGP(name="tiny", title="tiny MLP", experiment="gaussians", preset="paper", family="mlp",
            sample_shape=(2,), width=16, latent_size=2, batch_size=16, penalty_weight=0.1),
 )}

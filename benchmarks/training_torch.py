@@ -343,11 +343,7 @@ class Pix2Pix(Loop):
         super().__init__(setting, precision)
         self.partners = self._noise(setting.examples)
         self.translated = self._scaled(self._noise(setting.sampling_batch).float())
-
-        def share(step: int) -> float:
-            return min(max(2 - 2 * step / self.setting.decay_steps, 0.0), 1.0)
-
-        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        self.schedules = [fall(optimizer, self.setting.decay_steps)
                           for optimizer in (self.generator_optimizer, self.critic_optimizer)]
 
     def make_networks(self) -> tuple[nn.Module, nn.Module]:
@@ -386,6 +382,104 @@ class Pix2Pix(Loop):
             schedule.step()
 
 
+class CycleGAN(Loop):
+    """Zhu et al. 2017 (arXiv 1703.10593); both updates are of the same translations, as in its code."""
+
+    setting: settings.CycleGAN
+    generator: nn.ModuleDict
+    critic: nn.ModuleDict
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        super().__init__(setting, precision)
+        self.targets = self._noise(setting.examples)
+        self.translated = self._scaled(self._noise(setting.sampling_batch).float())
+        self.histories = {domain: History(self.setting.history_size) for domain in self.critic}
+        self.schedules = [fall(optimizer, self.setting.decay_steps)
+                          for optimizer in (self.generator_optimizer, self.critic_optimizer)]
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """A generator into each of the two domains, and the critic of each."""
+        setting, channels, domains = self.setting, self.setting.sample_shape[2], ("source", "target")
+        generators = {domain: translation_torch.ResNet(channels, channels, setting.width, setting.blocks)
+                      for domain in domains}
+        critics = {domain: translation_torch.PatchCritic(channels, setting.width, setting.halvings)
+                   for domain in domains}
+        return nn.ModuleDict(generators), nn.ModuleDict(critics)
+
+    def inputs(self, count: int) -> Tensor:
+        """Images to translate, [count, channels, height, width]: always the same."""
+        return self.translated[:count]
+
+    def generate(self, inputs: Tensor) -> Tensor:
+        """See `Loop`."""
+        return self.generator["target"](inputs)
+
+    def draw_pair(self) -> tuple[Tensor, Tensor]:
+        """Images of the source and of the target, which have nothing to do with each other."""
+        return self.draw(), self._scaled(self._drawn(self.targets))
+
+    def iterate(self) -> None:
+        """See `Loop`."""
+        source, target = self.draw_pair()
+        self.critic.requires_grad_(True)
+        with self.autocast:
+            fake_source = self.generator["source"](target).float()
+            fake_target = self.generator["target"](source).float()
+            loss = (self._critic_loss("source", source, fake_source)
+                    + self._critic_loss("target", target, fake_target))
+        minimize(self.critic_optimizer, loss)
+
+        self.critic.requires_grad_(False)
+        with self.autocast:
+            loss = (self._generator_loss("source", source, fake_source, fake_target)
+                    + self._generator_loss("target", target, fake_target, fake_source))
+        minimize(self.generator_optimizer, loss)
+        for schedule in self.schedules:
+            schedule.step()
+
+    def _critic_loss(self, domain: str, real: Tensor, fake: Tensor) -> Tensor:
+        critic = self.critic[domain]
+        real_scores = critic(real).float()
+        fake_scores = critic(self.histories[domain].shown(fake.detach())).float()
+        return (real_scores - 1).square().mean() / 2 + fake_scores.square().mean() / 2
+
+    def _generator_loss(self, domain: str, real: Tensor, fake: Tensor, translated: Tensor) -> Tensor:
+        """Of the generator into a domain; `translated` is what the other one made of `real`."""
+        setting, generator = self.setting, self.generator[domain]
+        scores = self.critic[domain](fake).float()
+        loss = setting.adversarial_weight * (1 - scores).square().mean() / 2
+        loss = loss + setting.cycle_weight * F.l1_loss(generator(translated).float(), real)
+        if setting.identity_weight:
+            loss = loss + setting.identity_weight * F.l1_loss(generator(real).float(), real)
+        return loss
+
+
+class History:
+    """Earlier translations, shown in place of half of the new ones (Shrivastava et al. 2017).
+
+    Args:
+        size: how many are kept; with none, the new ones are shown.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.images: list[Tensor] = []
+
+    def shown(self, images: Tensor) -> Tensor:
+        """What is shown for new images, [batch, channels, height, width], of which some are kept."""
+        return torch.stack([self._shown(image) for image in images])
+
+    def _shown(self, image: Tensor) -> Tensor:
+        if len(self.images) < self.size:
+            self.images.append(image)
+            return image
+        if not self.size or torch.rand(()) < 0.5:
+            return image
+        index = int(torch.randint(self.size, ()))
+        old, self.images[index] = self.images[index], image
+        return old
+
+
 def training(setting: Setting, precision: str = "float32", compiled: bool = False) -> Loop:
     """What trains a setting.
 
@@ -396,8 +490,8 @@ def training(setting: Setting, precision: str = "float32", compiled: bool = Fals
         return WGANGP(setting, precision, compiled)
     if compiled:
         raise Unavailable("torch.compile is measured for the networks of WGAN-GP alone")
-    return {"r3gan": R3GAN, "stylegan2": StyleGAN2, "pix2pix": Pix2Pix}[setting.family](
-        setting, precision)
+    return {"r3gan": R3GAN, "stylegan2": StyleGAN2, "pix2pix": Pix2Pix, "cyclegan": CycleGAN}[
+        setting.family](setting, precision)
 
 
 def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -405,6 +499,12 @@ def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+
+
+def fall(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Keeps the learning rate for half of the steps and then takes it linearly to zero."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(max(2 - 2 * step / steps, 0.0), 1.0))
 
 
 def steepness(scores: Tensor, samples: Tensor) -> Tensor:

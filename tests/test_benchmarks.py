@@ -17,8 +17,7 @@ from flax import linen as nn
 from benchmarks import augmentations, critics, flops, lanes, networks_jaxgan, networks_stock, run
 from benchmarks.collectives import AllReduce, all_reduces
 from benchmarks.settings import AUGMENTATIONS, CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, WGAN_GP
-from jaxgan import Batch, critic_step, init_state, keys, train_step
-from jaxgan.gan import draw_latents
+from jaxgan import Batch, critic_step, game, init_state, keys, train_step
 from jaxgan.models import MLPCritic
 from jaxgan.models.published import from_published
 
@@ -28,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = {"mnist_dcgan": (1_554_177, 1_030_145), "cifar_dcgan": (5_179_907, 4_114_689),
               "cifar_resnet": (1_204_483, 1_053_825), "toy_mlp": (527_874, 527_361),
               "r3gan": (125_920, 121_888), "stylegan2": (263_987, 288_993),
-              "pix2pix": (1_830_563, 43_729)}
+              "pix2pix": (1_830_563, 43_729), "cyclegan": (990_022, 85_922)}
 
 SMALL = {"r3gan": {"sample_shape": (4, 4, 3), "width": "8", "cardinality": "2"},
          "stylegan2": {"sample_shape": (8, 8, 3), "base": 64, "w_size": 9, "style_mixing": 0.0,
@@ -96,13 +95,11 @@ def test_all_reduces_are_counted_as_often_as_they_run():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_jaxgan_networks_have_these_numbers_of_parameters(name):
     setting = SETTINGS[name]
-    gan, samples = networks_jaxgan.make_gan(setting), jnp.zeros((4, *setting.sample_shape))
-    inputs = draw_latents(gan, jax.random.key(0), 4), samples
-    condition = samples if name == "pix2pix" else None
-    shapes = [jax.eval_shape(partial(network.init, train=False), jax.random.key(0), given, condition)
-              for network, given in zip((gan.generator, gan.critic), inputs, strict=True)]
-    assert tuple(sum(x.size for x in jax.tree.leaves(variables["params"]))
-                 for variables in shapes) == PARAMETERS[name]
+    samples = jnp.zeros((4, *setting.sample_shape))
+    example = Batch(samples, samples if setting.family in ("pix2pix", "cyclegan") else None)
+    state = jax.eval_shape(game(networks_jaxgan.make_game(setting)).init, jax.random.key(0), example)
+    assert tuple(sum(x.size for x in jax.tree.leaves(network.params))
+                 for network in (state.generator, state.critic)) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", WGAN_GP)
@@ -137,18 +134,8 @@ def test_an_iteration_is_pytorchs(name, monkeypatch):
     from tests import test_pytorch_translation as translation
 
     setting = dataclasses.replace(SETTINGS[name], **SMALL[name], batch_size=4, examples=4)
-    loop, theirs, minimize = training_torch.training(setting), [], training_torch.minimize
-
-    def record(optimizer, loss):
-        minimize(optimizer, loss)
-        gradients = [weight.grad.norm() for weight in optimizer.param_groups[0]["params"]
-                     if weight.grad is not None]
-        theirs.extend((loss.item(), torch.stack(gradients).norm().item()))
-
-    with torch.no_grad():  # what starts at 0 hides errors
-        for weight in (*loop.generator.parameters(), *loop.critic.parameters()):
-            fan_in = weight.numel() / (len(weight) if weight.ndim else 1)
-            weight += 0.5 * torch.randn_like(weight) / max(fan_in, 4) ** 0.5
+    loop = training_torch.training(setting)
+    _stir(loop)
     random = np.random.default_rng(0)
     samples, images = random.uniform(-1, 1, (2, 4, *setting.sample_shape)).astype(np.float32)
     latents = random.normal(size=(4, 64)).astype(np.float32)
@@ -173,18 +160,91 @@ def test_an_iteration_is_pytorchs(name, monkeypatch):
         state._replace(**changes), jax.tree.map(lambda x: x[None], Batch(samples, condition)),
         jax.random.key(1))
 
+    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
+    loop.inputs = lambda count: torch.from_numpy(latents)
+    _assert_iteration(loop, ours, samples, images, monkeypatch)
+
+
+def _stir(loop):
+    """Changes a loop's networks: what starts at 0 hides errors."""
+    import torch
+
+    with torch.no_grad():
+        for weight in (*loop.generator.parameters(), *loop.critic.parameters()):
+            fan_in = weight.numel() / (len(weight) if weight.ndim else 1)
+            weight += 0.5 * torch.randn_like(weight) / max(fan_in, 4) ** 0.5
+
+
+def _assert_iteration(loop, ours, samples, images, monkeypatch):
+    """That a PyTorch loop's losses and gradients, on these samples, are those of our metrics."""
+    import torch
+
+    from benchmarks import training_torch
+
+    theirs, minimize = [], training_torch.minimize
+
+    def record(optimizer, loss):
+        minimize(optimizer, loss)
+        gradients = [weight.grad.norm() for weight in optimizer.param_groups[0]["params"]
+                     if weight.grad is not None]
+        theirs.extend((loss.item(), torch.stack(gradients).norm().item()))
+
     def channels_first(images):
         return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
     monkeypatch.setattr(training_torch, "minimize", record)
-    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
-    loop.inputs = lambda count: torch.from_numpy(latents)
     loop.draw = lambda: channels_first(samples)
     loop.draw_pair = lambda: (channels_first(images), channels_first(samples))
     loop.iterate()
     ours = [ours[f"{role}/{what}"] for role in ("critic", "generator")
             for what in ("loss", "gradient_norm")]
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_iteration_of_a_cyclegan_is_pytorchs(monkeypatch):
+    """As above, of both generators and both critics; the history has room for all that is made."""
+    pytest.importorskip("torch")
+    from benchmarks import training_torch
+    from tests import test_pytorch_translation as translation
+
+    setting = dataclasses.replace(SETTINGS["cyclegan"], sample_shape=(16, 16, 3), width=2, blocks=1,
+                                  halvings=1, batch_size=2, examples=2)
+    loop = training_torch.training(setting)
+    _stir(loop)
+    samples, images = np.random.default_rng(0).uniform(-1, 1, (2, 2, 16, 16, 3)).astype(np.float32)
+    made = networks_jaxgan.make_game(setting)
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(
+        made.init, jax.random.key(0), Batch(samples, images)))
+
+    def with_weights(network, names, named, modules):
+        params = {name: translation._mapped(translation._numpy, named(modules[into]))
+                  for name, into in names.items()}
+        assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, network.params)
+        return network._replace(params=params)
+
+    state = state._replace(
+        generator=with_weights(state.generator, {"backward": "source", "forward": "target"},
+                               translation._resnet, loop.generator),
+        critic=with_weights(state.critic, {"source": "source", "target": "target"},
+                            translation._critic, loop.critic))
+    _, ours = jax.jit(made.step)(
+        state, jax.tree.map(lambda x: x[None], Batch(samples, images)), jax.random.key(1))
+    _assert_iteration(loop, ours, samples, images, monkeypatch)
+
+
+def test_a_history_keeps_what_there_is_room_for_and_then_shows_old_ones():
+    torch = pytest.importorskip("torch")
+    from benchmarks.training_torch import History
+
+    torch.manual_seed(0)
+    history, images = History(3), torch.arange(600.0).reshape(600, 1, 1, 1)
+    assert torch.equal(history.shown(images[:3]), images[:3])
+    shown = history.shown(images[3:]).flatten()
+    is_new = shown == images[3:].flatten()
+    assert 0.4 < is_new.float().mean() < 0.6
+    assert (shown[~is_new] < images[3:].flatten()[~is_new]).all()
+    assert len(shown[~is_new].unique()) == len(shown[~is_new])  # each is shown once as an old one
 
 
 def test_lazy_terms_come_round_in_whole_cycles():
