@@ -1,7 +1,7 @@
 """Draws samples from a trained run."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +12,20 @@ import numpy as np
 import tyro
 
 from jaxgan import console, keys
-from jaxgan.data.arrays import as_stored
 from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import Samples, nearest
 from jaxgan.gan import GAN, draw_latents, generate
 from jaxgan.loops import Game
-from jaxgan.pictures import save_png
 from jaxgan.steps import game as game_of
 from jaxgan.styles import has_styles
 from jaxgan.types import Key, PyTree, batch_size
 
-from . import launch, measuring, styling, translating
+from . import launch, measuring, saving, styling, translating
 from .commands import called
 from .opening import open_run
-from .showing import drawn, in_units, is_of_classes
+from .showing import is_of_classes
+
+_FRAME_RATE = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,11 @@ class Options(styling.Flags):
     num: int = 64
     """How many samples; with --interpolate or --mix, how many rows."""
     out: str = ""
-    """The file: .png for a picture, .txt for text, one sample a line, .npy (of vectors .csv, too) for
-    the samples in the units and the type of the data, bytes of images say. By default a new picture in
-    the run's folder `drawn`; text is printed."""
+    """The file: .png for a picture, .txt for text, one sample a line, .npy or .npz (of vectors .csv,
+    too) for the samples in the units and the type of the data, bytes of images say; .npz also holds the
+    labels that they were drawn for. Of images, a folder (a name without a suffix) gets a PNG of each,
+    and with --interpolate .gif or .mp4 is an animation. By default a new picture in the run's folder
+    `drawn`; text is printed."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     experiment: str = ""
@@ -63,7 +65,10 @@ class Options(styling.Flags):
     interpolate: bool = False
     """Rows that go from one sample to another, along the great circle between their latents."""
     columns: int = 10
-    """Samples in a row of an interpolation, of a class or of mixed styles."""
+    """Samples in a row of an interpolation, of a class or of mixed styles; frames of an animation, one
+    way."""
+    frame_rate: int | None = None
+    """Of an animation: frames a second; None: 20."""
 
 
 def main(options: Options) -> None:
@@ -93,27 +98,28 @@ def main(options: Options) -> None:
                  _condition(options, classes, label, num, measuring.requests(run.reference, settings)))
     if options.interpolate:
         condition = jax.tree.map(lambda x: x.repeat(columns, axis=0), condition)
-    is_bordered = options.mix is not None and out is not None and out.suffix == ".png"
+    is_picture = out is not None and out.suffix == ".png"
+    is_bordered = options.mix is not None and is_picture
     made_of, draw = _plan(game, options, key, condition, num, is_bordered)
-    draw = jax.jit(draw)
-    samples = np.concatenate([
-        np.asarray(draw(state, *jax.tree.map(lambda x, first=first: x[first:first + 100], made_of)))
-        for first in range(0, batch_size(made_of), 100)])
+    parts = saving.parts_of(jax.jit(partial(draw, state)), made_of, batch_size(made_of))
     if is_bordered:
-        samples[0] = settings["value_range"][0]
+        parts = _with_blank(parts, settings["value_range"][0])
     if out is None:
-        console.say(*as_lines(samples))
+        for part in parts:
+            console.say(*as_lines(part))
         return
-    if out.suffix == ".npy":
-        np.save(out, as_stored(in_units(samples, settings), settings.get("channels", "last")))
-    elif out.suffix == ".csv":
-        np.savetxt(out, in_units(samples, settings), fmt="%.9g", delimiter=",")
-    elif out.suffix == ".txt":
-        out.write_text("\n".join(as_lines(samples)) + "\n", encoding="utf-8")
-    else:
-        in_rows = options.interpolate or options.grid_by_class or options.mix is not None
-        save_png(out, drawn(samples, settings, columns + is_bordered if in_rows else None))
-    console.say(f"{out}: {len(samples)} samples of step {int(state.step)}")
+    in_rows = options.interpolate or options.grid_by_class or options.mix is not None
+    saving.save(out, parts, batch_size(made_of), settings,
+                condition=condition if options.mix is None else None, as_lines=as_lines,
+                columns=columns + is_bordered if in_rows else None, frames=columns,
+                rate=options.frame_rate or _FRAME_RATE)
+    console.say(f"{out}: {batch_size(made_of)} samples of step {int(state.step)}")
+
+
+def _with_blank(parts: Iterator[np.ndarray], value: float) -> Iterator[np.ndarray]:
+    """The same samples, the first of which is blank."""
+    for index, part in enumerate(parts):
+        yield part if index else np.concatenate([np.full_like(part[:1], value), part[1:]])
 
 
 def _plan(game: GAN | Game, options: Options, key: Key, condition: PyTree, num: int, is_bordered: bool
@@ -199,30 +205,29 @@ def _numbers(options: Options, settings: dict[str, Any]) -> np.ndarray | None:
 
 
 def _checked(options: Options, shape: tuple[int, ...], is_text: bool, step: int) -> Path | None:
-    """The file; None to print text.
+    """The file, or the folder; None to print text.
 
     Raises:
-        ValueError: samples of the run aren't saved in such a file, or there is no such folder.
+        ValueError: samples of the run aren't saved there, or not in this way.
     """
+    path = Path(options.out or Path(options.run_dir) / "drawn" / f"step_{step:08d}.png")
+    is_animation = path.suffix in saving.ANIMATED
+    if is_animation and not options.interpolate:
+        raise ValueError(f"{options.out} shows the way from one sample to another: give --interpolate, "
+                         "and with --columns the number of frames")
+    if options.frame_rate is not None and not is_animation:
+        raise ValueError("frame-rate is for animations, .gif or .mp4: leave it out")
+    if options.frame_rate is not None and options.frame_rate < 1:
+        raise ValueError(f"frame-rate must be at least 1; got {options.frame_rate}")
     if is_text and not options.out:
         return None
-    if not options.out:
-        folder, name = Path(options.run_dir) / "drawn", f"step_{step:08d}"
-        path, count = folder / f"{name}.png", 1
-        while path.exists():
-            path, count = folder / f"{name}_{count}.png", count + 1
-    else:
-        path = Path(options.out)
-    suffixes = (".txt" if is_text else ".png", ".npy", *[".csv"] * (len(shape) == 1))
-    if path.suffix not in suffixes:
-        raise ValueError(f"out must end in {' or '.join(suffixes)} for samples of this run; got "
-                         f"{options.out!r}")
-    if path.suffix == ".png" and not 1 <= len(shape) <= 4:
-        raise ValueError(f"there are no pictures of samples of shape {shape}: save them with --out "
-                         "samples.npy")
+    saving.check(path, shape, is_text=is_text)
     if options.out:
         return launch.file_to_write(options.out)
     path.parent.mkdir(exist_ok=True)
+    first, count = path, 1
+    while path.exists():
+        path, count = first.with_stem(f"{first.stem}_{count}"), count + 1
     return path
 
 

@@ -224,6 +224,18 @@ def test_sample_and_list(digits, tmp_path):
     run("sample", digits, "--num", 2, "--interpolate", "--columns", 5, "--out", tmp_path / "path.png")
     with Image.open(tmp_path / "path.png") as image:
         assert image.size == (5 * 33 + 1, 2 * 33 + 1)
+    run("sample", digits, "--num", 4, "--interpolate", "--columns", 3, "--out", tmp_path / "way.gif")
+    with Image.open(tmp_path / "way.gif") as image:
+        assert (image.size, image.n_frames) == ((2 * 33 + 1, 2 * 33 + 1), 2 * 3 - 2)
+    run("sample", digits, "--num", 3, "--out", tmp_path / "each")
+    with Image.open(tmp_path / "each" / "000002.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.load(tmp_path / "three.npy")[2, ..., 0])
+    for flags, message in (
+            (("--out", "way.gif"), "give --interpolate, and with --columns the number of frames"),
+            (("--out", tmp_path / "each"), "no empty folder: name another one"),
+            (("--frame-rate", 5), "frame-rate is for animations"),
+            (("--interpolate", "--out", "a.gif", "--frame-rate", 0), "at least 1; got 0")):
+        assert message in run("sample", digits, *flags, status=2).stderr
     table = run("list", digits.parent).stdout
     assert "digits" in table
     assert result(digits)["params_sha256"][:12] in table
