@@ -264,6 +264,9 @@ class Run:
     and Perfetto; 0: none."""
     log_every: int = reports(100)
     """Iterations between two log points."""
+    log_to: str = reports("")
+    """Where else metrics go, besides metrics.jsonl and TensorBoard's file: csv (RUN_DIR/metrics.csv),
+    wandb (Weights & Biases), or both with a comma."""
     sample_every: int = reports(1000)
     """Iterations between two looks at samples; 0: at the end only."""
     checkpoint_every: int = reports(1000)

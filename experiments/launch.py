@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Union
@@ -30,6 +31,7 @@ from jaxgan.features import load_weights
 from jaxgan.files import reason
 from jaxgan.gan import GAN
 from jaxgan.lanes import Lane, train_lanes
+from jaxgan.loggers import csv_logger, wandb_logger
 from jaxgan.loops import Game
 from jaxgan.parallel import check_devices
 from jaxgan.runs import Run, RunError, check_data, processor, read_config, write_evaluation, write_report
@@ -662,7 +664,8 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
     if not experiment.make_text and trained.sample is not None:
         real = showing.real_picture(source, seed, recorded)
     return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
-            "initial": initial_weights(config), "callbacks": callbacks(config, reference),
+            "initial": initial_weights(config),
+            "callbacks": [*callbacks(config, reference), *loggers(config, recorded)],
             "change": ("specification",),  # the settings say what it is
             "about": about(experiment, config)}
 
@@ -739,6 +742,21 @@ def callbacks(config: Config, reference: Reference) -> list[training.Callback]:
         raise ValueError("patience is for evaluations and their best metric: give --eval-every and "
                          "--best-metric as well")
     return [training.early_stopping(best, patience, highest=measuring.is_better_higher(reference, best))]
+
+
+def loggers(config: Config, recorded: Mapping[str, Any]) -> list[training.Callback]:
+    """What --log-to asks for.
+
+    Raises:
+        ValueError: there is no such logger.
+        MissingExtra: it isn't installed.
+    """
+    known = {"csv": csv_logger, "wandb": partial(wandb_logger, settings=recorded)}
+    names = [name.strip() for name in config.run.log_to.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"log_to must be {' or '.join(known)}, or both with a comma; got "
+                         f"{unknown[0]!r}")
+    return [known[name](config.run.run_dir) for name in names]
 
 
 def plan(config: Config, reference: Reference | None = None) -> training.Plan:

@@ -16,7 +16,8 @@ _PACKAGES = {
     "array_record": _Package("array_record", "data"), "tqdm": _Package("tqdm", "train"),
     "matplotlib": _Package("matplotlib", "train"), "tensorboardX": _Package("tensorboardX", "train"),
     "tyro": _Package("tyro", "train"), "safetensors": _Package("safetensors", "evaluate"),
-    "flatbuffers": _Package("flatbuffers", "evaluate"), "av": _Package("av", "video"),
+    "flatbuffers": _Package("flatbuffers", "evaluate"), "wandb": _Package("wandb", "wandb"),
+    "av": _Package("av", "video"),
 }  # by what is imported
 
 

@@ -17,7 +17,7 @@ ORDER = ("extras", "types", "distances", "keys", "digests", "descriptions", "lab
          "nn", "models", "data", "metrics", "features", "networks", "probing", "gan", "views", "loops",
          "steps", "critics", "cycles", "styles", "transfer", "export", "parallel", "evaluation",
          "checkpoints", "pictures", "runs", "console", "plans", "profiling", "outlook", "reporting",
-         "training", "lanes")
+         "loggers", "training", "lanes")
 OUTSIDE = {"experiments", "tests", "conftest"}
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "__import__", "import_module"}
