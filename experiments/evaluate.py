@@ -17,7 +17,7 @@ from jaxgan.steps import game as game_of
 
 from . import launch, measuring
 from .flags import as_size
-from .opening import open_run
+from .opening import folder_of, open_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Options(measuring.Flags):
     """What to measure, and how."""
 
     run_dir: Annotated[str, tyro.conf.Positional] = ""
-    """The run's folder; its evaluation.json gets the numbers."""
+    """The run's folder, or a .safetensors file of its networks; evaluation.json in the folder, or beside
+    the file, gets the numbers."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     experiment: str = ""
@@ -76,7 +77,7 @@ def main(options: Options) -> None:
         _check_judged(options)
         found = measuring.entry(None, reference, judge(), samples="", **about)
         console.say(*measuring.table(found, reference))
-        write_evaluation(options.run_dir, found)
+        write_evaluation(folder_of(options.run_dir), found)
         return
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
@@ -90,7 +91,7 @@ def main(options: Options) -> None:
     found = measuring.entry(evaluator, reference, values, samples=samples.name, **about)
     console.say(*measuring.table(found, reference))
     if not options.images:
-        write_evaluation(options.run_dir, found)
+        write_evaluation(folder_of(options.run_dir), found)
     elif out:
         files.write(out, json.dumps(found, indent=2) + "\n")
 

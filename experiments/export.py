@@ -25,7 +25,7 @@ from jaxgan.types import PyTree
 
 from . import launch, measuring
 from .commands import called
-from .opening import OpenRun, open_run
+from .opening import OpenRun, exported_about, open_run
 
 _LIKE = 2  # examples, of whose batch the shapes are taken
 
@@ -78,7 +78,8 @@ def main(options: Options) -> None:
         with files.replacing(out / name) as file:
             file.write(data)
     if not written:
-        save_weights(out / names[0], arrays(run.state, use_ema=not options.as_trained))
+        about = exported_about(run.settings, int(run.state.step)) if options.format != "npz" else None
+        save_weights(out / names[0], arrays(run.state, use_ema=not options.as_trained), about)
     files.write(out / "README.md", _card(options, run, names[:-1]))
     console.say(*(f"{out / name}: {(out / name).stat().st_size / 2**20:.2f} MiB" for name in names[:-1]),
                 f"{out / 'README.md'}: what they are and how they are used")
@@ -151,9 +152,13 @@ def _card(options: Options, run: OpenRun, names: list[str]) -> str:
 
 def _use(names: list[str], is_conditional: bool) -> list[str]:
     if len(names) == 1:
-        return [f"`{names[0]}` holds arrays by name, `generator/params/...` and `critic/params/...`. An "
-                "experiment with the same networks starts from them:", "",
-                f"    {called('NAME')} --init-from {names[0]}"]
+        name = names[0]
+        arrays_of = [f"`{name}` holds arrays by name, `generator/params/...` and `critic/params/...`. An "
+                     "experiment with the same networks starts from them:", "",
+                     f"    {called('NAME')} --init-from {name}"]
+        drawn_of = ["", "It says which experiment they are of, so that samples can be drawn from it "
+                    "alone; in Python `open_run` opens it:", "", f"    {called('sample')} {name}"]
+        return arrays_of if name.endswith(".npz") else arrays_of + drawn_of
     more = ", condition" * is_conditional
     return ["jax and flatbuffers are needed, and no code of jaxgan:", "", "```python", "import jax", "",
             "with open(\"generator.stablehlo\", \"rb\") as file:",

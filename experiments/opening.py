@@ -7,6 +7,7 @@ that the user names, never from what the folder says.
 
 import importlib
 import importlib.util
+import json
 import math
 import sys
 import warnings
@@ -16,25 +17,30 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 
+from jaxgan import files
 from jaxgan.checkpoints import Checkpoints
 from jaxgan.data.scaling import from_json
 from jaxgan.evaluation import nearest
+from jaxgan.features import load_about, load_weights
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
 from jaxgan.parallel import check_devices
 from jaxgan.runs import read_config
 from jaxgan.steps import game as game_of
+from jaxgan.transfer import warm_start
 from jaxgan.types import Batch
 
 from . import settings as setting
-from .commands import experiments
+from .commands import called, experiments
 from .experiment import Experiment
 from .flags import Config, check_sizes
 from .measuring import Reference, is_better_higher
 
 _DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
            "bfloat16", "float16", "float32", "float64")  # of conditions
+_ABOUT = "jaxgan"  # the text in an exported file
 
 
 class OpenRun(NamedTuple):
@@ -62,8 +68,10 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
     """Opens a run.
 
     Args:
-        path: its folder.
-        checkpoint: "latest", "best" or a step; None for no state.
+        path: its folder, or a .safetensors file that `experiments.export` has written: then the state
+            holds the networks of that file, and of its average's where there is one, and nothing that
+            only training needs.
+        checkpoint: "latest", "best" or a step; None for no state. A file has one alone, "latest".
         experiment: the file of the user's own experiment that was run, which is then imported.
         data_dir: where the data are, if not where they were: the folder of data sets, or of a run on a
             folder of images, a file of arrays or a text file, that.
@@ -81,13 +89,14 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
     game = made.make_game(config, tuple(settings["sample_shape"]))
     reference = made.make_reference(config)
     state = (None if checkpoint is None else
+             _from_file(path, game, settings, checkpoint) if is_exported(path) else
              restore(path, config, game, settings, reference, checkpoint))
     return OpenRun(made, config, settings, game, reference, state)
 
 
 def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment, Config, dict[str, Any]]:
     """A run's experiment, its configuration, and all its settings; arguments as of `open_run`."""
-    settings = read_config(path)["settings"]
+    settings = (_about(path) if is_exported(path) else read_config(path))["settings"]
     made = _own(path, settings, experiment) if experiment else _ours(path, settings)
     for name, is_valid, wanted in (
             ("sample_shape", _is_shape_or_several, "a list of sizes, or of such lists"),
@@ -229,12 +238,7 @@ def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mappin
     folder = Path(path) / "checkpoints"
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint in {path}")
-    condition = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf[0]), leaf[1]),
-                             settings["condition"], is_leaf=lambda leaf: isinstance(leaf, list))
-    shapes = settings["sample_shape"]
-    samples = (tuple(_few(shape) for shape in shapes) if any(isinstance(size, list) for size in shapes)
-               else _few(shapes))
-    template = jax.eval_shape(game_of(game).init, jax.random.key(0), Batch(samples, condition))
+    template = _template(game, settings)
     checkpoints = Checkpoints(folder, config.run.keep, config.run.best_metric or None,
                               highest=checkpoint == "best" and is_better_higher(
                                   reference, config.run.best_metric))
@@ -245,3 +249,63 @@ def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mappin
         return checkpoints.restore(template, None if step is None else int(step))
     finally:
         checkpoints.close()
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a path is of a file of networks, not of a run's folder."""
+    return Path(path).suffix == ".safetensors" and not Path(path).is_dir()
+
+
+def folder_of(path: str | Path) -> Path:
+    """A run's folder; of an exported file the one that it is in."""
+    return Path(path).parent if is_exported(path) else Path(path)
+
+
+def exported_about(settings: Mapping[str, Any], step: int) -> dict[str, str]:
+    """What an exported file says of its networks, for `open_run`."""
+    return {_ABOUT: json.dumps({"settings": dict(settings), "step": step})}
+
+
+def _about(path: str | Path) -> dict[str, Any]:
+    """What `exported_about` wrote.
+
+    Raises:
+        ValueError: there is no such file, or it says nothing of the kind.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}: name one that {called('export')} wrote")
+    try:
+        about = files.parse_json(load_about(path).get(_ABOUT, "").encode())
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or not isinstance(about.get("settings"), dict) or (
+            type(about.get("step")) is not int or not 0 <= about["step"] < 2**31):
+        raise ValueError(f"{path} doesn't say which experiment its networks are of: name a file that "
+                         f"{called('export')} --format safetensors wrote")
+    return about
+
+
+def _from_file(path: str | Path, game: GAN | Game, settings: Mapping[str, Any], checkpoint: str | int
+               ) -> Any:
+    """A state with the networks of an exported file; all else in it is 0.
+
+    Raises:
+        ValueError: another checkpoint is asked for, or the networks are others.
+    """
+    check_devices()
+    if checkpoint != "latest":
+        raise ValueError(f"{path} holds one state; got the checkpoint {checkpoint!r}: leave it out")
+    networks = unflatten_dict(load_weights(path), sep="/")
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _template(game, settings))
+    state = warm_start(networks)(zeros)
+    return state._replace(step=jnp.int32(_about(path)["step"]))
+
+
+def _template(game: GAN | Game, settings: Mapping[str, Any]) -> Any:
+    """The shapes of a run's state."""
+    condition = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf[0]), leaf[1]),
+                             settings["condition"], is_leaf=lambda leaf: isinstance(leaf, list))
+    shapes = settings["sample_shape"]
+    samples = (tuple(_few(shape) for shape in shapes) if any(isinstance(size, list) for size in shapes)
+               else _few(shapes))
+    return jax.eval_shape(game_of(game).init, jax.random.key(0), Batch(samples, condition))

@@ -22,7 +22,7 @@ from jaxgan.types import Key, PyTree, batch_size
 
 from . import launch, measuring, saving, styling, translating
 from .commands import called
-from .opening import open_run
+from .opening import folder_of, open_run
 from .showing import is_of_classes
 
 _FRAME_RATE = 20
@@ -33,7 +33,7 @@ class Options(styling.Flags):
     """What to draw."""
 
     run_dir: Annotated[str, tyro.conf.Positional]
-    """The run's folder."""
+    """The run's folder, or a .safetensors file of its networks."""
     input: str = ""
     """Of a run that translates images: a folder of those to translate, each of which is saved under its
     own name, as PNG, in the folder --out."""
@@ -210,7 +210,7 @@ def _checked(options: Options, shape: tuple[int, ...], is_text: bool, step: int)
     Raises:
         ValueError: samples of the run aren't saved there, or not in this way.
     """
-    path = Path(options.out or Path(options.run_dir) / "drawn" / f"step_{step:08d}.png")
+    path = Path(options.out or folder_of(options.run_dir) / "drawn" / f"step_{step:08d}.png")
     is_animation = path.suffix in saving.ANIMATED
     if is_animation and not options.interpolate:
         raise ValueError(f"{options.out} shows the way from one sample to another: give --interpolate, "

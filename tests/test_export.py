@@ -13,11 +13,23 @@ import numpy as np
 import pytest
 from tiny import Linear, points, tiny
 
-from experiments import digits, export, flags, gaussians, launch, open_run, settings
-from jaxgan import Batch, generate, init_state, judge, sample
+from experiments import (
+    digits,
+    evaluate,
+    export,
+    flags,
+    gaussians,
+    launch,
+    open_run,
+    sample,
+    settings,
+)
+from experiments.opening import exported_about
+from jaxgan import Batch, generate, init_state, judge
 from jaxgan.export import PLATFORMS, arrays, program
 from jaxgan.features import load_weights, save_weights
 from jaxgan.gan import draw_latents
+from jaxgan.runs import read_evaluations
 from tests.test_measuring import tool
 from tests.test_training import TINY, run_here
 
@@ -57,10 +69,9 @@ def test_a_program_takes_batches_of_any_size_where_there_is_only_jax(convolution
 def test_a_critics_program_says_what_judge_does(convolutional):
     gan, state, images = convolutional
     found = jax.export.deserialize(program(gan, state, "critic", images).serialize()).call(
-        sample(gan, state, KEY, 3))
+        samples := generate(gan, state, draw_latents(gan, KEY, 3)))
     assert found.keys() == {"scores"}
-    np.testing.assert_allclose(found["scores"], judge(gan, state, sample(gan, state, KEY, 3)).scores,
-                               atol=1e-5)
+    np.testing.assert_allclose(found["scores"], judge(gan, state, samples).scores, atol=1e-5)
 
 
 class Paired(nn.Module):
@@ -137,6 +148,52 @@ def test_a_run_starts_from_exported_arrays(run, kind, tmp_path):
     alone = launch.initial_weights(settings.replace(config, init_from=str(file), init_networks="critic"))
     jax.tree.map(np.testing.assert_array_equal, alone(opened.state).generator.params,
                  opened.state.generator.params)
+
+
+def test_a_file_stands_for_its_run(run, tmp_path, capsys):
+    """The same samples and numbers, with nothing else there; --as-trained other samples."""
+    for name, words in (("averaged", ()), ("trained", ("--as-trained",))):
+        assert tool(export, run, "--out", tmp_path / name, "--format", "safetensors", *words) == 0
+        file = tmp_path / name / "networks.safetensors"
+        opened, there = open_run(file), open_run(run)
+        assert opened.config == there.config
+        assert int(opened.state.step) == 2
+        latents = draw_latents(there.game, KEY, 5)
+        np.testing.assert_array_equal(
+            generate(opened.game, opened.state, latents),
+            generate(there.game, there.state, latents, use_ema=name == "averaged"))
+        samples = generate(there.game, there.state, latents)
+        jax.tree.map(np.testing.assert_array_equal, judge(opened.game, opened.state, samples),
+                     judge(there.game, there.state, samples))
+    assert tool(sample, file, "--num", "3", "--out", tmp_path / "a.npy") == 0
+    assert np.load(tmp_path / "a.npy").shape == (3, 2)
+    assert tool(sample, file, "--num", "3") == 0
+    assert (tmp_path / "trained" / "drawn" / "step_00000002.png").exists()
+    assert tool(evaluate, file, "--metrics", "swd", "--num", "50") == 0
+    found, = read_evaluations(tmp_path / "trained")
+    assert found["step"] == 2
+    assert tool(sample, file, "--checkpoint", "best") == 2
+    assert "holds one state; got the checkpoint 'best': leave it out" in capsys.readouterr().err
+
+
+def test_a_file_that_isnt_a_runs_is_refused(run, tmp_path):
+    save_weights(tmp_path / "a.safetensors", {"generator/params/a": np.ones(3)})
+    save_weights(tmp_path / "b.safetensors", {"generator/params/a": np.ones(3)}, {"jaxgan": "[1"})
+    (tmp_path / "c.safetensors").write_bytes(b"nothing of the kind")
+    settings = open_run(run, None).settings
+    save_weights(tmp_path / "d.safetensors", {"generator/params/a": np.ones(3)},
+                 exported_about(settings, 1))
+    save_weights(tmp_path / "e.safetensors", {"generator/params/a": np.ones(3)},
+                 exported_about(settings | {"experiment": "os"}, 1))
+    for name, message in (("a", "doesn't say which experiment its networks are of"),
+                          ("b", "doesn't say which experiment"), ("c", "doesn't say which experiment"),
+                          ("d", "the weights for the generator fit nowhere"),
+                          ("e", "is of the experiment 'os', which isn't one of"),
+                          ("f", r"there is no file .*f.safetensors: name one that")):
+        with pytest.raises(ValueError, match=message):
+            open_run(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match=r"texts are for .safetensors files; got 'a.npz'"):
+        save_weights(tmp_path / "a.npz", {"a": np.ones(3)}, {"about": "it"})
 
 
 @pytest.mark.parametrize(("words", "message"), [

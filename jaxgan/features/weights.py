@@ -13,6 +13,7 @@ import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -39,28 +40,33 @@ class WeightsError(ValueError):
     """A file of weights is missing, damaged, or of another kind."""
 
 
-def save_weights(path: str | os.PathLike, flat: Mapping[str, np.ndarray]) -> None:
+def save_weights(path: str | os.PathLike, flat: Mapping[str, np.ndarray],
+                 about: Mapping[str, str] | None = None) -> None:
     """Writes arrays by name, whole or not at all.
 
     Args:
         path: a file whose name ends in .npz or .safetensors, which decides how it is written.
         flat: arrays by name, as `load_weights` returns them.
+        about: texts by name, which a .safetensors file holds as well (`load_about`).
 
     Raises:
-        WeightsError: the name ends otherwise.
+        WeightsError: the name ends otherwise, or there are texts for a .npz file.
     """
     path = Path(path)
     flat = {name: np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
             for name, array in flat.items()}
-    write = _choose(path, {".npz": _write_npz, ".safetensors": _write_safetensors})
+    write = _choose(path, {".npz": _write_npz,
+                           ".safetensors": partial(_write_safetensors, about=about)})
+    if about and path.suffix != ".safetensors":
+        raise WeightsError(f"texts are for .safetensors files; got {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             write(file, flat)
-        os.replace(partial, path)
+        os.replace(unfinished, path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -75,6 +81,19 @@ def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     data = files.read(path, MOST_BYTES)
     with _damage(f"{path} is damaged, or no {path.suffix} file"):
         return read(data)
+
+
+def load_about(path: str | os.PathLike) -> dict[str, str]:
+    """Reads the texts in a .safetensors file, {} if it has none.
+
+    Raises:
+        OSError: the file can't be read.
+        WeightsError: it is damaged.
+    """
+    data = files.read(path, MOST_BYTES)
+    with _damage(f"{path} is damaged, or no .safetensors file"):
+        header = files.parse_json(data[8:8 + int.from_bytes(data[:8], "little")])
+        return {name: str(text) for name, text in header.get("__metadata__", {}).items()}
 
 
 def load_pytorch(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -150,11 +169,12 @@ def _archive(data: bytes) -> zipfile.ZipFile:
     return archive
 
 
-def _write_safetensors(file: BinaryIO, flat: dict[str, np.ndarray]) -> None:
+def _write_safetensors(file: BinaryIO, flat: dict[str, np.ndarray],
+                       about: Mapping[str, str] | None) -> None:
     needs("safetensors")
     import safetensors.numpy
 
-    file.write(safetensors.numpy.save(flat))
+    file.write(safetensors.numpy.save(flat, dict(about or {}) or None))
 
 
 def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
