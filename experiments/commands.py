@@ -11,7 +11,8 @@ import os
 import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,12 +52,21 @@ def _scripts() -> dict[str, str]:
 def main() -> None:
     """Does what `jaxgan` is asked for on the command line, and exits with its status."""
     try:
-        _main()
-        sys.stdout.flush()
+        with until_nobody_reads():
+            _main()
+            sys.stdout.flush()
     except KeyboardInterrupt:  # before a script has begun, which sees to it by itself
         _refuse("interrupted", 130)
-    except BrokenPipeError:  # nobody reads on
+
+
+@contextmanager
+def until_nobody_reads() -> Iterator[None]:
+    """Ends the process where what it prints goes to a pipe that is closed, as by `| head`."""
+    try:
+        yield
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def _refuse(sentence: str, status: int = 2) -> NoReturn:

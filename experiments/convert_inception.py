@@ -17,9 +17,9 @@ from . import launch
 class Options:
     """What to convert."""
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """The file pt_inception-2015-12-05-6726825d.pth of the project pytorch-fid."""
-    out: Annotated[str, tyro.conf.Positional]
+    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The file to write: .npz or .safetensors."""
 
 

@@ -24,7 +24,7 @@ from .opening import folder_of, open_run
 class Options(measuring.Flags):
     """What to measure, and how."""
 
-    run_dir: Annotated[str, tyro.conf.Positional] = ""
+    run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN_DIR]")] = ""
     """The run's folder, or a .safetensors file of its networks; evaluation.json in the folder, or beside
     the file, gets the numbers."""
     checkpoint: str = "latest"

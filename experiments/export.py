@@ -34,7 +34,7 @@ _LIKE = 2  # examples, of whose batch the shapes are taken
 class Options:
     """What to write, and where."""
 
-    run_dir: Annotated[str, tyro.conf.Positional]
+    run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """The run's folder."""
     format: Literal["stablehlo", "safetensors", "npz"] = "stablehlo"
     """Programs, or arrays by name."""
@@ -153,8 +153,8 @@ def _card(options: Options, run: OpenRun, names: list[str]) -> str:
 def _use(names: list[str], is_conditional: bool) -> list[str]:
     if len(names) == 1:
         name = names[0]
-        arrays_of = [f"`{name}` holds arrays by name, `generator/params/...` and `critic/params/...`. An "
-                     "experiment with the same networks starts from them:", "",
+        arrays_of = [f"`{name}` holds arrays by name, `generator/params/...` and `critic/params/...`. "
+                     "An experiment with the same networks starts from them:", "",
                      f"    {called('NAME')} --init-from {name}"]
         drawn_of = ["", "It says which experiment they are of, so that samples can be drawn from it "
                     "alone; in Python `open_run` opens it:", "", f"    {called('sample')} {name}"]

@@ -36,7 +36,7 @@ _ADVICE = ("save the state dictionary with the authors' code, torch.save(network
 class Options:
     """Which weights. All other flags are the experiment's: --preset and --run-dir for example."""
 
-    experiment: Annotated[str, tyro.conf.Positional]
+    experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
     """What they are of: r3gan or stylegan2."""
     generator: str
     """The generator's file, best that of the averaged one, called G_ema there."""

@@ -35,7 +35,7 @@ _KINDS = {"uint8": "", "uint16": " of 16 bits", "float32": " in floating-point n
 class Options:
     """What to look at."""
 
-    path: Annotated[str, tyro.conf.Positional]
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """A folder of images, a zip or tar file of one, or a .npy, .npz or HDF5 file of arrays."""
     samples: str = ""
     """Of a file of several arrays: which of them the samples are."""

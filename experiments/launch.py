@@ -216,7 +216,8 @@ def _from_words(options: type, *, description: str, **how: Any) -> Any:
     """Parses words into options, with help as wide as the terminal, within reason."""
     narrow, wide = _COLUMNS
     os.environ["COLUMNS"] = str(min(max(shutil.get_terminal_size().columns, narrow), wide))
-    return tyro.cli(options, description=commands.spoken(description), **how)
+    with commands.until_nobody_reads():
+        return tyro.cli(options, description=commands.spoken(description), **how)
 
 
 def _fitted(config: Config, begun: Mapping[str, Any] | None, asked: argparse.Namespace) -> Config:

@@ -19,7 +19,7 @@ _SHOWN = 40  # letters of a setting
 class Options:
     """Where to look."""
 
-    runs_dir: Annotated[str, tyro.conf.Positional] = "runs"
+    runs_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER]")] = "runs"
     """The folder that holds the runs."""
 
 

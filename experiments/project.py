@@ -34,7 +34,7 @@ _LEAST = 1e-8  # what is divided by is above 0
 class Options:
     """Which images, and how."""
 
-    run_dir: Annotated[str, tyro.conf.Positional]
+    run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """The run's folder."""
     images: str = ""
     """An image, a folder of images or an archive of one; by default the first held-out ones."""

@@ -19,7 +19,7 @@ from .opening import open_run
 class Options:
     """What to run again."""
 
-    run_dir: Annotated[str, tyro.conf.Positional]
+    run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """The run's folder; nothing is written there."""
     out: str = ""
     """The new run's folder; by default one that is removed at the end."""

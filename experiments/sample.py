@@ -32,7 +32,7 @@ _FRAME_RATE = 20
 class Options(styling.Flags):
     """What to draw."""
 
-    run_dir: Annotated[str, tyro.conf.Positional]
+    run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """The run's folder, or a .safetensors file of its networks."""
     input: str = ""
     """Of a run that translates images: a folder of those to translate, each of which is saved under its

@@ -116,7 +116,7 @@ def test_a_run_that_names_no_classes_has_their_numbers(moved, capsys):
 @pytest.mark.slow
 def test_a_moved_folder_is_the_same_data(moved, capsys):
     assert tool(evaluate, moved / "run", *MEASURED) == 2
-    assert "folder:images: there is no such folder: say where it is now" in capsys.readouterr().err
+    assert "images: there is no such folder: say where it is now" in capsys.readouterr().err
     assert tool(evaluate, moved / "run", *MEASURED, "--data-dir", moved / "pictures") == 0
     assert tool(reproduce, moved / "run", "--data-dir", "../pictures") == 0
     assert "identical" in capsys.readouterr().out

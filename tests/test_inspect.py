@@ -82,7 +82,7 @@ def test_it_is_printed_with_commands_and_a_picture(kind, pictures, capsys):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("nowhere",), "folder:nowhere: there is no such folder"), (("a.txt",), "a.txt is neither a folder"),
+    (("nowhere",), "nowhere: there is no such folder"), (("a.txt",), "a.txt is neither a folder"),
     (("pictures", "--out", "a.jpg"), "out must end in .png; got 'a.jpg'"),
     (("pictures", "--table", "x.csv"), "x.csv: the table can't be read")])
 def test_a_mistake_makes_no_file(words, message, pictures, tmp_path, capsys):

@@ -176,9 +176,9 @@ def open_root(path: str | os.PathLike) -> tuple[Tree, list[str]]:
         ValueError: it is something else, or damaged.
     """
     needs("PIL")
-    root, name = Path(path).expanduser(), f"folder:{path}"
+    root = Path(path).expanduser()
     if not root.exists():
-        raise DataNotFoundError(f"{name}: there is no such folder: say where it is now")
+        raise DataNotFoundError(f"{path}: there is no such folder: say where it is now")
     if root.is_file() and _is_image(root.name):
         tree = Single(root)
     else:
@@ -189,7 +189,7 @@ def open_root(path: str | os.PathLike) -> tuple[Tree, list[str]]:
             tree = tree.within(top)
     files = [file for file in tree.names if _is_image(file)]
     if not files:
-        raise DataNotFoundError(f"{name}: there is no image file in the folder, none that ends in "
+        raise DataNotFoundError(f"{path}: there is no image file in the folder, none that ends in "
                                 f"{', '.join(SUFFIXES[:5])} or the like")
     return tree, files
 
