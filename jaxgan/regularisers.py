@@ -1,9 +1,10 @@
-"""Regularisers of scores: terms that keep a critic from saying much of what should not matter."""
+"""Regularisers: terms that keep a critic from saying much of what should not matter, or samples near."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxgan import keys
 from jaxgan.augment import Augmentation
@@ -114,6 +115,44 @@ def lecam(weight: float = 0.3, decay: float = 0.99, *, name: str = "lecam") -> T
 
     return Term(name, value, weight, lambda: Anchors(jnp.zeros(()), jnp.zeros(())), update,
                 report=lambda means: {})
+
+
+def centring(weight: float = 0.01, *, name: str = "centring") -> Term:
+    """The critic's term that keeps its scores about 0, `weight * E[(D(x) + D(G(z)))^2]`, pair by pair.
+
+    A loss of differences alone, as a relativistic one, leaves their sum to drift. Adversarial flow, 2025
+    (arXiv 2511.22475).
+
+    Args:
+        weight: a number or a schedule.
+        name: of the term.
+    """
+    return Term(name, lambda view, state: jnp.square(view.real.scores + view.fake.scores).mean(), weight)
+
+
+def transport(weight: float | optax.Schedule = 0.2, *, name: str = "transport") -> Term:
+    """The generator's term that samples stay near their latents, `weight * E[|G(z) - z|^2]`.
+
+    A mean over the elements, too; the latents have the samples' shape. Of all maps that the adversarial
+    loss is content with it prefers the one that moves least, in the plane of reals the monotone one.
+    Adversarial flow, 2025 (arXiv 2511.22475), where the weight falls from 0.2 to 0.005 by a cosine.
+
+    Args:
+        weight: lambda, a number or a schedule.
+        name: of the term.
+
+    Raises:
+        ValueError: where it is computed: latents and samples differ in shape.
+    """
+    def value(view: View, state: PyTree) -> Array:
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (view.latents, view.fake.samples)]
+        if shapes[0] != shapes[1]:
+            raise ValueError("transport takes latents of the samples' shape; got {} and {}: give the "
+                             "GAN a prior of that shape".format(*shapes))
+        moved = jax.tree.map(jnp.subtract, view.fake.samples, view.latents)
+        return optax.tree.norm(moved, squared=True) / sum(x.size for x in jax.tree.leaves(moved))
+
+    return Term(name, value, weight)
 
 
 def _scores(view: View, kind: str, samples: PyTree) -> Array:

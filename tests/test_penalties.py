@@ -19,6 +19,7 @@ PENALTIES = {
     "r1": penalties.r1(),
     "r2": penalties.r2(),
     "dragan": penalties.dragan(),
+    "differences": penalties.r1(finite_difference=0.01),
     "combined": penalties.combine(penalties.r1(), penalties.gradient_penalty()),
 }
 
@@ -108,6 +109,30 @@ def test_quadratic_critic(shape):
         np.testing.assert_allclose(out.value, value, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("make", "which"), [(penalties.r1, 0), (penalties.r2, 1)])
+def test_differences_of_a_quadratic_critic(make, which, shape):
+    """(|x + e n|^2 - |x|^2) / 2e = x . n + e |n|^2 / 2, and its mean square is |x|^2 and more by e^2."""
+    step, sets, keys_of = 0.01, draw(shape), jax.random.split(KEY, 6)
+    term = make(3.0, finite_difference=step)
+    found, norms = measured(term, quadratic, *sets, keys_of)
+    x = np.asarray(sets[which], np.float64).reshape(6, -1)
+    noise = (np.asarray(penalties.add_noise(sets[which], keys_of, step), np.float64).reshape(6, -1)
+             - x) / step
+    quotients = (x * noise).sum(1) + step * np.square(noise).sum(1) / 2
+    np.testing.assert_allclose(norms, np.abs(quotients), atol=2e-3)
+    np.testing.assert_allclose(found, 1.5 * np.square(quotients).mean(), rtol=2e-3)
+    exact, _ = measured(make(3.0), quadratic, *sets, KEY)
+    often = [measured(term, quadratic, *sets, jax.random.split(key, 6))[0]
+             for key in jax.random.split(jax.random.key(7), 300)]
+    assert np.mean(often) == pytest.approx(float(exact), abs=4 * float(np.std(often)) / 300**0.5)
+
+
+def test_differences_need_a_step():
+    for step in (0.0, -0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="finite_difference must be positive; got"):
+            penalties.r1(finite_difference=step)
+
+
 def test_norms_are_one_for_each_sample():
     samples = jnp.array([[[3.0, 0.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]])
     np.testing.assert_array_equal(penalties.gradient_norms(quadratic, samples), [5.0, 0.0, 1.0])
@@ -195,7 +220,8 @@ def test_float32_inside_for_a_critic_in_bfloat16(penalty):
     out = measured(penalty, critic, real, fake, KEY)
     assert set(seen) == {jnp.dtype(jnp.float32)}
     assert out.value.dtype == out.norms.dtype == jnp.float32
-    np.testing.assert_allclose(out.norms, np.sqrt(12), rtol=1e-6)  # in bfloat16 it would be 3.46875
+    if penalty is not PENALTIES["differences"]:  # it differs scores, which are in bfloat16
+        np.testing.assert_allclose(out.norms, np.sqrt(12), rtol=1e-6)  # in bfloat16 it would be 3.46875
 
 
 def test_weights_out_of_range():

@@ -7,7 +7,14 @@ import optax
 import pytest
 
 from jaxgan.augment import Augmentation, ada, adaptive
-from jaxgan.regularisers import Anchors, consistency, latent_consistency, lecam
+from jaxgan.regularisers import (
+    Anchors,
+    centring,
+    consistency,
+    latent_consistency,
+    lecam,
+    transport,
+)
 from jaxgan.steps import init_state, train_step
 from jaxgan.terms import Judgement
 from tests.tiny import points, seen, tiny, view
@@ -55,6 +62,21 @@ def test_lecam_by_hand():
     found = term.value(view(*both()), Anchors(jnp.float32(1.0), jnp.float32(3.0)))
     assert float(found.loss) == ((5 - 3) ** 2 + (11 - 3) ** 2) / 2 + ((2 - 1) ** 2 + (-2 - 1) ** 2) / 2
     assert term.update(Anchors(1.0, 3.0), found.observed) == (0.75 + 0.25 * 8, 2.25)
+
+
+def test_centring_by_hand():
+    """The scores of pairs add up to 5 + 2 and 11 - 2."""
+    assert float(centring(0.5).value(view(*both()), ())) == (7**2 + 9**2) / 2
+    assert centring(0.5).weight == 0.5
+
+
+def test_transport_by_hand():
+    """Fakes are (1, 0) and (-2, 0) from their latents."""
+    latents = FAKE - jnp.array([[1.0, 0.0], [-2.0, 0.0]])
+    real, fake = both()
+    assert float(transport().value(view(real, fake, latents=latents), ())) == (1 + 4) / 4
+    with pytest.raises(ValueError, match="transport takes latents of the samples' shape"):
+        transport().value(view(real, fake, latents=latents[:, :1]), ())
 
 
 def test_they_train_together_and_anchors_follow_the_scores():
