@@ -12,7 +12,7 @@ from scipy import ndimage, signal
 from scipy.spatial.transform import Rotation
 
 from jaxgan import GAN, critic_step, losses, penalties, sample
-from jaxgan.augment import ADA, DIFFAUGMENT, ada, adaptive, chain, diffaugment, packed
+from jaxgan.augment import ADA, DIFFAUGMENT, ada, adaptive, chain, diffaugment, noise_levels, packed
 from jaxgan.augment.images import _BANDS
 from jaxgan.augment.warping import SYM6
 from jaxgan.keys import example_keys
@@ -296,6 +296,26 @@ def test_each_operation_has_draws_of_its_own_and_its_share_of_the_probability():
     scheduled = ada(["noise"], probability=optax.linear_schedule(0.0, 1.0, 10))
     assert [bool(scheduled.draw(keys, jnp.int32(step), ())["noise_on"].all()) for step in (0, 10)] == [
         False, True]
+
+
+def test_noise_levels_are_one_chain():
+    """Outputs fade to 1 - t_k; t_k is the noise's deviation; from the last on it only grows."""
+    levels, shown = [0.885, 0.76, 0.51, 0.01], noise_levels(4)
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    found = np.asarray(shown.show(shown.draw(keys, jnp.int32(0), ()), jnp.ones((20_000, 4, 1))))[..., 0]
+    noise = found - (1 - np.array(levels))
+    np.testing.assert_allclose(noise.mean(0), 0, atol=4 * 0.885 / 20_000**0.5)
+    np.testing.assert_allclose(noise.std(0), levels, rtol=0.03)
+    steps = noise[:, :-1] - noise[:, 1:]  # independent of what was there before
+    np.testing.assert_allclose([np.corrcoef(steps[:, k], noise[:, k + 1])[0, 1] for k in range(3)], 0,
+                               atol=0.03)
+    np.testing.assert_allclose(shown.quiet(jnp.ones((1, 4, 1)))[0, :, 0], 1 - np.array(levels),
+                               rtol=1e-5)
+    np.testing.assert_allclose(noise_levels(1).quiet(jnp.ones((1, 1, 1))), 0.99, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"samples of 4 outputs, .*; got \(1, 3, 1\)"):
+        shown.quiet(jnp.ones((1, 3, 1)))
+    with pytest.raises(ValueError, match="count must be at least 1; got 0"):
+        noise_levels(0)
 
 
 def test_an_adaptive_probability_by_hand():

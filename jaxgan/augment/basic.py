@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from jaxgan import keys
 from jaxgan.penalties import add_noise
 from jaxgan.terms import Term
 from jaxgan.types import Array, Key, PyTree, batch_size
@@ -49,15 +51,53 @@ def instance_noise(scale: float | optax.Schedule) -> Augmentation:
         scale: the noise's standard deviation, in units of the samples; or a schedule, iteration -> that,
             `optax.linear_schedule(0.1, 0.0, 10_000)` for example.
     """
-    def draw(keys: Key, step: Array, state: PyTree) -> tuple[Key, ArrayLike]:
-        return keys, scale(step) if callable(scale) else scale
+    def draw(drawn: Key, step: Array, state: PyTree) -> tuple[Key, ArrayLike]:
+        return drawn, scale(step) if callable(scale) else scale
 
     def show(draws: tuple[Key, ArrayLike], samples: PyTree) -> PyTree:
-        keys, scale = draws
-        size = len(keys) // batch_size(samples)  # of packs, which take the key of their first sample
-        return add_noise(samples, keys if size == 1 else keys[::size], scale)
+        drawn, scale = draws
+        size = len(drawn) // batch_size(samples)  # of packs, which take the key of their first sample
+        return add_noise(samples, drawn if size == 1 else drawn[::size], scale)
 
     return Augmentation(draw, show)
+
+
+def noise_levels(count: int = 4) -> Augmentation:
+    """Each of a sample's outputs with a noise of its own level, the first one's the strongest.
+
+    Of samples [batch, count, ...], as `jaxgan.models.GATGenerator` makes them, output k is shown as
+    (1 - t_k) x_k + t_k n_k with t_k = 1.01 - 0.125^(1 - k / (count - 1)): .885, .76, .51 and .01 for
+    four. The noises are one chain, from the last output to the first: each adds to the one before what
+    its own level lacks, so that t_k n_k has the deviation t_k. GAT, 2025 (arXiv 2509.24935). In
+    evaluation output k is shown as (1 - t_k) x_k.
+
+    Args:
+        count: how many outputs there are.
+
+    Raises:
+        ValueError: `count` is below 1; where it is shown: there are others than so many outputs.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1; got {count}")
+    place = np.linspace(0.0, 1.0, count) if count > 1 else np.ones(1)
+    levels = 1.01 - 0.125 ** (1.0 - place)
+    added = np.sqrt(levels**2 - np.append(levels[1:], 0.0)**2)  # deviations
+
+    def over_outputs(values: np.ndarray, x: Array) -> Array:
+        if x.ndim < 2 or x.shape[1] != count:
+            raise ValueError(f"noise_levels takes samples of {count} outputs, [batch, {count}, ...]; "
+                             f"got {x.shape}")
+        return jnp.asarray(values.reshape(-1, *(1,) * (x.ndim - 2)), x.dtype)[None]
+
+    def faded(x: Array) -> Array:
+        return over_outputs(1.0 - levels, x) * x
+
+    def show(drawn: Key, samples: Array) -> Array:
+        noise = keys.normal(drawn, samples.shape[1:]).astype(samples.dtype)
+        from_the_last = jnp.flip(over_outputs(added, samples) * noise, 1)
+        return faded(samples) + jnp.flip(jnp.cumsum(from_the_last, 1), 1)
+
+    return Augmentation(lambda drawn, step, state: drawn, show, quiet=faded)
 
 
 def packed(size: int) -> Augmentation:
