@@ -8,7 +8,9 @@ into images are in `translation`.
 from jaxgan.models.classifier import Classifier
 from jaxgan.models.context import ContextGenerator
 from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
+from jaxgan.models.flow import FlowCritic, FlowGenerator
 from jaxgan.models.funnels import FunnelCritic
+from jaxgan.models.gat import GATCritic, GATGenerator
 from jaxgan.models.mlp import MLPCritic, MLPGenerator
 from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
@@ -16,7 +18,8 @@ from jaxgan.models.stylegan2 import StyleGAN2Critic, StyleGAN2Generator
 from jaxgan.models.text import TextCritic, TextGenerator
 from jaxgan.models.translation import PatchCritic, ResNetTranslator, UNetTranslator
 
-__all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "FunnelCritic",
-           "MLPCritic", "MLPGenerator", "PatchCritic", "R3GANCritic", "R3GANGenerator", "ResNetCritic",
-           "ResNetGenerator", "ResNetTranslator", "ResidualBlock", "StyleGAN2Critic",
-           "StyleGAN2Generator", "TextCritic", "TextGenerator", "UNetTranslator"]
+__all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "FlowCritic",
+           "FlowGenerator", "FunnelCritic", "GATCritic", "GATGenerator", "MLPCritic", "MLPGenerator",
+           "PatchCritic", "R3GANCritic", "R3GANGenerator", "ResNetCritic", "ResNetGenerator",
+           "ResNetTranslator", "ResidualBlock", "StyleGAN2Critic", "StyleGAN2Generator", "TextCritic",
+           "TextGenerator", "UNetTranslator"]

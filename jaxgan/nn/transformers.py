@@ -1,0 +1,253 @@
+"""Parts of transformers: normalisation, rotary positions, attention, gated layers, modulation.
+
+All of them compute in `dtype`, with norms and the softmax in float32 at least, and differentiate to any
+order.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan.types import Array, Dtype
+
+Implementation = Literal["xla", "cudnn"]
+EPSILON = 1e-6  # of mean squares, so that none is 0
+_THETA = 10_000.0
+_LAYER_SCALE = 0.1  # what it starts at
+_MODULATION = nn.initializers.variance_scaling(0.1**2, "fan_avg", "uniform")  # Xavier's, gain 0.1
+
+
+def rms_norm(x: Array, scale: Array | None = None) -> Array:
+    """Divides by the root of the mean square along the last axis.
+
+    Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4.
+
+    Args:
+        x: any shape, [..., features].
+        scale: None, or [features].
+    """
+    wide = _widened(x)
+    y = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + EPSILON)
+    return (y if scale is None else y * _beside(scale, y)).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` with a learned scale, which starts at 1."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., features] to the same shape."""
+        return rms_norm(x, self.param("scale", nn.initializers.ones_init(), (x.shape[-1],)))
+
+
+def positions(height: int, width: int, features: int) -> np.ndarray:
+    """The sines and cosines of each position of a grid, row by row, float32 [height * width, features].
+
+    The first half tells the column, the second the row, each by sines and then cosines of the
+    frequencies 10000^(-4i / features). Vaswani et al. 2017 (arXiv 1706.03762), section 3.5, for each
+    axis; the order of axes is that of He et al. 2022 (arXiv 2111.06377).
+
+    Raises:
+        ValueError: the features can't be cut into four.
+    """
+    if features % 4:
+        raise ValueError(f"sine-cosine positions take a width that 4 divides; got {features}")
+    rows, columns = np.divmod(np.arange(height * width), width)
+    frequencies = _THETA ** (-np.arange(features // 4) / (features // 4))
+    angles = [axis[:, None] * frequencies for axis in (columns, rows)]
+    return np.concatenate([turn(angle) for angle in angles for turn in (np.sin, np.cos)], 1
+                          ).astype(np.float32)
+
+
+def axial_angles(height: int, width: int, features: int, before: int = 0) -> np.ndarray:
+    """The angles of an axial rotary embedding, float32 [before + height * width, features / 2].
+
+    The first half of a head's features turns with the row, the second with the column, by the
+    frequencies 10000^(-4i / features). Su et al. 2021 (arXiv 2104.09864), equation 15, for each axis, as
+    Heo et al. 2024 (arXiv 2403.13298, section 3.2) have it.
+
+    Args:
+        height: rows of the grid.
+        width: columns.
+        features: of a head.
+        before: tokens before the grid's, which don't turn.
+
+    Raises:
+        ValueError: the features can't be cut into four.
+    """
+    if features % 4:
+        raise ValueError(f"an axial rotary embedding takes heads whose width 4 divides; got {features}")
+    rows, columns = np.divmod(np.arange(height * width), width)
+    frequencies = _THETA ** (-np.arange(features // 4) / (features // 4))
+    grid = np.concatenate([axis[:, None] * frequencies for axis in (rows, columns)], 1)
+    return np.concatenate([np.zeros((before, features // 2)), grid]).astype(np.float32)
+
+
+def rotated(x: Array, angles: Array | np.ndarray) -> Array:
+    """Turns pairs of features by the angles of their positions.
+
+    Within each axis' half of the features the first feature and the one in its middle are a pair, and so
+    on.
+
+    Args:
+        x: queries or keys, [batch, tokens, heads, features].
+        angles: [tokens, features / 2], of `axial_angles`.
+    """
+    wide = _widened(x)
+    pairs = wide.reshape(*x.shape[:-1], 2, 2, -1)  # axis, side of the pair, frequency
+    first, second = pairs[..., 0, :], pairs[..., 1, :]
+    turns = jnp.asarray(angles).reshape(1, x.shape[1], 1, 2, -1)
+    cosine, sine = jnp.cos(turns), jnp.sin(turns)
+    turned = jnp.stack([first * cosine - second * sine, second * cosine + first * sine], -2)
+    return turned.reshape(x.shape).astype(x.dtype)
+
+
+def layer_norm(x: Array) -> Array:
+    """Takes away the mean along the last axis and divides by the deviation; nothing is learned.
+
+    Ba et al. 2016 (arXiv 1607.06450), equation 4 without gain and bias. Any shape, [..., features].
+    """
+    wide = _widened(x)
+    apart = wide - wide.mean(-1, keepdims=True)
+    return (apart * jax.lax.rsqrt(jnp.square(apart).mean(-1, keepdims=True) + EPSILON)).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Each token's mixture of all, by heads; queries and keys may be normalised and turned.
+
+    Vaswani et al. 2017 (arXiv 1706.03762), equation 1; normalised queries and keys as in Dehghani et al.
+    2023 (arXiv 2302.05442), section 2, with `RMSNorm`.
+
+    Attributes:
+        heads: they must divide the width.
+        normalised: whether queries and keys are normalised.
+        dtype: what it computes in; None promotes the input's and the parameters'.
+        implementation: "xla", or "cudnn" on an NVIDIA GPU, in half precision and where nothing
+            differentiates twice.
+    """
+
+    heads: int
+    normalised: bool = True
+    dtype: Dtype | None = None
+    implementation: Implementation = "xla"
+
+    @nn.compact
+    def __call__(self, x: Array, angles: Array | np.ndarray | None = None) -> Array:
+        """Maps [batch, tokens, width] to the same shape; `angles` as for `rotated`, or None."""
+        width = x.shape[-1]
+        if self.heads < 1 or width % self.heads:
+            raise ValueError(f"heads must divide the width; got {self.heads} for {width}")
+        all_three = nn.Dense(3 * width, kernel_init=_INIT, dtype=self.dtype, name="qkv")(x)
+        queries, keys, values = jnp.moveaxis(
+            all_three.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
+        if self.normalised:
+            queries, keys = RMSNorm(name="q_norm")(queries), RMSNorm(name="k_norm")(keys)
+        if angles is not None:
+            queries, keys = rotated(queries, angles), rotated(keys, angles)
+        mixed = jax.nn.dot_product_attention(queries, keys, values, implementation=self.implementation)
+        return nn.Dense(width, kernel_init=_INIT, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
+
+
+class SwiGLU(nn.Module):
+    """W_3 (SiLU(W_1 x) * W_2 x), with biases. Shazeer 2020 (arXiv 2002.05202), equation 6.
+
+    Attributes:
+        features: between the layers; None for 2/3 of four times the width.
+        dtype: what it computes in.
+    """
+
+    features: int | None = None
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., width] to the same shape."""
+        width = x.shape[-1]
+        features = int(2 / 3 * (4 * width)) if self.features is None else self.features
+        gate, up = jnp.split(_dense(2 * features, x, self.dtype, "in"), 2, -1)
+        return _dense(width, nn.silu(gate) * up, self.dtype, "out")
+
+
+class MLP(nn.Module):
+    """W_2 GELU(W_1 x), with biases and four times the width in between, as in Peebles and Xie 2023."""
+
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., width] to the same shape."""
+        return _dense(x.shape[-1], nn.gelu(_dense(4 * x.shape[-1], x, self.dtype, "in")), self.dtype,
+                      "out")
+
+
+class LayerScale(nn.Module):
+    """Scales each feature, at first by 0.1. Touvron et al. 2021 (arXiv 2103.17239), equation 4."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., features] to the same shape."""
+        scale = self.param("scale", nn.initializers.constant(_LAYER_SCALE), (x.shape[-1],))
+        return x * _beside(scale, x)
+
+
+class Modulation(nn.Module):
+    """What a condition says of each feature: so many scales, shifts or gates, Linear(SiLU(w)).
+
+    Attributes:
+        count: of them.
+        features: of the tokens.
+        dtype: what it computes in.
+        kernel_init: by default Xavier's with a gain of 0.1; zeros for a network that starts without it.
+    """
+
+    count: int
+    features: int
+    dtype: Dtype | None = None
+    kernel_init: nn.initializers.Initializer = _MODULATION
+
+    @nn.compact
+    def __call__(self, w: Array) -> list[Array]:
+        """Maps [batch, size] to `count` arrays [batch, 1, features]."""
+        made = nn.Dense(self.count * self.features, kernel_init=self.kernel_init, dtype=self.dtype,
+                        name="linear")(nn.silu(w))
+        return jnp.split(made[:, None], self.count, -1)
+
+
+def patched(images: Array, patch: int) -> Array:
+    """Cuts images [batch, height, width, channels] into patches, row by row.
+
+    Returns:
+        [batch, patches, patch * patch * channels].
+
+    Raises:
+        ValueError: height or width is no multiple of the patch.
+    """
+    batch, height, width, channels = images.shape
+    if patch < 1 or height % patch or width % patch:
+        raise ValueError(f"patches of {patch}x{patch} don't divide images of {height}x{width}")
+    cut = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return cut.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
+
+
+def joined(patches: Array, height: int, width: int, patch: int) -> Array:
+    """Joins what `patched` has cut, [batch, height, width, channels]."""
+    cut = patches.reshape(patches.shape[0], height // patch, width // patch, patch, patch, -1)
+    return cut.swapaxes(2, 3).reshape(patches.shape[0], height, width, -1)
+
+
+_INIT = nn.initializers.xavier_uniform()
+
+
+def _dense(features: int, x: Array, dtype: Dtype | None, name: str) -> Array:
+    return nn.Dense(features, kernel_init=_INIT, dtype=dtype, name=name)(x)
+
+
+def _beside(scale: Array, x: Array) -> Array:
+    return jnp.expand_dims(scale.astype(x.dtype), range(x.ndim - 1))
+
+
+def _widened(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,149 @@
+"""Parts of transformers and the networks made of them: identities, counts, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgan.models import FlowCritic, FlowGenerator, GATCritic, GATGenerator
+from jaxgan.models.gat import SIZES, as_outputs, last_output
+from jaxgan.nn import transformers
+
+KEY = jax.random.key(0)
+LATENTS, LABELS = jax.random.normal(jax.random.key(1), (3, 8)), jnp.array([0, 2, 2])
+SMALL = {"patch": 2, "depth": 2, "width": 16, "heads": 2}
+
+# Of the published modules in latents of 32x32x4, patches of 2, 1000 classes: section 7.7 of the facts.
+# The generator's hold a patch embedding of 17 x width that is multiplied by zero, and that ours lacks.
+PUBLISHED = {"S": (29_263_040, 32_556_160), "B": (116_558_144, 97_135_360),
+             "L": (408_486_432, 314_904_544), "XL": (601_956_224, 459_252_544)}
+
+
+def _count(network, inputs, labels):
+    variables = jax.eval_shape(lambda key: network.init(key, inputs, labels, train=False), KEY)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_published_sizes_have_these_numbers_of_parameters(size):
+    depth, width, heads = SIZES[size]
+    how = {"patch": 2, "depth": depth, "width": width, "heads": heads, "num_classes": 1000}
+    generator = _count(GATGenerator((32, 32, 4), **how), jnp.zeros((3, 64)), LABELS)
+    critic = _count(GATCritic(**how), jnp.zeros((3, 4, 32, 32, 4)), LABELS)
+    assert (generator + 17 * width, critic) == PUBLISHED[size]
+
+
+def test_patches_are_cut_and_joined():
+    images = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    patches = transformers.patched(images, 2)
+    assert patches.shape == (2, 6, 12)
+    np.testing.assert_array_equal(patches[1, 4], images[1, 2:4, 2:4].ravel())  # row 1, column 1
+    np.testing.assert_array_equal(transformers.joined(patches, 4, 6, 2), images)
+    with pytest.raises(ValueError, match="patches of 4x4 don't divide images of 4x6"):
+        transformers.patched(images, 4)
+
+
+def test_rotation_keeps_lengths_and_tells_distances_alone():
+    """The product of a query and a key depends on how far they are apart, along each axis."""
+    angles = transformers.axial_angles(4, 5, 8, before=1)
+    query, key = jax.random.normal(KEY, (2, 8))
+    turned = [np.asarray(transformers.rotated(jnp.tile(x, (1, 21, 1, 1)), angles)[0, :, 0])
+              for x in (query, key)]
+    np.testing.assert_allclose(np.linalg.norm(turned[0], axis=1), np.linalg.norm(query), rtol=1e-5)
+    np.testing.assert_array_equal(turned[0][0], query)  # what stands before the grid doesn't turn
+    grid = [x[1:].reshape(4, 5, 8) for x in turned]
+    for down, across in ((0, 1), (1, 0), (2, 3)):
+        products = [grid[0][row, column] @ grid[1][row + down, column + across]
+                    for row in range(4 - down) for column in range(5 - across)]
+        np.testing.assert_allclose(products, products[0], rtol=1e-4)
+    assert abs(grid[0][0, 0] @ grid[1][1, 0] - grid[0][0, 0] @ grid[1][0, 1]) > 1e-3
+
+
+def test_positions_by_hand():
+    found = transformers.positions(2, 3, 8)
+    column, row = 2, 1
+    by_hand = [f(place * rate) for place in (column, row) for f in (np.sin, np.cos)
+               for rate in (1, 0.01)]
+    np.testing.assert_allclose(found[row * 3 + column], by_hand, rtol=1e-6)
+    for function in (transformers.positions, transformers.axial_angles):
+        with pytest.raises(ValueError, match=r"that 4 divides|whose width 4 divides; got 6"):
+            function(2, 2, 6)
+
+
+def test_norms_by_hand():
+    x = jnp.array([[3.0, -4.0, 0.0, 0.0]])
+    np.testing.assert_allclose(transformers.rms_norm(x), np.array(x) / 2.5, rtol=1e-5)
+    np.testing.assert_allclose(transformers.rms_norm(x, jnp.arange(4.0)), [[0, -1.6, 0, 0]], rtol=1e-5)
+    centred = np.array(x) + 0.25
+    np.testing.assert_allclose(transformers.layer_norm(x), centred / np.std(x), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_outputs_are_sums_and_their_average_of_w_follows_the_classes():
+    network = GATGenerator((4, 4, 1), outputs=2, num_classes=3, **SMALL)
+    variables = network.init(KEY, LATENTS, LABELS, train=False)
+    made = network.apply(variables, LATENTS, LABELS, train=False)
+    assert made.shape == (3, 2, 4, 4, 1)
+    np.testing.assert_array_equal(last_output(made), made[:, 1])
+    assert as_outputs(2, made[:, 1]).shape == made.shape
+    changed = jax.tree.map(jnp.copy, variables)
+    head = changed["params"]["stages"]["head"]  # the second head adds nothing now
+    head |= {name: leaf.at[1].set(0.0) for name, leaf in head.items()}
+    found = network.apply(changed, LATENTS, LABELS, train=False)
+    np.testing.assert_array_equal(found[:, 0], found[:, 1])
+
+    _, state = network.apply(variables, LATENTS, LABELS, train=True, mutable=["batch_stats"])
+    averages = state["batch_stats"]["w_average"]
+    np.testing.assert_array_equal(averages[1], 0.0)  # nobody is of this class
+    moved = {"params": variables["params"], **state}
+    _, twice = network.apply(moved, LATENTS[1:], LABELS[1:], train=True, mutable=["batch_stats"])
+    again = twice["batch_stats"]["w_average"]
+    np.testing.assert_array_equal(again[0], averages[0])
+    np.testing.assert_allclose(again[2], (1 + 0.995) * averages[2], rtol=1e-5)
+    at_average = network.clone(truncation_psi=0.0).apply(moved, LATENTS, LABELS, train=False)
+    np.testing.assert_allclose(at_average[1], at_average[2], rtol=1e-6)  # the class alone decides
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("make", [lambda **how: GATCritic(num_classes=3, table=8, **how),
+                                  lambda **how: FlowCritic(num_classes=3, **how)])
+def test_what_is_computed_again_is_the_same(make):
+    images = jax.random.normal(KEY, (3, 4, 4, 2))
+    network = make(**SMALL)
+    variables = network.init(KEY, images, LABELS, train=False)
+    variables = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), variables)
+
+    def slope(network):
+        def penalty(variables):
+            gradient = jax.grad(
+                lambda images: network.apply(variables, images, LABELS, train=True).sum())(images)
+            return jnp.square(gradient).sum()
+
+        return jax.jit(jax.grad(penalty))(variables)
+
+    kept = slope(network)
+    for remat in (True, "products"):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), kept,
+                     slope(network.clone(remat=remat)))
+
+
+def test_a_flow_starts_from_nothing_and_takes_its_own_shape():
+    network = FlowGenerator((4, 4, 2), **SMALL)
+    noise = jax.random.normal(KEY, (3, 4, 4, 2))
+    variables = network.init(KEY, noise, train=False)
+    np.testing.assert_array_equal(network.apply(variables, noise, train=False), jnp.zeros_like(noise))
+    with pytest.raises(ValueError, match=r"latents of the samples' shape, \(4, 4, 2\); got \(8,\)"):
+        network.init(KEY, LATENTS, train=False)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"patch": 3}, "patches must divide height and width; got 3 for 4x4"),
+    ({"heads": 3}, "width must be a multiple of 4 times the heads.*got 16 and 3"),
+    ({"outputs": 4}, "depth must be a multiple of the outputs; got 2 and 4"),
+    ({"depth": 0}, "depth must be at least 1; got 0"),
+    ({"remat": "all"}, "remat must be False, True or 'products'; got 'all'"),
+    ({"num_classes": 3}, "takes labels, int .batch., as condition")])
+def test_what_a_network_cant_be(changes, message):
+    network = GATGenerator((4, 4, 1), **{**SMALL, "outputs": 2, **changes})
+    with pytest.raises(ValueError, match=message):
+        network.init(KEY, LATENTS, train=False)
