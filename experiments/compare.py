@@ -17,7 +17,8 @@ from . import comparing, launch
 class Options:
     """Which runs."""
 
-    run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR [RUN_DIR ...]")]
+    run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional,
+                        tyro.conf.arg(metavar="RUN_DIR [RUN_DIR ...]")]
     """The runs' folders."""
     out: str = ""
     """The picture of what was measured in training, over the steps, a .png; the table is beside it, as

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxgan import console, evaluation, files
 from jaxgan.pictures import save_bands
@@ -30,33 +30,62 @@ def compare(folders: Sequence[str], out: Path, *, logged: bool = False) -> list[
     Raises:
         ValueError: a run has no evaluation, or they were measured by different protocols.
     """
+    found = compared(folders, logged=logged)
+    table = [*found.heads, *console.aligned(found.rows), *[found.described] * bool(found.described)]
+    files.write(out.with_suffix(".txt"), "".join(f"{console.printable(line)}\n" for line in table))
+    titles = {number.name: number.title for number in found.numbers}
+    curves = {label: [_curves(run["folder"], titles) for run in members]
+              for label, members in found.groups.items()}
+    if any(points for members in curves.values() for run in members for points in run.values()):
+        metrics = found.first["metrics"]
+        floor = {name: metrics[name]["floor"] for name in titles
+                 if metrics[name].get("floor") is not None}
+        save_bands(out, curves, titles, floor)
+        return [*table, str(out)]
+    return table
+
+
+class Compared(NamedTuple):
+    """Runs beside each other.
+
+    Attributes:
+        groups: by label, the runs that differ in their seeds alone.
+        numbers: what all of them have.
+        heads: a line for each group, which says what it is.
+        rows: of the table, its head first.
+        described: by what all were measured; "" if nothing was.
+    """
+
+    groups: dict[str, list[Mapping[str, Any]]]
+    numbers: list[evaluation.Number]
+    heads: list[str]
+    rows: list[tuple[str, ...]]
+    described: str
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """The first of the runs."""
+        return next(iter(self.groups.values()))[0]
+
+
+def compared(folders: Sequence[str], *, logged: bool = False) -> Compared:
+    """Puts runs beside each other; arguments and errors as of `compare`."""
     runs = [_read(folder, logged) for folder in folders]
     _check_same_protocol(runs)
     groups = _grouped(runs)
     numbers = [number for number in map(_namer(runs[0]["folder"]), runs[0]["metrics"])
                if all(number.name in run["metrics"] for run in runs) and not number.deviation_of]
-    table = [f"[{position}] {label}: {len(members)} run{'s' * (len(members) > 1)}, step "
+    heads = [f"[{position}] {label}: {len(members)} run{'s' * (len(members) > 1)}, step "
              f"{members[0]['step']}" for position, (label, members) in enumerate(groups.items(), 1)]
+    is_measured = bool(runs[0]["protocol"])
     rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)),
-             measuring.held_out(runs[0]) if runs[0]["protocol"] else "")]
+             measuring.held_out(runs[0]) if is_measured else "")]
     for number in numbers:
         floor = runs[0]["metrics"][number.name].get("floor")
         rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
                                      for members in groups.values()),
             "" if floor is None else _mean([floor])))
-    table += console.aligned(rows)
-    if runs[0]["protocol"]:
-        table.append(measuring.described(runs[0]))
-    files.write(out.with_suffix(".txt"), "".join(f"{console.printable(line)}\n" for line in table))
-    titles = {number.name: number.title for number in numbers}
-    curves = {label: [_curves(run["folder"], titles) for run in members]
-              for label, members in groups.items()}
-    if any(points for members in curves.values() for run in members for points in run.values()):
-        floor = {number.name: runs[0]["metrics"][number.name].get("floor") for number in numbers}
-        save_bands(out, curves, titles, {name: value for name, value in floor.items()
-                                         if value is not None})
-        return [*table, str(out)]
-    return table
+    return Compared(groups, numbers, heads, rows, measuring.described(runs[0]) if is_measured else "")
 
 
 def _read(folder: str, logged: bool) -> dict[str, Any]:
@@ -66,7 +95,7 @@ def _read(folder: str, logged: bool) -> dict[str, Any]:
                         "metrics": {name: {"value": value} for name, value in result["final"].items()}}]
     changed = changing.read_history(folder)
     there = read_config(folder)["settings"]
-    values = settings.before(_config_of(there)) | there
+    values = settings.before(config_of(there)) | there
     if values.get("optimizer") != "rmsprop":
         del values["rmsprop_eps"]
     if not evaluations:
@@ -127,11 +156,11 @@ def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 
 def _not_compared(run: Mapping[str, Any]) -> set[str]:
     """The names of settings that don't decide what is computed."""
-    config = _config_of(run["settings"])
+    config = config_of(run["settings"])
     return settings.flat(config).keys() - settings.identity(config)
 
 
-def _config_of(values: Mapping[str, Any]) -> flags.Config:
+def config_of(values: Mapping[str, Any]) -> flags.Config:
     """The defaults of a run's experiment, or what experiments have in common if it isn't ours."""
     name = values.get("experiment")
     is_ours = name in commands.experiments() and "experiment_file" not in values

@@ -41,15 +41,15 @@ _MOST = 1e30  # of weights and sizes of noise: float32 holds them with room to m
 _SMOOTHED = ("minimax", "non_saturating")
 
 
-def _r1_r2(weight: penalties.Weight) -> Term:
+def _r1_r2(weight: penalties.Weight, **how: Any) -> Term:
     """R1 and R2 as one penalty, which has one schedule if there is any."""
     if not callable(weight):
-        return penalties.combine(penalties.r1(weight), penalties.r2(weight))
-    return penalties.combine(penalties.r1(1.0), penalties.r2(1.0))._replace(weight=weight)
+        return penalties.combine(penalties.r1(weight, **how), penalties.r2(weight, **how))
+    return penalties.combine(penalties.r1(1.0, **how), penalties.r2(1.0, **how))._replace(weight=weight)
 
 
 _SIGNED = ("minimax", "non_saturating", "hinge")  # whose critics score above 0 what they take for real
-PENALTIES: dict[str, Callable[[penalties.Weight], Term | None]] = {
+PENALTIES: dict[str, Callable[..., Term | None]] = {
     "none": lambda weight: None,
     "gradient_penalty": penalties.gradient_penalty,
     "one_sided": partial(penalties.gradient_penalty, one_sided=True),
@@ -118,6 +118,9 @@ class Loss:
     """The penalty's weight (lambda, or gamma of R1 and R2)."""
     final_penalty_weight: float | None = since(None, before=None)
     """What the penalty's weight becomes over --decay-steps, in the way of --decay; None: it stays."""
+    finite_difference: float | None = since(None, before=None)
+    """Of r1, r2 and r1_r2: measure the gradient by a difference of scores over steps of this size along
+    a random direction, 0.01 say, so that nothing is differentiated twice; None: the gradient itself."""
     penalty_every: int = since(1, before=1)
     """Critic updates in one of which the penalty is due, and is so many times as heavy; Adam's steps and
     decays are shortened to fit. 1: in each of them."""
@@ -587,7 +590,13 @@ def _penalty(config: Config) -> Term | None:
     if loss.final_penalty_weight is not None:
         weight = scheduled(loss.penalty_weight, loss.final_penalty_weight, decay_steps(config),
                            config.optimiser.decay)
-    term = PENALTIES[loss.penalty](weight)
+    how = {}
+    if loss.finite_difference is not None:
+        if loss.penalty not in ("r1", "r2", "r1_r2"):
+            raise ValueError("finite_difference is for the penalties r1, r2 and r1_r2; the penalty is "
+                             f"{loss.penalty}: leave it out")
+        how = {"finite_difference": loss.finite_difference}
+    term = PENALTIES[loss.penalty](weight, **how)
     return lazy(term, loss.penalty_every) if term and loss.penalty_every > 1 else term
 
 

@@ -46,6 +46,7 @@ from . import (
     image_sets,
     measuring,
     opening,
+    page,
     settings,
     several,
     showing,
@@ -429,6 +430,7 @@ def report(begun: "Begun", result: Mapping[str, Any]) -> dict[str, Any] | None:
                                 params_sha256=result["params_sha256"])
         write_evaluation(folder, found)
     write_report(folder, summary.report(folder, result, found, reference))
+    page.write_beside(folder, reference)
     return found
 
 

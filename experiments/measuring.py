@@ -518,20 +518,32 @@ def held_out(found: Mapping[str, Any]) -> str:
 
 def table(found: Mapping[str, Any], reference: Reference) -> list[str]:
     """An evaluation's numbers beside those of held-out reals, as lines."""
-    metrics = found["metrics"]
     if reference.judge and reference.judge.table:
-        return reference.judge.table({name: values["value"] for name, values in metrics.items()})
-    numbers = [find(reference, name) for name in metrics]
+        return reference.judge.table(
+            {name: values["value"] for name, values in found["metrics"].items()})
+    return [described(found), *console.aligned(rows(found, partial(find, reference)))]
+
+
+def rows(found: Mapping[str, Any], number_of: Callable[[str], Any]) -> list[tuple[str, ...]]:
+    """An evaluation's numbers beside those of held-out reals, as the rows of a table, its head first.
+
+    Args:
+        found: the evaluation.
+        number_of: name -> what number it is, a `Number`.
+    """
+    metrics = found["metrics"]
+    numbers = [number_of(name) for name in metrics]
     deviations = {number.deviation_of: number.name for number in numbers if number.deviation_of}
     columns = {"value": "samples", "floor": held_out(found)} | {
         name: name for values in metrics.values() for name in values if name not in ("value", "floor")}
-    rows = [("", *columns.values(), "")]
+    lines = [("", *columns.values(), "")]
     for number in numbers:
         if not number.deviation_of:
             values, spread = metrics[number.name], metrics.get(deviations.get(number.name), {})
-            rows.append((number.title, *(_number(values[which], spread.get(which)) for which in columns),
-                         "higher is better" if number.higher_is_better else ""))
-    return [described(found), *console.aligned(rows)]
+            lines.append((number.title, *(_number(values.get(which), spread.get(which))
+                                          for which in columns),
+                          "higher is better" if number.higher_is_better else ""))
+    return lines
 
 
 def _number(value: float | None, deviation: float | None) -> str:

@@ -32,12 +32,13 @@ def lines(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any] | No
         found: its last evaluation, as `measuring.entry` gives it; None if there is none.
         reference: what its samples are measured against.
     """
-    picture = newest_samples(folder) or folder / "curves.png"
+    picture, html = newest_samples(folder) or folder / "curves.png", folder / "report.html"
+    also = f" and {html}" if html.exists() else ""
     numbers = [*_evaluated(found, reference), *_logged(result)][:_SHOWN]
     said = (measuring.table(found, reference)
             if found and reference.judge and reference.judge.table else console.aligned(numbers))
     return [f"{_headline(folder, result)}, params_sha256 {result['params_sha256'][:12]}",
-            f"look at {picture}; all numbers are in {report_path(folder)}",
+            f"look at {picture}{also}; all numbers are in {report_path(folder)}",
             *said]
 
 

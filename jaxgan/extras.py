@@ -18,6 +18,8 @@ _PACKAGES = {
     "tyro": _Package("tyro", "train"), "safetensors": _Package("safetensors", "evaluate"),
     "flatbuffers": _Package("flatbuffers", "evaluate"), "wandb": _Package("wandb", "wandb"),
     "av": _Package("av", "video"),
+    "bokeh": _Package("bokeh", "report"), "jinja2": _Package("jinja2", "report"),
+    "panel": _Package("panel", "explore"),
 }  # by what is imported
 
 

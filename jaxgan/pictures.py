@@ -4,7 +4,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,12 @@ _MARKED = 20  # points of a line, no more than which are marked
 _FLOOR = {"linestyle": "--", "linewidth": 1}
 _ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "frameon": False,
           "fontsize": "small", "handlelength": 1.2, "columnspacing": 1}  # where the legend of a panel is
-# The panels of what training logs, in their order, by what is found in the names of their numbers.
-_KINDS = ("/loss$", "wasserstein|overfitting", "/gradient_norm", "input_gradient", "penalty", "_score$")
+# The panels of what training logs, in their order: what is found in the names of their numbers, and what
+# they are called.
+_KINDS = {"/loss$": "losses", "wasserstein|overfitting": "Wasserstein estimates",
+          "/gradient_norm": "norms of the parameters' gradients",
+          "input_gradient": "the critic's gradient at its input", "penalty": "penalties",
+          "_score$": "the critic's mean scores"}
 
 
 def grid(images: np.ndarray, columns: int | None = None, *, enlarge: int | None = None) -> np.ndarray:
@@ -117,19 +121,16 @@ def save_curves(path: Path, rows: list[dict[str, float]], floor: Mapping[str, fl
     """
     series = {name: {row["step"]: row[name] for row in rows if name in row}
               for name in dict.fromkeys(name for row in rows for name in row) if name != "step"}
-    deviations = {name: series.pop(f"{name}_std") for name in [*series] if f"{name}_std" in series}
-    panels: dict[str, list[str]] = {}
-    for name in sorted(series, key=lambda name: _panel(name)[0]):
-        panels.setdefault(_panel(name)[1], []).append(name)
-    if not panels:
+    shown = panels(series)
+    if not shown:
         return
-    figure, panel_axes = _panels(len(panels))
-    for axes, names in zip(panel_axes, panels.values(), strict=True):
+    figure, panel_axes = _panels(len(shown))
+    for axes, names in zip(panel_axes, shown.values(), strict=True):
         for name in names:
             steps, values = [*series[name]], np.array([*series[name].values()])
             line, = axes.plot(steps, values, label=_verbatim(name), **_style(len(steps)))
-            if name in deviations:
-                spreads = np.array([deviations[name].get(step, 0) for step in steps])
+            if f"{name}_std" in series:
+                spreads = np.array([series[f"{name}_std"].get(step, 0) for step in steps])
                 axes.fill_between(steps, values - spreads, values + spreads, alpha=0.2)
             if name in floor:
                 axes.axhline(floor[name], color=line.get_color(), **_FLOOR)
@@ -171,11 +172,23 @@ def save_bands(path: Path, groups: dict[str, list[dict[str, list[tuple[int, floa
         figure.savefig(file, dpi=100, format="png")
 
 
+def panels(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the names of numbers by what the panel is called that shows them, in the panels' order.
+
+    A number called like another one with _std behind is its standard deviation, and is shown with it.
+    """
+    known, found = dict.fromkeys(names), {}
+    for name in sorted(known, key=lambda name: _panel(name)[0]):
+        if not (name.endswith("_std") and name.removesuffix("_std") in known):
+            found.setdefault(_panel(name)[1], []).append(name)
+    return found
+
+
 def _panel(name: str) -> tuple[int, str]:
     """The place and the name of the panel that shows a number."""
-    for place, kind in enumerate(_KINDS):
+    for place, (kind, title) in enumerate(_KINDS.items()):
         if re.search(kind, name):
-            return place, kind
+            return place, title
     network = name.rpartition("/")[0]
     if network in ("critic", "generator"):
         return len(_KINDS), f"{network}, other"

@@ -9,6 +9,7 @@
     checkpoints/              the last few states and the best one
     result.json               what came out
     report.txt                the same, to be read
+    report.html               the same as a page, with curves and samples
     evaluation.json           numbers by their protocols
     lock                      held by the process that writes here, and free when it dies
     evaluation.json.lock      held while that file is read and written anew
@@ -179,6 +180,7 @@ class Run:
                 {"changes": self.changes} if self.changes else {})))
             files.remove(self._result_path)  # until this run has its own
             files.remove(report_path(self.folder))
+            files.remove(self.folder / "report.html")
             for path, is_value in ((self._metrics_path, _is_number), (self._digests_path, _is_text)):
                 rows = [row for row in _rows(path, is_value) if row["step"] <= step]
                 files.write(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -21,6 +21,7 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # programs don't
 import jax
 import pytest
 
+from experiments import page
 from jaxgan import runs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -45,10 +46,11 @@ def forget_programs():
 
 @pytest.fixture(scope="module", autouse=True)
 def no_curves(request):
-    """A run's end draws its curves, which takes a second: only for modules that look at them."""
+    """A run's end draws its curves and its page, a second each: only for modules that look at them."""
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "LOOKS_AT_CURVES", False):
             patch.setattr(runs, "save_curves", lambda *_, **__: None)
+            patch.setattr(page, "write_beside", lambda *_: None)
         yield
 
 

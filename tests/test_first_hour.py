@@ -161,7 +161,8 @@ def test_a_run_ends_with_five_lines_and_a_report(run, capsys):
     found = result(run)
     assert lines[0].startswith(f"{run}: 4 steps in ")
     assert lines[0].endswith(f", params_sha256 {found['params_sha256'][:12]}")
-    picture, report = re.fullmatch(r"look at (.*); all numbers are in (.*)", lines[1]).groups()
+    picture, report = re.fullmatch(r"look at (.*?)(?: and .*/report.html)?; all numbers are in (.*)",
+                                   lines[1]).groups()
     assert picture == str(run / "samples" / "step_00000004.png")
     evaluated = json.loads((run / "evaluation.json").read_text())["evaluations"][-1]["metrics"]
     for line, title, name in ((lines[2], "raw Frechet distance", "raw/fd"),

@@ -18,7 +18,7 @@ from tests.test_training import TINY
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 JAXGAN = Path(sys.executable).with_name("jaxgan")  # pip installs it there
-EXTRAS = ("data", "train", "evaluate", "video", "wandb")
+EXTRAS = ("data", "train", "evaluate", "video", "wandb", "report", "explore")
 
 
 def jaxgan(*words, cwd, status=0):
