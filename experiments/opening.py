@@ -224,10 +224,6 @@ def _own(path: str | Path, settings: Mapping[str, Any], file: str | Path) -> Exp
     return made
 
 
-def _few(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-
-
 def restore(path: str | Path, config: Config, game: GAN | Game, settings: Mapping[str, Any],
             reference: Reference, checkpoint: str | int) -> Any:
     """Reads a run's checkpoint: latest, best (as the reference's metrics say) or a step."""
@@ -303,9 +299,14 @@ def _from_file(path: str | Path, game: GAN | Game, settings: Mapping[str, Any], 
 
 def _template(game: GAN | Game, settings: Mapping[str, Any]) -> Any:
     """The shapes of a run's state."""
-    condition = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf[0]), leaf[1]),
-                             settings["condition"], is_leaf=lambda leaf: isinstance(leaf, list))
+    count = 2 * (settings.get("pack") or 1)  # examples, of which the critic may score packs
+
+    def batch(shape: Sequence[int], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *shape), dtype)
+
+    condition = jax.tree.map(lambda leaf: batch(*leaf), settings["condition"],
+                             is_leaf=lambda leaf: isinstance(leaf, list))
     shapes = settings["sample_shape"]
-    samples = (tuple(_few(shape) for shape in shapes) if any(isinstance(size, list) for size in shapes)
-               else _few(shapes))
+    is_several = any(isinstance(size, list) for size in shapes)
+    samples = tuple(map(batch, shapes)) if is_several else batch(shapes)
     return jax.eval_shape(game_of(game).init, jax.random.key(0), Batch(samples, condition))

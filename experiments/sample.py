@@ -49,6 +49,8 @@ class Options(styling.Flags):
     `drawn`; text is printed."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
+    as_trained: bool = False
+    """The generator as it was trained, not its average."""
     experiment: str = ""
     """Of a run of your own experiment: the Python file that holds it."""
     seed: int = 0
@@ -82,6 +84,8 @@ def main(options: Options) -> None:
         translating.translate(options, run)
         return
     settings, game, state = run.settings, styling.settled(run.game, options), run.state
+    if options.as_trained and hasattr(state, "ema"):
+        state = state._replace(ema=None)
     make_text = run.experiment.make_text
     as_lines = make_text(settings) if make_text else None
     out = _checked(options, tuple(settings["sample_shape"]), as_lines is not None, int(state.step))
