@@ -4,9 +4,11 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from experiments import digits, launch
 from jaxgan.loggers import csv_logger
 from jaxgan.reporting import Moment
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def _table(folder):
@@ -115,3 +119,11 @@ for record in map(Record.FromString, records[:-1]):
                         for item in record.history.item})
 print(*map(json.dumps, [config, *history]), sep="\\n")
 """
+
+
+def test_the_documents_example_runs(tmp_path, monkeypatch):
+    code, = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "logging.md").read_text(),
+                       re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/guides/logging.md", "exec"), {})
+    assert [row["step"] for row in _table(tmp_path / "runs" / "logged")] == ["10", "20"]
