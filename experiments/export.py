@@ -146,11 +146,13 @@ def _card(options: Options, run: OpenRun, names: list[str]) -> str:
         *([f"- Command: `{shlex.join(map(str, command))}`"] if isinstance(command, list) else []),
         f"- Written by jaxgan {__version__}, {called('export')}",
         "- Licence of the weights:", "- Licence of the data:", "- Use it is for, and not for:", "",
-        "## Numbers", "", *measured, "", "## Use", "", *_use(names, settings["condition"] is not None)]
+        "## Numbers", "", *measured, "", "## Use", "",
+        *_use(names, settings["condition"] is not None,
+              isinstance(run.game, GAN) and run.game.latent_size is not None)]
     return "".join(f"{console.printable(line)}\n" for line in lines)
 
 
-def _use(names: list[str], is_conditional: bool) -> list[str]:
+def _use(names: list[str], is_conditional: bool, has_vectors: bool) -> list[str]:
     if len(names) == 1:
         name = names[0]
         arrays_of = [f"`{name}` holds arrays by name, `generator/params/...` and `critic/params/...`. "
@@ -159,12 +161,15 @@ def _use(names: list[str], is_conditional: bool) -> list[str]:
         drawn_of = ["", "It says which experiment they are of, so that samples can be drawn from it "
                     "alone; in Python `open_run` opens it:", "", f"    {called('sample')} {name}"]
         return arrays_of if name.endswith(".npz") else arrays_of + drawn_of
-    more = ", condition" * is_conditional
-    return ["jax and flatbuffers are needed, and no code of jaxgan:", "", "```python", "import jax", "",
-            "with open(\"generator.stablehlo\", \"rb\") as file:",
+    made = ["latents = jax.random.normal(jax.random.key(0), (4, *generator.in_avals[0].shape[1:]))"]
+    if is_conditional:
+        made += ["asked = generator.in_avals[1]",
+                 "condition = jnp.zeros((4, *asked.shape[1:]), asked.dtype)"]
+    return ["jax and flatbuffers are needed, and no code of jaxgan:", "", "```python", "import jax",
+            "import jax.numpy as jnp", "", "with open(\"generator.stablehlo\", \"rb\") as file:",
             "    generator = jax.export.deserialize(bytearray(file.read()))",
-            "print(generator.in_avals)  # what it takes",
-            f"samples = generator.call(latents{more})", "```", "",
+            "print(generator.in_avals)  # what it takes", *made * has_vectors,
+            f"samples = generator.call(latents{', condition' * is_conditional})", "```", "",
             "`critic.stablehlo` maps samples to `{\"scores\": ...}` and what else the critic says."]
 
 
