@@ -459,8 +459,8 @@ def make_cycle_game(config: Config, generator: nn.Module, critic: nn.Module, **o
     loss, dtype = config.loss, jnp.dtype(config.networks.precision)
     values = settings.flat(config)
     for name, idle in (("penalty", "none"), ("augment", "none"), ("input_noise", 0.0), ("pack", 1),
-                       ("weighting", "fixed"), ("top_k", None), ("accumulate", 1),
-                       ("attention", None), ("fakes_at_once", False)):
+                       ("weighting", "fixed"), ("top_k", None), ("attention", None),
+                       ("fakes_at_once", False)):
         if values[name] != idle:
             raise ValueError(f"{name} is not for a CycleGAN; got {values[name]}: leave it out")
     return cycle_game(
@@ -468,7 +468,7 @@ def make_cycle_game(config: Config, generator: nn.Module, critic: nn.Module, **o
         critic.clone(dtype=dtype, remat=config.networks.remat),
         _frozen(config, "generator", make_optimizer(config, "generator")), _critic_optimizer(config),
         loss=LOSSES[loss.loss](loss.label_smoothing), adversarial_weight=loss.adversarial_weight,
-        ema_decay=_average(config), **options)
+        ema_decay=_average(config), accumulate=config.schedule.accumulate, **options)
 
 
 def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from jaxgan.networks import (
     check_values,
     moving_average,
     network_state,
+    part_of,
     update,
 )
 from jaxgan.nn import module_rngs
@@ -48,6 +49,14 @@ class CycleState(NamedTuple):
     critic: NetworkState
     history: PyTree
     ema: PyTree
+
+
+class _Place(NamedTuple):
+    """Where samples are: on which device, and in which part of its batch."""
+
+    axis_name: str | None
+    part: Array | int = 0
+    parts: int = 1
 
 
 class CycleView(NamedTuple):
@@ -85,6 +94,7 @@ def cycle_game(
     identity_weight: float = 5.0,
     history_size: int = 50,
     ema_decay: float | optax.Schedule | None = None,
+    accumulate: int = 1,
 ) -> Game:
     """Returns the game of a CycleGAN: F translates the source x into the target y, and G back.
 
@@ -112,15 +122,24 @@ def cycle_game(
         history_size: how many fakes of each domain are kept; 0: the newest are shown.
         ema_decay: None, or the decay of the averaged generators, which `sample` prefers then; a number
             or a schedule.
+        accumulate: into how many parts each update's batch is cut, which are computed one after the
+            other, in the memory of one; their gradients are averaged. Translations for the critics are
+            made of the whole batch, so that the history is the same.
 
     Raises:
-        ValueError: a weight or the size of the history is negative.
+        ValueError: a weight or the size of the history is negative, or `accumulate` is below 1, or more
+            for a loss that compares scores across the batch.
     """
     if history_size < 0:
         raise ValueError(f"history_size must not be negative; got {history_size}")
     for name, weight in (("cycle", cycle_weight), ("identity", identity_weight)):
         check_weight(name, weight)
     objective = losses.least_squares() if loss is None else loss
+    if accumulate < 1:
+        raise ValueError(f"accumulate must be at least 1; got {accumulate}")
+    if accumulate > 1 and objective.across_batch:
+        raise ValueError(f"the loss compares scores across the batch, of which accumulate {accumulate} "
+                         "shows it parts: set accumulate to 1")
     critic_terms = (Term("adversarial", lambda view, state: _of_critics(objective, view)),)
     generator_terms = (
         Term("adversarial", lambda view, state: _both(objective.generator, view), adversarial_weight),
@@ -128,59 +147,67 @@ def cycle_game(
         *[Term("identity", lambda view, state: _apart(view.same, view.real), identity_weight)]
         * (identity_weight > 0))
 
+    def cut(tree: PyTree, part: Array | int | None, axis_name: str | None) -> tuple[PyTree, _Place]:
+        """What a part of the batch has of a tree, or the whole of it, and where that is."""
+        if part is None:
+            return tree, _Place(axis_name)
+        return part_of(tree, part, accumulate), _Place(axis_name, part, accumulate)
+
     def generated(network: NetworkState, direction: str, samples: Array, key: Key, kind: str,
-                  axis_name: str | None) -> tuple[Array, NetworkState]:
-        rngs = module_rngs(keys.stream(key, f"generator_{kind}"), len(samples), axis_name)
-        made, stats = applied(generator, _one(network, direction), samples, None, rngs, axis_name)
+                  place: _Place) -> tuple[Array, NetworkState]:
+        rngs = _rngs(keys.stream(key, f"generator_{kind}"), samples, place)
+        made, stats = applied(generator, _one(network, direction), samples, None, rngs, place.axis_name)
         return made, _with_stats(network, direction, stats)
 
-    def judged(network: NetworkState, domain: str, samples: Array, key: Key, kind: str,
-               axis_name: str | None) -> tuple[Array, NetworkState]:
-        rngs = module_rngs(keys.stream(key, f"critic_{kind}_{domain}"), len(samples), axis_name)
-        judgement, stats = applied(critic, _one(network, domain), samples, None, rngs, axis_name)
+    def judged(network: NetworkState, domain: str, samples: Array, key: Key, kind: str, place: _Place
+               ) -> tuple[Array, NetworkState]:
+        rngs = _rngs(keys.stream(key, f"critic_{kind}_{domain}"), samples, place)
+        judgement, stats = applied(critic, _one(network, domain), samples, None, rngs, place.axis_name)
         scores, _ = scores_and_heads(judgement, samples)
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-        if objective.across_batch and axis_name is not None:
-            scores = lax.all_gather(scores, axis_name, tiled=True)
+        if objective.across_batch and place.axis_name is not None:
+            scores = lax.all_gather(scores, place.axis_name, tiled=True)
         return scores, _with_stats(network, domain, stats)
 
     def scored(network: NetworkState, real: dict[str, Array], fake: dict[str, Array], key: Key,
-               axis_name: str | None) -> tuple[dict[str, Array], dict[str, Array], NetworkState]:
+               place: _Place) -> tuple[dict[str, Array], dict[str, Array], NetworkState]:
         of_real, of_fake = {}, {}
         for name in DOMAINS:
-            of_real[name], network = judged(network, name, real[name], key, "real", axis_name)
-            of_fake[name], network = judged(network, name, fake[name], key, "fake", axis_name)
+            of_real[name], network = judged(network, name, real[name], key, "real", place)
+            of_fake[name], network = judged(network, name, fake[name], key, "fake", place)
         return of_real, of_fake, network
 
-    def translated(network: NetworkState, samples: dict[str, Array], key: Key, kind: str,
-                   axis_name: str | None) -> tuple[dict[str, Array], NetworkState]:
+    def translated(network: NetworkState, samples: dict[str, Array], key: Key, kind: str, place: _Place
+                   ) -> tuple[dict[str, Array], NetworkState]:
         """What the generators make of samples, by the domain that it is in."""
         made = {}
         for into, direction, out_of in zip(DOMAINS, DIRECTIONS, DOMAINS[::-1], strict=True):
             made[into], network = generated(network, direction, samples[out_of], key,
-                                            f"{kind}_{direction}", axis_name)
+                                            f"{kind}_{direction}", place)
         return made, network
 
     def see_critics(state: CycleState, real: dict[str, Array], shown: dict[str, Array], key: Key,
                     axis_name: str | None) -> See:
-        def see(params: PyTree) -> tuple[CycleView, PyTree]:
-            of_real, of_fake, network = scored(state.critic._replace(params=params), real, shown, key,
-                                               axis_name)
-            return CycleView(state.step, real, shown, None, None, of_real, of_fake), network.stats
+        def see(params: PyTree, part: Array | int | None = None) -> tuple[CycleView, PyTree]:
+            (own, seen), place = cut((real, shown), part, axis_name)
+            of_real, of_fake, network = scored(state.critic._replace(params=params), own, seen, key,
+                                               place)
+            return CycleView(state.step, own, seen, None, None, of_real, of_fake), network.stats
 
         return see
 
     def see_generators(state: CycleState, real: dict[str, Array], key: Key, axis_name: str | None
                        ) -> See:
-        def see(params: PyTree) -> tuple[CycleView, PyTree]:
+        def see(params: PyTree, part: Array | int | None = None) -> tuple[CycleView, PyTree]:
             network, same = state.generator._replace(params=params), None
-            fake, network = translated(network, real, key, "fake", axis_name)
-            again, network = translated(network, fake, key, "again", axis_name)
+            own, place = cut(real, part, axis_name)
+            fake, network = translated(network, own, key, "fake", place)
+            again, network = translated(network, fake, key, "again", place)
             if identity_weight > 0:
-                already = {"source": real["target"], "target": real["source"]}
-                same, network = translated(network, already, key, "same", axis_name)
-            of_real, of_fake, _ = scored(state.critic, real, fake, key, axis_name)
-            return CycleView(state.step, real, fake, again, same, of_real, of_fake), network.stats
+                already = {"source": own["target"], "target": own["source"]}
+                same, network = translated(network, already, key, "same", place)
+            of_real, of_fake, _ = scored(state.critic, own, fake, key, place)
+            return CycleView(state.step, own, fake, again, same, of_real, of_fake), network.stats
 
         return see
 
@@ -194,7 +221,8 @@ def cycle_game(
         step = jnp.zeros((), jnp.int32)
         bare = CycleState(step, network_state(generators, optax.identity()),
                           network_state(critics, optax.identity()), history, None)
-        made = jax.eval_shape(lambda: translated(bare.generator, real, key, "fake", None)[0])["target"]
+        made = jax.eval_shape(
+            lambda: translated(bare.generator, real, key, "fake", _Place(None))[0])["target"]
         if made.shape != samples.shape:
             raise ValueError(f"the generator makes samples of shape {made.shape[1:]} of those of shape "
                              f"{samples.shape[1:]}: give it that shape")
@@ -214,7 +242,7 @@ def cycle_game(
             critics, history = carry
             batch, key, index = inputs
             real = _domains(batch)
-            fake, _ = translated(state.generator, real, key, "fake", axis_name)
+            fake, _ = translated(state.generator, real, key, "fake", _Place(axis_name))
             size = len(real["target"]) * (1 if axis_name is None else lax.axis_size(axis_name))
             # Whatever is beyond the history's size counts alike: 2^31 images are more than int32 holds.
             first = (jnp.minimum(state.step, history_size) * count + index) * size
@@ -224,7 +252,7 @@ def cycle_game(
             critics, metrics = update(
                 critics, critic_optimizer, critic_terms,
                 see_critics(state._replace(critic=critics), real, shown, key, axis_name),
-                name="critic", axis_name=axis_name)
+                name="critic", axis_name=axis_name, accumulate=accumulate)
             return (critics, history), metrics
 
         critic_keys = jax.vmap(jax.random.fold_in, (None, 0))(
@@ -236,7 +264,7 @@ def cycle_game(
             state.generator, generator_optimizer, generator_terms, see_generators(
                 state, _domains(jax.tree.map(lambda x: x[0], batches)),
                 keys.stream(key, "generator_step"), axis_name),
-            name="generator", axis_name=axis_name)
+            name="generator", axis_name=axis_name, accumulate=accumulate)
         number = state.step + 1
         average = None if ema_decay is None else moving_average(
             state.ema, generators.variables, ema_decay, number)
@@ -330,6 +358,10 @@ def _domains(batch: Batch) -> dict[str, Array]:
                          f"the source, of one shape; got samples {shapes[1]} and the condition "
                          f"{shapes[0]}")
     return dict(zip(DOMAINS, (cast("Array", batch.condition), batch.samples), strict=True))
+
+
+def _rngs(key: Key, samples: Array, place: _Place) -> dict[str, Key]:
+    return module_rngs(key, len(samples), place.axis_name, part=place.part, parts=place.parts)
 
 
 def _several(module: nn.Module, names: tuple[str, ...], key: Key, samples: Array) -> PyTree:

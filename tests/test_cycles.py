@@ -10,6 +10,7 @@ import pytest
 from jaxgan import losses
 from jaxgan.cycles import cycle_game, remember, translate
 from jaxgan.models import MLPCritic, MLPGenerator
+from jaxgan.parallel import data_parallel
 from jaxgan.training import Plan, train
 from jaxgan.types import Batch
 from tests.tiny import assert_close, same
@@ -101,6 +102,26 @@ def test_samples_are_translations_both_ways_by_the_average_if_there_is_one():
     np.testing.assert_allclose(game.sample(state._replace(ema=None), KEY, 2, SOURCE), 2 * SOURCE)
     with pytest.raises(ValueError, match="give the images to translate as the condition"):
         game.sample(state, KEY, 2)
+
+
+def test_a_batch_in_parts_is_the_batch():
+    """Up to the order of sums; also over two devices, and with the same history."""
+    source, target = (jax.random.normal(jax.random.key(i), (8, 2)) for i in (5, 6))
+    found = []
+    for accumulate, devices in ((1, 1), (2, 1), (4, 1), (2, 2)):
+        game, state = started(accumulate=accumulate, history_size=5)
+        step = game.step if devices == 1 else data_parallel(
+            game.step, devices=jax.devices()[:devices], batch_axis=1)
+        batches = jax.tree.map(lambda x: x[None], Batch(target, source))
+        for index in range(2):
+            state, metrics = jax.jit(step)(state, batches, jax.random.fold_in(KEY, index))
+        found.append((state.generator.params, state.critic.params, state.history, metrics))
+    for other in found[1:]:
+        assert_close(other, found[0], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="accumulate must be at least 1; got 0"):
+        started(accumulate=0)
+    with pytest.raises(ValueError, match="across the batch, of which accumulate 2 shows it parts"):
+        started(accumulate=2, loss=losses.relativistic_average())
 
 
 # The history.
