@@ -111,7 +111,8 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
                                                 for part in flag(*item))]) == default
     new = settings.flat(default).keys() - first.keys()
     later = {"decay": "linear", "pack": 1, "penalty_every": 1, "augment": "none",
-             "augment_images": 500_000.0, "accumulate": 1, "top_k_decay": 0.99, "top_k_steps": 500}
+             "augment_images": 500_000.0, "accumulate": 1, "top_k_decay": 0.99, "top_k_steps": 500,
+             "log_to": ""}
     later |= {"model": "dcgan"} if name == "digits" else {}
     assert later.items() <= settings.flat(default).items()
     assert {settings.flat(default)[flag] for flag in new - later.keys()} == {None, 0}  # as if none
