@@ -63,7 +63,7 @@ def test_vectors_as_a_table(runs, tmp_path, capsys):
     table = np.loadtxt(tmp_path / "s.csv", delimiter=",")
     np.testing.assert_allclose(table, np.load(tmp_path / "s.npy"), rtol=1e-7)
     assert tool(sample, runs / "series", "--out", tmp_path / "s.csv") == 2
-    assert "out must end in .png or .npy for" in capsys.readouterr().err
+    assert "out must end in .png, .npy or .npz for" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -107,6 +107,7 @@ def alike(images, others):
     return np.corrcoef(images.mean(0).ravel(), others.mean(0).ravel())[0, 1]
 
 
+@pytest.mark.slow
 def test_first_gan_draws_digits(tmp_path):
     outputs = executed("first_gan", tmp_path)
     real, curves, fake = pictures(outputs)
@@ -122,6 +123,7 @@ def test_first_gan_draws_digits(tmp_path):
     assert curves.std() > 10
 
 
+@pytest.mark.slow
 def test_a_term_moves_the_mean_as_far_as_two_forces_say(tmp_path):
     """By a search for the mean that costs least, without a formula for it."""
     then = '{"found": found.tolist(), "reached": [float(value) for value in reached]}'

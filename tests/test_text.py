@@ -308,7 +308,7 @@ def test_samples_are_printed_or_saved_without_the_text(run, story, tmp_path, cap
         assert printed.splitlines()[0] == first.replace("\n", r"\n")
         capsys.readouterr()
         assert tool(sample, run, "--out", "a.png") == 2
-        assert ("out must end in .txt or .npy for samples of this run; got 'a.png'"
+        assert ("out must end in .txt, .npy or .npz for samples of this run; got 'a.png'"
                 in capsys.readouterr().err)
         assert tool(evaluate, run) == 2
         assert "there is no text file" in capsys.readouterr().err

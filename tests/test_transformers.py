@@ -104,6 +104,7 @@ def test_outputs_are_sums_and_their_average_of_w_follows_the_classes():
     np.testing.assert_allclose(at_average[1], at_average[2], rtol=1e-6)  # the class alone decides
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("make", [lambda **how: GATCritic(num_classes=3, table=8, **how),
                                   lambda **how: FlowCritic(num_classes=3, **how)])
