@@ -25,34 +25,34 @@ class Options(measuring.Flags):
     """What to measure, and how."""
 
     run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN_DIR]")] = ""
-    """The run's folder, or a .safetensors file of its networks; evaluation.json in the folder, or beside
-    the file, gets the numbers."""
+    """The run's folder, or a .safetensors file of its networks; the numbers go to evaluation.json in
+    the folder, or beside the file."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     experiment: str = ""
-    """Of a run of your own experiment: the Python file that holds it."""
+    """For a run of your own experiment: the Python file that holds it."""
     metrics: str = ""
     """What to measure, a list like fd,kid; by default what fits the data. See docs/evaluation.md."""
     num: int = 0
     """How many samples, if not the protocol's number."""
     seed: int = 0
-    """Of the latents and of the metrics' random choices."""
+    """The seed of the latents and of the metrics' random choices."""
     as_trained: bool = False
-    """Use the generator as trained though there is an averaged one."""
+    """Use the generator as trained even if there is an averaged one."""
     images: str = ""
-    """A folder of images to measure instead of a run's samples, another program's say."""
+    """A folder of images to measure instead of a run's samples, such as another program's."""
     dataset: str = ""
-    """The data set to measure against, by its name or folder:PATH, in place of the run's: the whole of
-    what a run saw a few images of, say."""
+    """The data set to measure against, by its name or folder:PATH, in place of the run's: such as the
+    whole of a set of which the run saw only a few images."""
     image_size: int | str = 0
     """With --images and --dataset: the size that all images are cropped and resized to, 64 or 48x64;
-    0: the data set's own, which a folder has if its images are of one size."""
+    0: the data set's own; a folder has one if its images are all of one size."""
     out: str = ""
     """With --images: a JSON file for the numbers."""
     data_dir: str = ""
-    """Where the data are, if not where they were: data sets, or the run's folder of images, or text."""
+    """Where the data are, if they have moved: data sets, or the run's folder of images, or text."""
     batch_size: int = 100
-    """Samples at a time."""
+    """How many samples are computed at a time."""
     devices: int = 0
     """How many devices to use; 0: all."""
 

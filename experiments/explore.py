@@ -1,7 +1,7 @@
-"""Opens a page on this machine to look at a trained run by hand: seeds, classes, ways between samples.
+"""Opens a page on this machine to look at a trained run by hand: seeds, classes, paths between samples.
 
-The page is for a browser on the same machine. It shows samples, what the run's critic scores them, and
-the command that draws them again. It needs Panel.
+The page is for a browser on the same machine. It shows samples, the scores that the run's critic
+gives them, and the command that draws them again. It needs Panel.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ class Options:
     reals: bool = True
     """Open the run's data as well, for real samples beside the generated ones."""
     experiment: str = ""
-    """Of a run of your own experiment: the Python file that holds it."""
+    """For a run of your own experiment: the Python file that holds it."""
     data_dir: str = ""
-    """Where the run's data are, if not where they were."""
+    """Where the run's data are, if they have moved."""
 
 
 def main(options: Options) -> None:

@@ -1,7 +1,8 @@
-"""Writes a run's networks for use elsewhere: as programs that jax runs by itself, or as named arrays.
+"""Writes a run's networks for use elsewhere: as programs that run without jaxgan, or as named arrays.
 
 StableHLO programs run on processors, NVIDIA's and AMD's GPUs and TPUs, with a batch of any size;
-`safetensors` and `npz` hold the numbers, which --init-from reads. A model card, README.md, lies beside.
+`safetensors` and `npz` hold the numbers, which --init-from reads. A model card, README.md, is written
+beside them.
 """
 
 import dataclasses
@@ -41,13 +42,13 @@ class Options:
     out: str = ""
     """The folder to write to; by default RUN_DIR/export."""
     checkpoint: str = "latest"
-    """Which: latest, best or a step."""
+    """The checkpoint: latest, best or a step."""
     as_trained: bool = False
-    """The generator as it was trained, not its average."""
+    """Write the generator as it was trained, not its average."""
     batch_size: int = 0
-    """Of programs: the only size of a batch that they take; 0: any."""
+    """For programs: the only batch size that they take; 0: any."""
     experiment: str = ""
-    """Of a run of your own experiment: the Python file that holds it."""
+    """For a run of your own experiment: the Python file that holds it."""
 
 
 def main(options: Options) -> None:
@@ -145,7 +146,8 @@ def _card(options: Options, run: OpenRun, names: list[str]) -> str:
         f"- Settings: {json.dumps(changed)}",
         *([f"- Command: `{shlex.join(map(str, command))}`"] if isinstance(command, list) else []),
         f"- Written by jaxgan {__version__}, {called('export')}",
-        "- Licence of the weights:", "- Licence of the data:", "- Use it is for, and not for:", "",
+        "- Licence of the weights:", "- Licence of the data:",
+        "- Intended use, and uses that are not intended:", "",
         "## Numbers", "", *measured, "", "## Use", "",
         *_use(names, settings["condition"] is not None,
               isinstance(run.game, GAN) and run.game.latent_size is not None)]

@@ -87,19 +87,19 @@ class Networks:
     """The networks."""
 
     critic_norm: Literal[*NORMS] = "none"
-    """The critic's normalisation; a penalty excludes batch."""
+    """The critic's normalisation; batch doesn't go with a penalty."""
     precision: Literal[*PRECISIONS] = "float32"
     """What the networks' layers compute in; parameters, losses and penalties stay in float32."""
     remat: bool = False
-    """Compute what is in a block of layers again for the gradient, to save an accelerator's memory."""
+    """Recompute what is in a block of layers for the gradient, to save an accelerator's memory."""
     attention: str | None = None
     """Heights of activations at which both networks have self-attention, a list like 16,32; for the
     ResNet."""
     init_from: str | None = None
-    """Start from the weights of another run, its folder or an exported file: those that fit; the others
-    are named."""
+    """Start from the weights of another run, given by its folder or an exported file: those that fit are
+    taken, the others are named."""
     init_networks: str | None = None
-    """With --init-from: whose weights, a list like generator,critic; None: all networks'."""
+    """With --init-from: networks whose weights are taken, a list like generator,critic; None: all."""
     freeze: str | None = None
     """Parameters that are left as they are: patterns of paths like critic/Conv_*,generator/Dense_0."""
 
@@ -117,20 +117,20 @@ class Loss:
     penalty_weight: float = 10.0
     """The penalty's weight (lambda, or gamma of R1 and R2)."""
     final_penalty_weight: float | None = since(None, before=None)
-    """What the penalty's weight becomes over --decay-steps, in the way of --decay; None: it stays."""
+    """What the penalty's weight becomes over --decay-steps, as --decay says; None: it stays."""
     finite_difference: float | None = since(None, before=None)
-    """Of r1, r2 and r1_r2: measure the gradient by a difference of scores over steps of this size along
-    a random direction, 0.01 say, so that nothing is differentiated twice; None: the gradient itself."""
+    """For r1, r2 and r1_r2: measure the gradient by a difference of scores over steps of this size, like
+    0.01, in a random direction, so that nothing is differentiated twice; None: the gradient itself."""
     penalty_every: int = since(1, before=1)
-    """Critic updates in one of which the penalty is due, and is so many times as heavy; Adam's steps and
-    decays are shortened to fit. 1: in each of them."""
+    """Apply the penalty in only one of so many critic updates, with so many times the weight; Adam's
+    steps and decays are shortened to fit. 1: in every update."""
     top_k: float | None = since(None, before=None)
-    """The generator learns from the fakes with the highest scores alone, a share of the batch that falls
+    """The generator learns only from the fakes with the highest scores, a share of the batch that falls
     from 1 to this one; None: from all fakes."""
     top_k_decay: float = since(0.99, before=0.99)
-    """By what that share is multiplied after every --top-k-steps."""
+    """The factor by which that share is multiplied after every --top-k-steps."""
     top_k_steps: int = since(500, before=500)
-    """Iterations after which that happens; in the article it is after each epoch."""
+    """Iterations between these multiplications; in the article they come after each epoch."""
     clip: float = 0.0
     """Clip the critic's weights to [-clip, clip] after each update (original WGAN: 0.01); 0: don't."""
     input_noise: float = 0.0
@@ -140,22 +140,22 @@ class Loss:
     augment: Literal["none", *AUGMENTATIONS] = since("none", before="none")
     """How images are changed before the critic sees them, reals and fakes alike (docs/shown.md)."""
     augment_p: float | None = since(None, before=None)
-    """The probability of each such change in each image; None: 1 of diffaugment, of ada by how far the
-    critic overfits."""
+    """The probability of each such change in each image; None: 1 with diffaugment; with ada
+    it follows how far the critic overfits."""
     final_augment_p: float | None = since(None, before=None)
-    """What that changes to over --decay-steps; None: it stays."""
+    """What that probability changes to over --decay-steps; None: it stays."""
     augment_operations: str | None = since(None, before=None)
-    """Which changes, and by what their probabilities are multiplied: a list like xflip,cutout=0.5; None:
-    all of diffaugment, of ada those of pixels and colours."""
+    """Which changes to make, and the factors of their probabilities: a list like xflip,cutout=0.5; None:
+    all of diffaugment's, and of ada's those of pixels and colours."""
     augment_images: float = since(500_000.0, before=500_000.0)
-    """Images in which the probability of ada, where none is given, goes from 0 to 1 at most."""
+    """The fewest images in which ada's probability, where none is given, can go from 0 to 1."""
     pack: int = since(1, before=1)
     """Samples that the critic scores together, as if they were the channels of one (PacGAN)."""
     adversarial_weight: float = 1.0
     """The weight of the adversarial losses and the penalty beside the tasks; 0: the tasks alone."""
     weighting: Literal[*WEIGHTINGS] = "fixed"
-    """How the weights of tasks change in training: not, by learned uncertainty, by GradNorm, or by the
-    ratio of the adversarial gradient to theirs."""
+    """How the weights of tasks change in training: not at all, by learned uncertainty, by GradNorm, or
+    by the ratio of the adversarial gradient to theirs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,27 +172,27 @@ class Optimiser:
     """Adam's second decay; RMSProp's decay."""
     rmsprop_eps: Literal["outside", "inside"] | None = since(None, before="inside")
     """Where RMSProp adds its 1e-8: outside of the root of the mean square, as in PyTorch, or inside it;
-    None: outside, but in runs that were begun before there was a choice."""
+    None: outside, except in runs that were begun before there was a choice."""
     generator_learning_rate: float | None = None
-    """The generator's own learning rate; None: that of both."""
+    """The generator's own learning rate; None: --learning-rate."""
     generator_beta1: float | None = None
-    """The generator's own beta1; None: that of both."""
+    """The generator's own beta1; None: --beta1."""
     generator_beta2: float | None = None
-    """The generator's own beta2; None: that of both."""
+    """The generator's own beta2; None: --beta2."""
     critic_learning_rate: float | None = None
-    """The critic's own learning rate; None: that of both."""
+    """The critic's own learning rate; None: --learning-rate."""
     critic_beta1: float | None = None
-    """The critic's own beta1; None: that of both."""
+    """The critic's own beta1; None: --beta1."""
     critic_beta2: float | None = None
-    """The critic's own beta2; None: that of both."""
+    """The critic's own beta2; None: --beta2."""
     decay_steps: int = 0
     """Iterations over which the learning rate falls to its final value, and whatever else has a final
-    value changes to that; 0: all stays. If it is not given, a run of more steps takes all of these."""
+    value changes to that; 0: nothing changes. If not given, a run of more steps uses all of them."""
     schedule_images: int = since(0, before=0)
-    """--decay-steps by images, of which an iteration counts batch_size, whatever n_critic is; 0: as that
-    says."""
+    """--decay-steps counted in images, --batch-size of them in an iteration, whatever n_critic is; 0:
+    use --decay-steps."""
     decay: Literal["linear", "cosine", "late"] = since("linear", before="linear")
-    """How all that changes: evenly, by half a cosine, or not for the first half and then evenly."""
+    """How these values change: evenly, by half a cosine, or not for the first half and then evenly."""
     final_learning_rate: float = since(0.0, before=0.0)
     """What the learning rates of both networks fall to."""
     warmup_steps: int = since(0, before=0)
@@ -205,7 +205,7 @@ class Optimiser:
     """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
     ema_half_life: float = since(0.0, before=0.0)
     """Images in which the averaged generator forgets half of what it holds, in place of --ema-decay; 0:
-    as that says."""
+    use --ema-decay."""
     final_ema_half_life: float | None = since(None, before=None)
     """What the half-life changes to, which may start from 0; None: it stays."""
     ema_ramp: float = since(0.0, before=0.0)
@@ -228,7 +228,7 @@ class Schedule:
     steps: int = may_differ(100_000)
     """Iterations in all: n_critic critic updates and one generator update each."""
     seed: int = 0
-    """Of everything random."""
+    """The seed of everything random."""
     on_nan: Literal["stop", "rollback"] = "stop"
     """When training diverges: stop, or go on from the newest checkpoint with other random numbers, three
     times at most."""
@@ -246,7 +246,7 @@ class Data:
     """Keep the images on the host and send each step's to the device, for sets larger than its memory;
     the result is the same."""
     flip: bool = since(False, before=False)
-    """See each image in a mirror every second time, by chance."""
+    """Mirror each image with probability 1/2 whenever it is used."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,15 +263,15 @@ class Run:
     max_hours: float = reports(0.0)
     """Stop after so many hours, with a checkpoint and status 75; 0: no limit."""
     profile: int = reports(0)
-    """Trace so many iterations, after the first, which compiles, into RUN_DIR/profile, for TensorBoard
-    and Perfetto; 0: none."""
+    """Trace so many iterations into RUN_DIR/profile, for TensorBoard and Perfetto, beginning after the
+    first one, which compiles; 0: none."""
     log_every: int = reports(100)
     """Iterations between two log points."""
     log_to: str = reports("")
     """Where else metrics go, besides metrics.jsonl and TensorBoard's file: csv (RUN_DIR/metrics.csv),
-    wandb (Weights & Biases), or both with a comma."""
+    wandb (Weights & Biases), or both, separated by a comma."""
     sample_every: int = reports(1000)
-    """Iterations between two looks at samples; 0: at the end only."""
+    """Iterations between two drawings of samples; 0: at the end only."""
     checkpoint_every: int = reports(1000)
     """Iterations between two checkpoints; 0: at the end only."""
     keep: int = reports(3)
@@ -301,10 +301,10 @@ class Cluster:
     """One of several processes."""
 
     distributed: bool = reports(False)
-    """One of several processes, which find each other by the cluster's environment (SLURM, Open MPI,
-    Kubernetes, TPU pods)."""
+    """This is one of several processes, which find each other by the cluster's environment (SLURM,
+    Open MPI, Kubernetes, TPU pods)."""
     coordinator: str = reports("")
-    """One of several processes, started by hand: host:port of the first one."""
+    """This is one of several processes, started by hand: host:port of the first one."""
     num_processes: int = reports(0)
     """With --coordinator: how many there are."""
     process_id: int = reports(-1)

@@ -1,6 +1,7 @@
 """Writes a page about runs: curves, samples, evaluations, all in one HTML file that needs nothing else.
 
-Of several runs it lays the curves over each other and tabulates mean and standard deviation over seeds.
+For several runs it lays the curves over each other and tabulates means and standard
+deviations over seeds.
 """
 
 import dataclasses
@@ -21,17 +22,16 @@ class Options:
 
     run_dirs: Annotated[tuple[str, ...], tyro.conf.Positional,
                         tyro.conf.arg(metavar="RUN_DIR [RUN_DIR ...]")]
-    """The runs' folders; of several runs that one command trained, by --seeds, their common folder."""
+    """The runs' folders, or the common folder of several runs that one command trained by --seeds."""
     out: str = ""
-    """The file, an .html; by default report.html in the folder that is given, if it is a single one."""
+    """The .html file to write; by default report.html in the given folder, if there is only one."""
     neighbours: bool = True
-    """Of a single run on images: show the training images that are nearest to some samples. The data and
-    the last checkpoint are opened for it, and the classifier that evaluations use is trained if none is
-    kept."""
+    """For a single run on images: show the training images that are nearest to some samples. This opens
+    the data and the last checkpoint, and trains the classifier that evaluations use if none is kept."""
     experiment: str = ""
-    """Of a run of your own experiment: the Python file that holds it."""
+    """For a run of your own experiment: the Python file that holds it."""
     data_dir: str = ""
-    """Where the data are, if not where they were: data sets, or the run's folder of images."""
+    """Where the data are, if they have moved: data sets, or the run's folder of images."""
 
 
 def main(options: Options) -> None:

@@ -35,42 +35,42 @@ class Options(styling.Flags):
     run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """The run's folder, or a .safetensors file of its networks."""
     input: str = ""
-    """Of a run that translates images: a folder of those to translate, each of which is saved under its
-    own name, as PNG, in the folder --out."""
+    """For a run that translates images: a folder of images to translate, each of which is saved under
+    its own name, as PNG, in the folder --out."""
     backwards: bool = False
-    """With --input, of a run that translates both ways: from what it makes to what it is made of."""
+    """With --input, for a run that translates both ways: translate in the opposite direction."""
     num: int = 64
     """How many samples; with --interpolate or --mix, how many rows."""
     out: str = ""
-    """The file: .png for a picture, .txt for text, one sample a line, .npy or .npz (of vectors .csv,
-    too) for the samples in the units and the type of the data, bytes of images say; .npz also holds the
-    labels that they were drawn for. Of images, a folder (a name without a suffix) gets a PNG of each,
-    and with --interpolate .gif or .mp4 is an animation. By default a new picture in the run's folder
-    `drawn`; text is printed."""
+    """The file: .png for a picture, .txt for text, one sample a line, .npy or .npz (for vectors
+    also .csv) for the samples in the units and the type of the data, such as bytes for images; .npz also
+    holds the labels that they were drawn for. With images, a folder (a name without a suffix) gets a PNG
+    of each, and .gif or .mp4 with --interpolate is an animation. By default a new picture in the run's
+    folder `drawn`; text is printed."""
     checkpoint: str = "latest"
     """The checkpoint: latest, best or a step."""
     as_trained: bool = False
-    """The generator as it was trained, not its average."""
+    """Use the generator as it was trained, not its average."""
     experiment: str = ""
-    """Of a run of your own experiment: the Python file that holds it."""
+    """For a run of your own experiment: the Python file that holds it."""
     seed: int = 0
-    """Of the latents."""
+    """The seed of the latents."""
     data_dir: str = ""
-    """Where the data are that samples are drawn for, masked images say, if not where they were."""
+    """Where the data are that samples are drawn for, such as masked images, if they have moved."""
     label: str = ""
-    """Of a run for classes: the one to draw, by its name, or else its number; by default all in turn."""
+    """For a run with classes: the class to draw, by its name or number; by default all in turn."""
     condition: str = ""
-    """Of a run for numbers: those to draw for, 0.3,1.2 say, in the data's units; by default those of the
-    held-out data."""
+    """For a run with numbers: those to draw for, such as 0.3,1.2, in the data's units; by default those
+    of the held-out data."""
     grid_by_class: bool = False
-    """Of a run for classes: a row for each of them, of --columns samples."""
+    """For a run with classes: a row for each class, of --columns samples."""
     interpolate: bool = False
     """Rows that go from one sample to another, along the great circle between their latents."""
     columns: int = 10
-    """Samples in a row of an interpolation, of a class or of mixed styles; frames of an animation, one
-    way."""
+    """Samples in a row of an interpolation, of a class or of mixed styles; frames of an animation in one
+    direction."""
     frame_rate: int | None = None
-    """Of an animation: frames a second; None: 20."""
+    """For an animation: frames per second; None: 20."""
 
 
 def main(options: Options) -> None:

@@ -20,18 +20,19 @@ class Flags:
     """How styles are used."""
 
     between: Literal["latents", "styles"] = "latents"
-    """With --interpolate, of StyleGAN2: go straight from style to style instead."""
+    """With --interpolate, StyleGAN2 only: go straight from style to style instead."""
     mix: int | None = None
-    """Of StyleGAN2: --num rows and --columns columns of samples, each with its row's styles in the
-    layers before this one (the first is 0), and its column's from it on. A picture shows those of rows
-    and columns by themselves as well."""
+    """StyleGAN2 only: draw --num rows and --columns columns of samples, each with the styles of its row
+    in the layers before this one (the first is 0), and those of its column from this one on. A picture
+    also shows the samples that rows and columns come from."""
     truncation: float | None = None
-    """Of StyleGAN2: what is left of the styles' way from their average: 0.7 for fewer odd samples, which
-    differ less; None: all of it, 1."""
+    """StyleGAN2 only: scale how far styles are from their average. 0.7 gives fewer odd samples, which
+    differ less; None: 1, as they are."""
     truncation_cutoff: int | None = None
-    """With --truncation: of how many layers' styles, from the first; None: of all."""
+    """With --truncation: do so in this many layers, from the first on; None: in all."""
     noise: Literal["stored", "random", "none"] = "stored"
-    """Of StyleGAN2: the noise inside the generator: the same in all samples, new for each, or none."""
+    """StyleGAN2 only: the noise inside the generator is the same in all samples, new for each, or left
+    out."""
 
 
 class Blend(NamedTuple):
