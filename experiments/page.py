@@ -97,7 +97,7 @@ def chosen(facts: Facts, defaults: Config | None = None) -> tuple[dict[str, Any]
     """
     default = settings.flat(defaults or comparing.config_of(facts.settings))
     differing = {name: value for name, value in facts.settings.items()
-                 if name in default and name != "run_dir" and value != default[name]}
+                 if name in default and name not in ("run_dir", "resume") and value != default[name]}
     return differing, {name: value for name, value in facts.settings.items() if name not in differing}
 
 
