@@ -27,6 +27,7 @@ from . import measuring, opening
 from .commands import called
 from .opening import OpenRun
 from .sample import label_number, spherical
+from .saving import parts_of
 from .showing import drawn, in_units, is_of_classes
 
 _AT_ONCE = 100  # samples, as `sample` draws them
@@ -102,8 +103,7 @@ class Shown(NamedTuple):
         scores: the critic's, one for each sample, or for each pack of them; [0] if there are none.
         real_scores: the same of samples of the training data.
         note: why some of the scores aren't there; "" if they are.
-        commands: what draws these samples; of samples between two seeds those of both ends; () if
-            there are none.
+        commands: what draws these samples; of samples between two seeds those of both ends.
     """
 
     step: int
@@ -429,6 +429,4 @@ class Explorer:
 
 def _in_parts(make: Callable[..., Array], at_once: int, *trees: PyTree) -> np.ndarray:
     """What a function makes of some examples at a time, all of it."""
-    return np.concatenate([
-        np.asarray(make(*jax.tree.map(lambda x, first=first: x[first:first + at_once], trees)))
-        for first in range(0, batch_size(trees), at_once)])
+    return np.concatenate([*parts_of(make, trees, batch_size(trees), at_once)])

@@ -16,7 +16,7 @@ from jaxgan import console, evaluation, files
 from jaxgan.extras import MissingExtra
 from jaxgan.metrics import pairs
 from jaxgan.pictures import grid, load_png, panels
-from jaxgan.runs import read_evaluations
+from jaxgan.runs import read_evaluations, saved_samples
 
 from . import measuring
 from .opening import open_run
@@ -115,9 +115,7 @@ def history(folder: str | Path, frames: int = _FRAMES) -> History:
 
     The last ones are always among them.
     """
-    place, read, notes = Path(folder) / "samples", {}, {}
-    paths = {int(path.stem[5:]): path for path in sorted(place.glob("step_*"))
-             if path.suffix in (".png", ".txt") and path.stem[5:].isdecimal()}
+    place, paths, read, notes = Path(folder) / "samples", saved_samples(folder), {}, {}
     steps = sorted(paths)
 
     def shown(count: int) -> tuple[list[Frame], int]:

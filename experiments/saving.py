@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import jax
 import numpy as np
 
 from jaxgan import files
-from jaxgan.data import pixels
 from jaxgan.data.arrays import as_stored
 from jaxgan.extras import needs
 from jaxgan.pictures import save_png
 from jaxgan.types import PyTree
 
 from .experiment import AsLines
-from .showing import drawn, in_units
+from .showing import as_pixels, drawn, in_units
 
 ANIMATED = (".gif", ".mp4")
 _DIGITS = 6  # of the names of single pictures
@@ -125,10 +125,8 @@ def _save_each(folder: Path, parts: Parts, settings: Mapping[str, Any]) -> None:
 
 def _images(samples: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     """Bytes, [count, height, width], or [count, height, width, 3 or 4]."""
-    low, high = settings["value_range"]
-    images = pixels((samples - low) / (high - low), (0, 1))
-    is_coloured = images.shape[3] in (3, 4) and settings.get("colour") != "pages"
-    return images if is_coloured else images[..., 0]
+    images = as_pixels(samples, settings)
+    return images if images.shape[3] in (3, 4) else images[..., 0]
 
 
 def _animate(path: Path, parts: Parts, settings: Mapping[str, Any], frames: int, rate: int) -> None:
@@ -172,7 +170,5 @@ _WRITERS: dict[str, Callable[[IO[bytes], list[np.ndarray], int], None]] = {
 def parts_of(draw: Callable[..., Any], made_of: PyTree, count: int, at_once: int = 100
              ) -> Iterator[np.ndarray]:
     """Draws samples, so many at once, of what they are made of, leaves [count, ...]."""
-    import jax
-
     for first in range(0, count, at_once):
         yield np.asarray(draw(*jax.tree.map(lambda x, first=first: x[first:first + at_once], made_of)))

@@ -74,11 +74,18 @@ def drawn(samples: np.ndarray, settings: Mapping[str, Any], columns: int | None 
     if axes in (1, 2):
         values = in_units(samples, settings)
         return pairs(real, values) if axes == 1 else series(values)
+    images = as_pixels(samples, settings)
+    return grid(images, columns) if axes == 3 else slices(images)
+
+
+def as_pixels(samples: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Returns images or volumes as they are shown, uint8, from the lowest to the highest value there
+    may be; of pages the first.
+    """
     low, high = settings["value_range"]
     images = pixels((samples - low) / (high - low), (0, 1))
-    if settings.get("colour") == "pages":  # four of them are no colours with their opacity
-        images = images[..., :1]
-    return grid(images, columns) if axes == 3 else slices(images)
+    # Four pages are no colours with their opacity.
+    return images[..., :1] if settings.get("colour") == "pages" else images
 
 
 def in_units(samples: np.ndarray | jax.Array, settings: Mapping[str, Any]) -> np.ndarray:

@@ -184,7 +184,7 @@ class Run:
             for path, is_value in ((self._metrics_path, _is_number), (self._digests_path, _is_text)):
                 rows = [row for row in _rows(path, is_value) if row["step"] <= step]
                 files.write(path, "".join(json.dumps(row) + "\n" for row in rows))
-            saved = _samples(self.folder / "samples")
+            saved = saved_samples(self.folder)
             for sampled_step in [later for later in saved if later > step]:
                 files.remove(saved.pop(sampled_step))
             for path in self.folder.glob("events.out.tfevents.*"):
@@ -427,9 +427,15 @@ def write_report(folder: str | Path, lines: Iterable[str]) -> None:
     files.write(report_path(folder), "".join(f"{line}\n" for line in lines))
 
 
+def saved_samples(folder: str | Path) -> dict[int, Path]:
+    """The files of a run's samples by step."""
+    return {int(path.stem[5:]): path for path in sorted((Path(folder) / "samples").glob("step_*"))
+            if path.suffix in (".png", ".txt") and path.stem[5:].isdecimal()}
+
+
 def newest_samples(folder: str | Path) -> Path | None:
     """The file of a run's last samples; None if it has none."""
-    saved = _samples(Path(folder) / "samples")
+    saved = saved_samples(folder)
     return saved[max(saved)] if saved else None
 
 
@@ -600,12 +606,6 @@ def _is_evaluation(found: Any) -> bool:
 
     return (isinstance(found, dict) and isinstance(found.get("protocol"), dict)
             and _is_count(found.get("step")) and _is_all(is_measured)(found.get("metrics")))
-
-
-def _samples(folder: Path) -> dict[int, Path]:
-    """The files of samples by step."""
-    return {int(path.stem[5:]): path for path in sorted(folder.glob("step_*"))
-            if path.suffix in (".png", ".txt") and path.stem[5:].isdecimal()}
 
 
 def _lock(file: IO[str], where: Path) -> bool:

@@ -302,34 +302,25 @@ def test_every_public_name_is_in_the_reference(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_site_in_a_browser(site, width):
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-                    None)
-    if chromium is None:
-        pytest.skip("there is no Chromium")
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=chromium, args=[
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        said, asked = [], []
-        page.on("console", lambda told: said.append(told.text) if told.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("requestfailed", lambda request: said.append(request.url))
-        page.on("request", lambda request: asked.append(request.url))
-        for path in sorted(site.rglob("*.html")):
-            page.goto(path.as_uri())
-            where = str(path.relative_to(site))
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, where
-            blown = page.evaluate("""[...document.querySelectorAll('article img')].filter(i =>
-                !i.complete || i.clientWidth > i.naturalWidth + 1).map(i => i.src)""")
-            assert blown == [], where
-        page.goto((site / "equations.html").as_uri())
-        shown = page.evaluate("""[...document.querySelectorAll('math')].map(
-            m => [m.getBoundingClientRect().width, m.getBoundingClientRect().height])""")
-        assert len(shown) > 100
-        assert all(width > 4 and 5 < height < 120 for width, height in shown)
-        assert said == []
-        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-        browser.close()
+def test_the_site_in_a_browser(site, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    said, asked = [], []
+    page.on("console", lambda told: said.append(told.text) if told.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("requestfailed", lambda request: said.append(request.url))
+    page.on("request", lambda request: asked.append(request.url))
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri())
+        where = str(path.relative_to(site))
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, where
+        blown = page.evaluate("""[...document.querySelectorAll('article img')].filter(i =>
+            !i.complete || i.clientWidth > i.naturalWidth + 1).map(i => i.src)""")
+        assert blown == [], where
+    page.goto((site / "equations.html").as_uri())
+    shown = page.evaluate("""[...document.querySelectorAll('math')].map(
+        m => [m.getBoundingClientRect().width, m.getBoundingClientRect().height])""")
+    assert len(shown) > 100
+    assert all(width > 4 and 5 < height < 120 for width, height in shown)
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    page.close()

@@ -472,21 +472,6 @@ def test_ctrl_c_ends_it_with_a_line(folders):
 
 # The page in a browser.
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which(
-        "google-chrome")
-    if chromium is None:
-        pytest.skip("needs Chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with playwright.sync_playwright() as found:
-        browser = found.chromium.launch(executable_path=chromium, args=[
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        yield browser
-        browser.close()
-
-
 @contextlib.contextmanager
 def opened(browser, port, **size):
     """The page; that no other machine was asked for anything, and no error was said, is checked."""

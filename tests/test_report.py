@@ -381,21 +381,6 @@ def test_hostile_text_is_shown_as_text(hostile, tmp_path):
 
 # In a browser.
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        pytest.skip("needs Chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=[
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def visit(browser):
     """Opens a page: itself, and what went wrong or was asked for."""

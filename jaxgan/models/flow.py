@@ -18,6 +18,7 @@ from jaxgan.nn.transformers import (
     Modulation,
     joined,
     layer_norm,
+    led_by,
     patched,
     positions,
 )
@@ -96,9 +97,7 @@ class FlowCritic(nn.Module):
         check_images("FlowCritic", samples)
         tokens, about = _entered(self, "FlowCritic", samples, condition)
         own = self.param("token", nn.initializers.normal(_TOKEN), (1, 1, self.width))
-        tokens = jnp.concatenate(
-            [jnp.broadcast_to(own, (len(tokens), 1, self.width)).astype(tokens.dtype), tokens], 1)
-        tokens = _blocks(self, tokens, about)
+        tokens = _blocks(self, led_by(own, tokens), about)
         own = layer_norm(tokens[:, 0].astype(jnp.promote_types(tokens.dtype, jnp.float32)))
         return nn.Dense(1, use_bias=False, kernel_init=_INIT, name="score")(own).squeeze(-1)
 

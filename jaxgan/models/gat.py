@@ -32,6 +32,7 @@ from jaxgan.nn.transformers import (
     SwiGLU,
     axial_angles,
     joined,
+    led_by,
     patched,
     positions,
     rms_norm,
@@ -184,10 +185,8 @@ class GATCritic(nn.Module):
         tokens = nn.Dense(self.width, kernel_init=_INIT, dtype=self.dtype, name="patches")(
             patched(samples, self.patch))
         own = self.param("cls", nn.initializers.normal(_CLS), (1, 1, self.width))
-        tokens = jnp.concatenate(
-            [jnp.broadcast_to(own, (len(tokens), 1, self.width)).astype(tokens.dtype), tokens], 1)
         tokens = _blocks(self.depth, self.heads, self.dtype, self.remat, self.implementation, "blocks")(
-            tokens, None, axial_angles(rows, columns, self.width // self.heads, before=1))
+            led_by(own, tokens), None, axial_angles(rows, columns, self.width // self.heads, before=1))
         own = RMSNorm(name="norm")(tokens[:, 0].astype(jnp.promote_types(tokens.dtype, jnp.float32)))
         if not self.num_classes:
             return nn.Dense(1, kernel_init=_INIT, name="score")(own).squeeze(-1)

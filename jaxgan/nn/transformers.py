@@ -53,12 +53,8 @@ def positions(height: int, width: int, features: int) -> np.ndarray:
     Raises:
         ValueError: the features can't be cut into four.
     """
-    if features % 4:
-        raise ValueError(f"sine-cosine positions take a width that 4 divides; got {features}")
-    rows, columns = np.divmod(np.arange(height * width), width)
-    frequencies = _THETA ** (-np.arange(features // 4) / (features // 4))
-    angles = [axis[:, None] * frequencies for axis in (columns, rows)]
-    return np.concatenate([turn(angle) for angle in angles for turn in (np.sin, np.cos)], 1
+    rows, columns = _angles(height, width, features)
+    return np.concatenate([turn(axis) for axis in (columns, rows) for turn in (np.sin, np.cos)], 1
                           ).astype(np.float32)
 
 
@@ -78,12 +74,17 @@ def axial_angles(height: int, width: int, features: int, before: int = 0) -> np.
     Raises:
         ValueError: the features can't be cut into four.
     """
+    grid = np.concatenate(_angles(height, width, features), 1)
+    return np.concatenate([np.zeros((before, features // 2)), grid]).astype(np.float32)
+
+
+def _angles(height: int, width: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each position's row, and its column, times each frequency, [height * width, features / 4]."""
     if features % 4:
-        raise ValueError(f"an axial rotary embedding takes heads whose width 4 divides; got {features}")
+        raise ValueError(f"positions on a grid take features that 4 divides; got {features}")
     rows, columns = np.divmod(np.arange(height * width), width)
     frequencies = _THETA ** (-np.arange(features // 4) / (features // 4))
-    grid = np.concatenate([axis[:, None] * frequencies for axis in (rows, columns)], 1)
-    return np.concatenate([np.zeros((before, features // 2)), grid]).astype(np.float32)
+    return rows[:, None] * frequencies, columns[:, None] * frequencies
 
 
 def rotated(x: Array, angles: Array | np.ndarray) -> Array:
@@ -236,6 +237,12 @@ def joined(patches: Array, height: int, width: int, patch: int) -> Array:
     """Joins what `patched` has cut, [batch, height, width, channels]."""
     cut = patches.reshape(patches.shape[0], height // patch, width // patch, patch, patch, -1)
     return cut.swapaxes(2, 3).reshape(patches.shape[0], height, width, -1)
+
+
+def led_by(token: Array, tokens: Array) -> Array:
+    """Puts a token, [1, 1, width], before the others of each example, [batch, tokens, width]."""
+    shape = (len(tokens), 1, tokens.shape[-1])
+    return jnp.concatenate([jnp.broadcast_to(token, shape).astype(tokens.dtype), tokens], 1)
 
 
 _INIT = nn.initializers.xavier_uniform()
