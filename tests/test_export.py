@@ -176,6 +176,11 @@ def test_a_file_stands_for_its_run(run, tmp_path, capsys):
     assert "holds one state; got the checkpoint 'best': leave it out" in capsys.readouterr().err
 
 
+def test_a_run_whose_critic_scores_packs_is_opened(tmp_path):
+    assert run_here("gaussians", *TINY, "--pack", 4, "--steps", 1, "--run-dir", tmp_path / "packs") == 0
+    assert int(open_run(tmp_path / "packs").state.step) == 1
+
+
 def test_a_file_that_isnt_a_runs_is_refused(run, tmp_path):
     save_weights(tmp_path / "a.safetensors", {"generator/params/a": np.ones(3)})
     save_weights(tmp_path / "b.safetensors", {"generator/params/a": np.ones(3)}, {"jaxgan": "[1"})
