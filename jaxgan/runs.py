@@ -5,6 +5,7 @@
     digests.jsonl             the parameters' digests there, to tell where two runs part
     events.out.tfevents.*     the same, and the samples, for TensorBoard
     samples/step_00001000.png a grid from the same latents each time; real.png once; .txt if text
+    metrics.csv, wandb_id     of `jaxgan.loggers`, where these are asked for
     curves.png                the metrics over the steps
     checkpoints/              the last few states and the best one
     result.json               what came out

@@ -299,16 +299,18 @@ def test_each_operation_has_draws_of_its_own_and_its_share_of_the_probability():
 
 
 def test_noise_levels_are_one_chain():
-    """Outputs fade to 1 - t_k; t_k is the noise's deviation; from the last on it only grows."""
+    """Outputs fade to 1 - t_k; t_k is the noise's deviation; each is a noisier version of the next."""
     levels, shown = [0.885, 0.76, 0.51, 0.01], noise_levels(4)
     keys = jax.random.split(jax.random.key(0), 20_000)
     found = np.asarray(shown.show(shown.draw(keys, jnp.int32(0), ()), jnp.ones((20_000, 4, 1))))[..., 0]
     noise = found - (1 - np.array(levels))
     np.testing.assert_allclose(noise.mean(0), 0, atol=4 * 0.885 / 20_000**0.5)
     np.testing.assert_allclose(noise.std(0), levels, rtol=0.03)
-    steps = noise[:, :-1] - noise[:, 1:]  # independent of what was there before
-    np.testing.assert_allclose([np.corrcoef(steps[:, k], noise[:, k + 1])[0, 1] for k in range(3)], 0,
+    kept = 1 - np.array(levels)
+    added = noise[:, :-1] - kept[:-1] / kept[1:] * noise[:, 1:]  # independent of what was there before
+    np.testing.assert_allclose([np.corrcoef(added[:, k], noise[:, k + 1])[0, 1] for k in range(3)], 0,
                                atol=0.03)
+    assert abs(np.corrcoef(added[:, 0], added[:, 1])[0, 1]) < 0.03
     np.testing.assert_allclose(shown.quiet(jnp.ones((1, 4, 1)))[0, :, 0], 1 - np.array(levels),
                                rtol=1e-5)
     np.testing.assert_allclose(noise_levels(1).quiet(jnp.ones((1, 1, 1))), 0.99, rtol=1e-6)

@@ -67,9 +67,8 @@ def noise_levels(count: int = 4) -> Augmentation:
 
     Of samples [batch, count, ...], as `jaxgan.models.GATGenerator` makes them, output k is shown as
     (1 - t_k) x_k + t_k n_k with t_k = 1.01 - 0.125^(1 - k / (count - 1)): .885, .76, .51 and .01 for
-    four. The noises are one chain, from the last output to the first: each adds to the one before what
-    its own level lacks, so that t_k n_k has the deviation t_k. GAT, 2025 (arXiv 2509.24935). In
-    evaluation output k is shown as (1 - t_k) x_k.
+    four. The noises are one chain: where the outputs are alike, each is shown as a noisier version of
+    the next. GAT, 2025 (arXiv 2509.24935). In evaluation output k is shown as (1 - t_k) x_k.
 
     Args:
         count: how many outputs there are.
@@ -81,21 +80,20 @@ def noise_levels(count: int = 4) -> Augmentation:
         raise ValueError(f"count must be at least 1; got {count}")
     place = np.linspace(0.0, 1.0, count) if count > 1 else np.ones(1)
     levels = 1.01 - 0.125 ** (1.0 - place)
-    added = np.sqrt(levels**2 - np.append(levels[1:], 0.0)**2)  # deviations
+    # t_k n_k is a sum of fresh noises, that of level j weighted by what it adds and what of it is kept.
+    kept = 1.0 - levels
+    adds = np.sqrt(levels**2 - (kept * np.append(levels[1:] / kept[1:], 0.0))**2)
+    mixture = np.triu(kept[:, None] / kept * adds)
 
-    def over_outputs(values: np.ndarray, x: Array) -> Array:
+    def faded(x: Array) -> Array:
         if x.ndim < 2 or x.shape[1] != count:
             raise ValueError(f"noise_levels takes samples of {count} outputs, [batch, {count}, ...]; "
                              f"got {x.shape}")
-        return jnp.asarray(values.reshape(-1, *(1,) * (x.ndim - 2)), x.dtype)[None]
-
-    def faded(x: Array) -> Array:
-        return over_outputs(1.0 - levels, x) * x
+        return x * jnp.asarray(kept.reshape(1, -1, *(1,) * (x.ndim - 2)), x.dtype)
 
     def show(drawn: Key, samples: Array) -> Array:
-        noise = keys.normal(drawn, samples.shape[1:]).astype(samples.dtype)
-        from_the_last = jnp.flip(over_outputs(added, samples) * noise, 1)
-        return faded(samples) + jnp.flip(jnp.cumsum(from_the_last, 1), 1)
+        fresh = keys.normal(drawn, samples.shape[1:]).astype(samples.dtype)
+        return faded(samples) + jnp.einsum("kj,bj...->bk...", jnp.asarray(mixture, samples.dtype), fresh)
 
     return Augmentation(lambda drawn, step, state: drawn, show, quiet=faded)
 
