@@ -35,6 +35,13 @@ def asked(config: Config) -> dict[str, Any]:
     return found
 
 
+def given(config: Config, name: str, value: Any) -> str:
+    """How a setting is given another value: by its flag, or of a run that goes on by --change."""
+    if recorded(config) is not None and name in settings.identity(config):
+        return f"--change {name}={value}"
+    return f"--{name.replace('_', '-')} {value}"
+
+
 def effective(config: Config, changes: Mapping[str, Any]) -> tuple[Config, set[str]]:
     """The configuration that a run is to go on with, and the names of what may have become another one.
 

@@ -38,7 +38,8 @@ def main(options: Options) -> None:
 def _beside(folders: Sequence[str]) -> Path:
     """The picture's place, if none is asked for: in the folder that all the runs are in."""
     parents = [os.path.dirname(os.path.abspath(folder)) for folder in folders]
-    return Path(os.path.commonpath(parents), "compare.png")
+    common, here = Path(os.path.commonpath(parents)), Path.cwd()
+    return (common.relative_to(here) if common.is_relative_to(here) else common) / "compare.png"
 
 
 if __name__ == "__main__":

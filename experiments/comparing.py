@@ -79,12 +79,12 @@ def compared(folders: Sequence[str], *, logged: bool = False) -> Compared:
              f"{members[0]['step']}" for position, (label, members) in enumerate(groups.items(), 1)]
     is_measured = bool(runs[0]["protocol"])
     rows = [("", *(f"[{position}]" for position in range(1, len(groups) + 1)),
-             measuring.held_out(runs[0]) if is_measured else "")]
+             measuring.held_out(runs[0]) if is_measured else "", "")]
     for number in numbers:
         floor = runs[0]["metrics"][number.name].get("floor")
         rows.append((number.title, *(_mean([run["metrics"][number.name]["value"] for run in members])
                                      for members in groups.values()),
-            "" if floor is None else _mean([floor])))
+            "" if floor is None else _mean([floor]), measuring.direction(number)))
     return Compared(groups, numbers, heads, rows, measuring.described(runs[0]) if is_measured else "")
 
 
@@ -110,7 +110,7 @@ def _namer(folder: str) -> Callable[[str], evaluation.Number]:
         find = partial(measuring.find, open_run(folder, None).reference)
     except ValueError:  # a run that this version can't open: its experiment's own numbers have no title
         find = partial(evaluation.find, known=evaluation.METRICS.values())
-    return lambda name: find(name=name) or evaluation.Number(name, name, False)
+    return lambda name: find(name=name) or evaluation.Number(name, name, None)
 
 
 def _check_same_protocol(runs: Sequence[Mapping[str, Any]]) -> None:

@@ -34,7 +34,8 @@ class Options(measuring.Flags):
     metrics: str = ""
     """What to measure, a list like fd,kid; by default what fits the data. See docs/evaluation.md."""
     num: int = 0
-    """How many samples, if not the protocol's number."""
+    """How many samples, if not the protocol's number; of --images, all if the protocol leaves it open
+    and there are fewer."""
     seed: int = 0
     """The seed of the latents and of the metrics' random choices."""
     as_trained: bool = False
@@ -82,11 +83,11 @@ def main(options: Options) -> None:
     protocol = measuring.make_protocol(
         options.protocol, reference, features=options.features, seed=options.seed,
         **({"num_fake": options.num} if options.num else {}), averaged=not options.as_trained)
-    evaluator = measuring.make_evaluator(
-        reference, protocol, options.metrics or measuring.default_metrics(reference, protocol), settings,
-        inception=options.inception, batch_size=options.batch_size,
-        devices=launch.local_devices(options.devices))
     samples = fakes(protocol)
+    evaluator = measuring.make_evaluator(
+        reference, protocol, options.metrics or measuring.default_metrics(reference, protocol, samples),
+        settings, inception=options.inception, batch_size=options.batch_size,
+        devices=launch.local_devices(options.devices), most=samples.count if options.images else None)
     values = measuring.measure(evaluator, samples) | judge()
     found = measuring.entry(evaluator, reference, values, samples=samples.name, **about)
     console.say(*measuring.table(found, reference))
@@ -111,6 +112,7 @@ def _run(options: Options):
     state, reference, settings = run.state, run.reference, run.settings
     if options.dataset:
         reference, settings = _another(options, settings)
+        reference = reference._replace(decoding=run.reference.decoding)
     about = {"step": int(state.step),
              "params_sha256": params_digest(*game_of(run.game).networks(state).values())}
 

@@ -26,6 +26,7 @@ _FRAMES, _HISTORY_BYTES = 60, 2**21  # of the samples' history, at most
 _TEXT_BYTES, _LETTERS = 2**22, 5000  # of samples of text: that are read, and shown of a step
 _POINTS, _CURVE_POINTS = 20_000, 1000  # of all curves together, and of one
 _PANELS, _LINES, _MARKED = 40, 12, 20  # panels; lines in one; points of a line that are marked
+_OTHERS = "evaluations and other numbers"  # the group of panels of what the networks didn't log
 _GREY = "#808080"  # of axes and text: it is seen on white and on black
 _HEIGHT, _SIDE = 150, 64  # pixels of a panel's axes; of training images, at least
 _LOOKED_AT, _SHOWN, _NEIGHBOURS = 100, 8, 5  # samples; of these, those shown; training images of each
@@ -69,10 +70,17 @@ class History(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Curves in one figure: what it is called, and Bokeh's JSON of it, with the place it belongs to."""
+    """Curves in one figure.
+
+    Attributes:
+        title: what it is called.
+        item: Bokeh's JSON of it, with the place it belongs to.
+        group: of several runs, what it and its neighbours are called; else "".
+    """
 
     title: str
     item: dict[str, Any]
+    group: str = ""
 
 
 class Neighbours(NamedTuple):
@@ -171,8 +179,8 @@ class _Line(NamedTuple):
 def curves(runs: Mapping[str, Rows], floor: Mapping[str, float]) -> tuple[list[Panel], list[str]]:
     """Returns panels of curves, and sentences about what they leave out.
 
-    Those of one run are grouped as in its `curves.png`; of several each number has a panel, and each run
-    a line in it.
+    Those of one run are grouped as in its `curves.png`; of several each number has a panel in such a
+    group, and each run a line in it.
 
     Args:
         runs: what was logged, by the runs' names.
@@ -182,9 +190,11 @@ def curves(runs: Mapping[str, Rows], floor: Mapping[str, float]) -> tuple[list[P
     if total > _LINES:
         notes.append(f"The curves are those of the first {_LINES} of {total} runs.")
     names = [name for rows in runs.values() for row in rows for name in row if name != "step"]
-    grouped = panels(names)
+    grouped, group_of = panels(names), {}
     if len(runs) > 1:
-        grouped = {name: [name] for group in grouped.values() for name in group}
+        group_of = {name: _OTHERS if group[0].startswith(title) else title  # for a metric is no kind
+                    for title, group in grouped.items() for name in group}
+        grouped = {name: [name] for name in group_of}
     most = max(50, min(_CURVE_POINTS, _POINTS // max(1, len(runs) * len({*names}))))
     if any(len(rows) > most for rows in runs.values()):
         notes.append(f"Of each curve {most} points at most are shown, evenly spread.")
@@ -196,11 +206,17 @@ def curves(runs: Mapping[str, Rows], floor: Mapping[str, float]) -> tuple[list[P
         lines = [line for line in lines if line.points]
         if len(lines) > _LINES:
             notes.append(f"Of the {len(lines)} curves of {title} the first {_LINES} are shown.")
-        found.append(Panel(title[0].upper() + title[1:] if len(group) > 1 else group[0],
-                           _drawn(lines[:_LINES], f"curves-{len(found)}")))
+        found.append(Panel(_capital(title) if len(group) > 1 else group[0],
+                           _drawn(lines[:_LINES], f"curves-{len(found)}"),
+                           _capital(group_of.get(title, ""))))
     if len(grouped) > _PANELS:
         notes.append(f"Of {len(grouped)} panels the first {_PANELS} are shown.")
     return found, notes
+
+
+def _capital(title: str) -> str:
+    """A title with a capital."""
+    return title[:1].upper() + title[1:]
 
 
 def _points(rows: Rows, name: str, most: int) -> list[tuple[int, float, float]]:
@@ -287,8 +303,8 @@ def _nearest(folder: str | Path, experiment: str, data_dir: str) -> Neighbours |
         return ""
     known = [found["protocol"] for found in read_evaluations(folder) if found["protocol"]]
     features = str(known[-1].get("features", "")) if known else ""
-    protocol = measuring.make_protocol("default", reference, features=features)
-    evaluator = measuring.make_evaluator(reference, protocol, "pr", settings)
+    protocol = measuring.make_protocol("default", reference, features=features, num_fake=_LOOKED_AT)
+    evaluator = measuring.make_evaluator(reference, protocol, "fd", settings)
     samples = measuring.make_sampler(run.game, evaluator.protocol, reference, settings)(run.state)
     count = min(_LOOKED_AT, samples.count or _LOOKED_AT)
     seen = evaluation.SampleSet(count, evaluator.extractor.observe(samples, count, keep=True))

@@ -15,7 +15,7 @@ from jaxgan import console
 from jaxgan.data import Split, open_arrays
 from jaxgan.data.arrays import SUFFIXES, read_condition, stored_in, the_samples
 from jaxgan.data.decoding import Header
-from jaxgan.data.folder import Wish, settle
+from jaxgan.data.folder import PARTS, Wish, settle
 from jaxgan.data.survey import Survey, is_cut, some, suited, survey
 from jaxgan.pictures import grid, save_png
 
@@ -168,7 +168,8 @@ def _described(path: str, seen: Survey) -> list[str]:
     if seen.table is not None:
         rows.append(("table", f"{seen.table.name}: {_columns(seen)}"))
     rows.append(("copies", _copies(seen.copies)))
-    rows.append(("can't be read", _named([f"{file} ({why})" for file, why in seen.broken.items()])))
+    rows.append((f"can't be read{', left out' * bool(seen.broken and not seen.problem)}",
+                 _named([f"{file} ({_part(seen, file)}{why})" for file, why in seen.broken.items()])))
     if seen.problem:
         rows.append(("to be mended", seen.problem))
     return [f"{path}: {len(headers)} images that can be read",
@@ -185,6 +186,11 @@ def _commands(path: str, table: str | None, seen: Survey, flags: Mapping[str, An
              ("numbers", seen.table is not None and bool(seen.table.numbers))]
     return [" ".join((called("images"), *words, *given)) for given in (
         (), *(("--conditions", name) for name, is_known in known if is_known))]
+
+
+def _part(seen: Survey, file: str) -> str:
+    """Which part of the images a file is in, with a colon; "" if it isn't known, or it is in none."""
+    return f"{PARTS[seen.parts[file]]}: " if file in seen.parts else ""
 
 
 def _kind(header: Header) -> str:

@@ -136,7 +136,8 @@ def parse_command(experiment: Experiment, arguments: Sequence[str] | None = None
     if asked.config:
         return _parsed(experiment, arguments, from_file(experiment, asked.config))
     config, runs = _of_preset(experiment, arguments, asked)
-    return _fitted(config, _begun(experiment, config, runs), asked), runs
+    begun = _begun(experiment, config, runs)
+    return _fitted(_planned(config, begun, asked), begun, asked), runs
 
 
 def _of_preset(experiment: Experiment, arguments: Sequence[str] | None, asked: argparse.Namespace
@@ -168,6 +169,7 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--config", "--preset"):
         parser.add_argument(flag, nargs="?", default="")
+    parser.add_argument("--steps", nargs="?", default=None)
     parser.add_argument("--decay-steps", "--decay_steps", nargs="?", default=None)
     return parser.parse_known_args(arguments)[0]
 
@@ -221,6 +223,15 @@ def _from_words(options: type, *, description: str, **how: Any) -> Any:
         return tyro.cli(options, description=commands.spoken(description), **how)
 
 
+def _planned(config: Config, begun: Mapping[str, Any] | None, asked: argparse.Namespace) -> Config:
+    """Has a run that goes on end where it was to end, if no flag says otherwise."""
+    steps = begun and begun.get("steps")
+    if asked.steps is not None or type(steps) is not int or steps == config.schedule.steps:
+        return config
+    console.warn(f"the run goes on to step {steps}, as it was to: give --steps for another end")
+    return settings.replace(config, steps=steps)
+
+
 def _fitted(config: Config, begun: Mapping[str, Any] | None, asked: argparse.Namespace) -> Config:
     """Has the learning rate fall until the end of a longer run, if no flag says otherwise.
 
@@ -243,7 +254,7 @@ def _warn_of_ends(config: Config) -> None:
     steps, decay = config.schedule.steps, flags.decay_steps(config)
     if 0 < decay < steps and not config.optimiser.final_learning_rate:
         warnings.warn(f"the learning rate is 0 from step {decay} on, and the run goes on to step "
-                      f"{steps}: choose --decay-steps {steps}, or 0 for a rate that stays", UserWarning,
+                      f"{steps}: give {_longer(config)}, or 0 for a rate that stays", UserWarning,
                       stacklevel=3)
     if 0 < config.loss.input_noise_steps < steps:
         warnings.warn(f"the input noise is 0 from step {config.loss.input_noise_steps} on, and the run "
@@ -578,8 +589,15 @@ def _warning_of_rate(config: Config) -> str:
     if not decay or steps >= decay:
         return ""
     return (f"the learning rate falls to {config.optimiser.final_learning_rate:g} over {decay} steps, "
-            f"and the run ends at step {steps}: give --decay-steps {steps} as well, to have it fall in "
-            "time")
+            f"and the run ends at step {steps}: give {_longer(config)} as well, to have it fall in time")
+
+
+def _longer(config: Config) -> str:
+    """What has the learning rate fall until the run's end."""
+    steps = config.schedule.steps
+    if config.optimiser.schedule_images:
+        return changing.given(config, "schedule_images", steps * config.schedule.batch_size)
+    return changing.given(config, "decay_steps", steps)
 
 
 def record(experiment: Experiment, config: Config, source: Source, reference: Reference
@@ -588,7 +606,15 @@ def record(experiment: Experiment, config: Config, source: Source, reference: Re
     return {**experiment.recorded(), **settings.flat(config), "sample_shape": list(source.sample_shape),
             "value_range": list(source.value_range), "num_classes": source.num_classes,
             "condition": condition_shapes(source), **_data(source), **_units(source),
-            **reference.about()}
+            **_decoded(source, reference), **reference.about()}
+
+
+def _decoded(source: Source, reference: Reference) -> dict[str, Any]:
+    """Of latents: what their images are, and the shape of the latents."""
+    if reference.decoding is None:
+        return {}
+    return {"sample_shape": list(reference.decoding.shape(source.sample_shape)),
+            "value_range": [-1.0, 1.0], "trained_shape": list(source.sample_shape)}
 
 
 def _data(source: Source) -> dict[str, Any]:
@@ -655,6 +681,7 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
         evaluate: what measures states in training, if something does.
     """
     seed, real, picture = config.schedule.seed, None, None
+    shown = {"decode": reference.decoding.decode} if reference.decoding else {}
     if experiment.make_text:
         as_lines = experiment.make_text(recorded)
         picture = showing.sample_text(trained, seed, as_lines)
@@ -663,9 +690,9 @@ def training_arguments(experiment: Experiment, config: Config, game: GAN | Game,
         picture = experiment.picture(config, game, source, reference)
     elif trained.sample is not None:
         picture = showing.sample_picture(trained, seed, recorded, source,
-                                         measuring.requests(reference, recorded))
+                                         measuring.requests(reference, recorded), **shown)
     if not experiment.make_text and trained.sample is not None:
-        real = showing.real_picture(source, seed, recorded)
+        real = showing.real_picture(source, seed, recorded, **shown)
     return {"real": real, "picture": picture, "evaluate": evaluate, "resume": config.run.resume or None,
             "initial": initial_weights(config),
             "callbacks": [*callbacks(config, reference), *loggers(config, recorded)],

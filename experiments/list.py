@@ -7,7 +7,8 @@ from typing import Annotated
 import tyro
 
 from jaxgan import console
-from jaxgan.runs import RunError, read_config, read_result
+from jaxgan.checkpoints import Checkpoints
+from jaxgan.runs import RunError, read_config, read_logs, read_result
 
 from . import launch
 
@@ -48,10 +49,20 @@ def _row(folder: Path, run: Path) -> tuple[str, ...] | None:
         result = {}
     wasserstein = result.get("final", {}).get("critic/wasserstein")
     pace = result.get("iterations_per_second")
-    steps = str(result.get("steps", f"unfinished ({settings.get('steps')!s:.{_SHOWN}})"))
+    steps = str(result["steps"]) if result else f"{_reached(run)} of {settings.get('steps')!s:.{_SHOWN}}"
     return (str(run.relative_to(folder)), *(f"{settings.get(name)!s:.{_SHOWN}}" for name in (
         "experiment", "seed", "loss", "penalty")), steps, f"{pace:.3g}" if pace else "",
         "" if wasserstein is None else f"{wasserstein:.4g}", result.get("params_sha256", "")[:12])
+
+
+def _reached(run: Path) -> int:
+    """The last step that a run has logged or saved."""
+    try:
+        logged = [row["step"] for row in read_logs(run)[0]]
+    except RunError as error:
+        console.warn(f"warning: {error}")
+        logged = []
+    return max((0, *logged, *Checkpoints(run / "checkpoints").steps()))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,20 @@ class Judge(NamedTuple):
     table: Callable[[Mapping[str, float]], list[str]] | None = None
 
 
+class Decoding(NamedTuple):
+    """How samples that are latents become images, which are shown and measured.
+
+    Attributes:
+        decode: samples, [count, ...] -> images in [-1, 1], float32, on the host.
+        shape: the shape of a sample -> that of its image.
+        trained: the samples of a split as the networks are trained on them.
+    """
+
+    decode: Callable[[Any], np.ndarray]
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+    trained: Callable[[str], Samples]
+
+
 class Reference(NamedTuple):
     """What an experiment's samples are measured against.
 
@@ -86,6 +100,7 @@ class Reference(NamedTuple):
         present: None for what `evaluation.presented` gives, or how a run's samples are measured, of data
             that `metrics` alone are for.
         about: what a run's settings hold of the data; samples are only measured against the same.
+        decoding: None, or how samples become what the reals are, where they are latents of images.
     """
 
     reals: Callable[[str], Samples]
@@ -100,6 +115,7 @@ class Reference(NamedTuple):
     baselines: Mapping[str, Callable[[], Samples]] = MappingProxyType({})
     present: Present | None = None
     about: Callable[[], Mapping[str, Any]] = dict
+    decoding: Decoding | None = None
 
 
 def untrained_features(sample_shape: Sequence[int]) -> str:
@@ -298,8 +314,19 @@ def make_protocol(name: str, reference: Reference, *, features: str = "", **chan
 
 def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
                    settings: Mapping[str, Any], *, inception: str = "", batch_size: int = 100,
-                   devices: list[jax.Device] | None = None) -> Evaluator:
+                   devices: list[jax.Device] | None = None, most: int | None = None) -> Evaluator:
     """Puts data, feature network and protocol together, and observes the reals.
+
+    Args:
+        reference: what samples are measured against.
+        protocol: by which to measure.
+        metrics: what to measure, a list like "fd,kid".
+        settings: those of the run whose samples they are.
+        inception: the file with Inception's weights.
+        batch_size: how many samples are computed at a time.
+        devices: which devices compute; all local ones by default.
+        most: how many samples there are, where the protocol leaves open how many it takes; None if they
+            never end.
 
     Raises:
         ValueError: something that the protocol or a metric needs isn't there.
@@ -310,6 +337,9 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
                if any(metric.features for metric in asked) else features.raw())
     real, held_out = reference.reals(protocol.split), _held_out(reference, protocol.held_out)
     protocol = dataclasses.replace(protocol, dataset=real.name)
+    if most and not protocol.num_fake:
+        reals = held_out.count if held_out else None
+        protocol = dataclasses.replace(protocol, num_fake=min(most, reals or most))
     kept = cache_folder()
     with _bar("reals") as progress:
         return evaluation.prepare(
@@ -317,10 +347,16 @@ def make_evaluator(reference: Reference, protocol: Protocol, metrics: str,
             real, held_out, progress=progress)
 
 
-def default_metrics(reference: Reference, protocol: Protocol) -> str:
-    """What is measured afterwards if nothing is asked for: what the protocol's features allow."""
+def default_metrics(reference: Reference, protocol: Protocol, samples: Samples) -> str:
+    """What is measured of samples afterwards if nothing is asked for.
+
+    It is what the protocol's features, the reals and the samples allow.
+    """
+    is_held_out = _held_out(reference, protocol.held_out) is not None
     return ",".join(metric.name for metric in evaluation.chosen(reference.metrics, reference.own)
-                    if protocol.features in _CLASSIFYING or not metric.logits)
+                    if (protocol.features in _CLASSIFYING or not metric.logits)
+                    and (is_held_out or not metric.held_out)
+                    and (samples.targets or not metric.targets))
 
 
 def _check_fit(reference: Reference, asked: Sequence[Metric], settings: Mapping[str, Any]) -> None:
@@ -333,7 +369,7 @@ def _check_fit(reference: Reference, asked: Sequence[Metric], settings: Mapping[
     if differing := [name for name, value in reference.about().items() if settings.get(name) != value]:
         raise ValueError("the data are not what the run was trained on (its settings have another "
                          f"{' and '.join(differing)}): bring them back, or train anew")
-    if reference.labelled and "data_sha256" in settings:
+    if reference.labelled and "data_sha256" in settings and reference.decoding is None:
         check_data("the run", settings, {"data_sha256": reference.labelled("train").digest})
 
 
@@ -400,11 +436,18 @@ def make_sampler(game: GAN | Game, protocol: Protocol, reference: Reference,
                  settings: Mapping[str, Any], devices: list[jax.Device] | None = None
                  ) -> Callable[[Any], Samples]:
     """Returns what gives the samples of a state that a protocol means."""
-    return evaluation.sampler(
-        game, keys.stream(keys.of_seed(protocol.seed), "evaluation"),
-        reference.present or evaluation.presented(tuple(settings["sample_shape"]),
-                                                  tuple(settings["value_range"])),
+    decoding = reference.decoding
+    present = (lambda samples: samples) if decoding else reference.present or evaluation.presented(
+        tuple(settings["sample_shape"]), tuple(settings["value_range"]))
+    draw = evaluation.sampler(
+        game, keys.stream(keys.of_seed(protocol.seed), "evaluation"), present,
         averaged=protocol.averaged, requests=requests(reference, settings), devices=devices)
+    return draw if decoding is None else lambda state: _decoded(draw(state), decoding)
+
+
+def _decoded(latents: Samples, decoding: Decoding) -> Samples:
+    """The images of latents, as pixels."""
+    return latents._replace(take=lambda rows: pixels(decoding.decode(latents.take(rows))))
 
 
 def requests(reference: Reference, settings: Mapping[str, Any]) -> Samples | None:
@@ -426,6 +469,8 @@ def make_judge(game: GAN | Game, protocol: Protocol, reference: Reference, setti
 def make_diagnostics(gan: GAN, protocol: Protocol, reference: Reference, settings: Mapping[str, Any]
                      ) -> Callable[[Any], dict[str, float]]:
     """Returns what compares the critic's scores of training and of held-out reals, if there are such."""
+    if reference.decoding:
+        reference = reference._replace(reals=reference.decoding.trained)
     training, held_out = ((reference.requests("train"), reference.requests("test"))
                           if reference.requests else
                           (reference.reals("train"), _held_out(reference, "test")))
@@ -542,8 +587,15 @@ def rows(found: Mapping[str, Any], number_of: Callable[[str], Any]) -> list[tupl
             values, spread = metrics[number.name], metrics.get(deviations.get(number.name), {})
             lines.append((number.title, *(_number(values.get(which), spread.get(which))
                                           for which in columns),
-                          "higher is better" if number.higher_is_better else ""))
+                          direction(number)))
     return lines
+
+
+def direction(number: Number) -> str:
+    """Which end of a number is the better one; "" if neither is."""
+    if number.higher_is_better is None:
+        return ""
+    return f"{'higher' if number.higher_is_better else 'lower'} is better"
 
 
 def _number(value: float | None, deviation: float | None) -> str:

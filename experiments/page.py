@@ -243,14 +243,31 @@ def _of_one(facts: Facts, defaults: Config | None, reference: Reference | None,
 
 def _of_several(runs: Mapping[str, Facts]) -> dict[str, Any]:
     """What a page of several runs shows besides: their table and their last samples."""
-    folders = [facts.folder for facts in runs.values()]
+    heads, rows, compared = [], [], ""
     try:
-        compared = comparing.compared(folders, logged=True)
+        compared = comparing.compared([facts.folder for facts in runs.values()], logged=True)
+        heads, rows = columns(compared)
     except ValueError as error:
         compared = str(error)
-    return {"compared": compared,
+    return {"compared": compared, "heads": heads, "rows": rows,
             "last": {name: figures.history(facts.folder, 1) for name, facts in [*runs.items()][:_SIDE]},
             "chosen": {name: chosen(facts)[0] for name, facts in runs.items()}}
+
+
+def columns(compared: comparing.Compared) -> tuple[list[str], list[tuple[str, ...]]]:
+    """What the columns of runs beside each other are, a line each, and the table, named after the runs.
+
+    A column is called by its run's folder; of runs that differ in their seeds alone, by what they are.
+    """
+    heads, names = [], []
+    for label, members in compared.groups.items():
+        name, what = ", ".join(run["folder"] for run in members), label
+        if len(members) > 1:
+            name, what = f"{label}, {len(members)} seeds", name
+        names.append(name)
+        heads.append(f"{name}: {what}, step {members[0]['step']}")
+    first, *others = compared.rows
+    return heads, [("", *names, *first[1 + len(names):]), *others]
 
 
 def render(runs: Mapping[str, Facts], defaults: Config | None = None, reference: Reference | None = None,

@@ -243,7 +243,7 @@ def test_what_is_not_read_is_named(tmp_path, data, message):
     many(tmp_path / "train", 3)
     many(tmp_path / "test", 1)
     (tmp_path / "train" / "a.png").write_bytes(data)
-    with pytest.raises(ValueError, match=rf"1 of 4 images cannot be read: train/a.png \(.*{message}"):
+    with pytest.raises(ValueError, match=rf"1 of 5 images cannot be read: train/a.png \(.*{message}"):
         load(f"folder:{tmp_path}", image_size=2)
 
 
@@ -310,13 +310,36 @@ def test_on_demand_the_same_is_refused(tmp_path):
         open_folder(tmp_path, image_size=0)
 
 
-def test_more_than_one_percent_broken_is_refused(tmp_path):
+@pytest.mark.parametrize("kind", [load, open_folder])
+def test_more_than_one_percent_of_both_splits_broken_is_refused_before_training(kind, tmp_path):
     many(tmp_path / "train", 100)
     many(tmp_path / "test", 1)
-    for name in ("bad1.png", "bad2.png"):
-        (tmp_path / "train" / name).write_bytes(b"bad")
-    with pytest.raises(ValueError, match=r"2 of 102 .*bad1.png .*bad2.png .*more than 1 %"):
-        load(f"folder:{tmp_path}", image_size=2)
+    (tmp_path / "train" / "bad1.png").write_bytes(b"bad")
+    (tmp_path / "test" / "bad2.png").write_bytes(b"bad")
+    place = f"folder:{tmp_path}" if kind is load else tmp_path
+    with pytest.raises(ValueError, match=(
+            r"2 of 103 .*: test/bad2.png \(held out: cannot .*\), train/bad1.png \(training: cannot .*\)"
+            "; more than 1 %: mend or remove them")):
+        kind(place, image_size=2)
+    (tmp_path / "test" / "bad2.png").unlink()
+    with pytest.warns(UserWarning, match=r"1 of 101 .*bad1.png .*; left out of training"):
+        assert len(kind(place, image_size=2)) == 100
+
+
+@pytest.mark.parametrize("kind", [load, open_folder])
+def test_what_can_be_trained_on_is_not_refused_when_it_is_held_out(kind, tmp_path):
+    many(tmp_path / "train", 150)
+    many(tmp_path / "test", 2)
+    place = f"folder:{tmp_path}" if kind is load else tmp_path
+    whole = kind(place, image_size=2)
+    (tmp_path / "test" / "001.png").write_bytes(b"bad")
+    again = kind(place, image_size=2)  # silently: nothing is left out of it
+    assert (len(again), again.digest) == (150, whole.digest)
+    with pytest.warns(UserWarning, match=r"1 of 2 .*test/001.png .*; left out of the held-out images"):
+        assert len(kind(place, "test", image_size=2)) == 1
+    (tmp_path / "test" / "000.png").unlink()
+    with pytest.raises(DataNotFoundError, match=r"1 of 1 .*test/001.png .* no other one .*'test'"):
+        kind(place, "test", image_size=2)
 
 
 def test_at_most_twenty_files_are_named(tmp_path):
@@ -342,7 +365,7 @@ def test_too_many_pixels_count_as_broken(tmp_path, side):
     many(tmp_path / "train", 150)
     many(tmp_path / "test", 1)
     (tmp_path / "train" / "bomb.png").write_bytes(rgb_png(side, side, 8, bytes(1000)))
-    with pytest.warns(UserWarning, match=r"1 of 151 .* train/bomb.png \(.*pixels.*\); skipped"):
+    with pytest.warns(UserWarning, match=r"1 of 151 .* train/bomb.png \(.*pixels.*\); left out of tr"):
         data = load(f"folder:{tmp_path}", image_size=2)
     assert len(data) == 150
 

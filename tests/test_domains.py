@@ -190,6 +190,16 @@ def test_what_is_held_out_was_not_trained_on(paired, tmp_path):
         open_domains(tmp_path, "test", paired=paired)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_what_can_not_be_evaluated_is_refused_before_training(paired, tmp_path):
+    for place in ("trainA", "trainB", "testA", "testB"):
+        for i in range(2):
+            save(tmp_path / place / f"{i}.png", i)
+    (tmp_path / "testB" / "0.png").write_bytes(b"bad")
+    with pytest.raises(ValueError, match=r"testB: 1 of 2 images cannot be read: 0.png .*mend or remove"):
+        open_domains(tmp_path, "train", paired=paired)
+
+
 def test_both_kinds_are_read_in_the_same_colours_and_size(tmp_path):
     pairs(tmp_path, 12, b={"mode": "RGB"})
     one, other = open_domains(tmp_path, "train", paired=False, image_size=(4, 6))

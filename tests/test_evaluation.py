@@ -264,6 +264,39 @@ def test_a_metric_that_lacks_something_is_refused_before_anything_is_observed(na
                            progress=progress)
 
 
+# Few samples.
+
+
+@pytest.mark.filterwarnings("ignore:.*rank-deficient")
+@pytest.mark.parametrize("name", [name for name, metric in evaluation.METRICS.items() if metric.fewest])
+def test_a_metric_is_left_out_where_it_could_not_be_measured_and_not_before(name):
+    needed = evaluation.METRICS[name].fewest(Protocol())
+
+    def measured(real, fake, **changes):
+        metric = evaluation.METRICS[name]._replace(**changes)
+        return evaluation.prepare(Protocol(num_real=real, num_fake=fake, subsets=2), (metric,),
+                                  Extractor(network()), REAL)(fakes())
+
+    assert measured(needed.real, needed.fake)
+    for real, fake in ((needed.real - 1, needed.fake), (needed.real, needed.fake - 1)):
+        if real and fake:
+            with pytest.raises(ValueError, match=rf"reals: {real}, samples: {fake}\): {name} \("):
+                measured(real, fake)
+            with pytest.raises(ValueError, match=r"."):  # what the metric itself says
+                measured(real, fake, fewest=None)
+
+
+def test_what_is_left_of_the_metrics_is_measured():
+    with pytest.warns(UserWarning, match=r"^left out, for there are too few \(reals: 57, samples: 3\): "
+                      r"pr \(precision, recall\) needs 4 of each, since its k is 3$"):
+        evaluator = prepare("pr,kid,swd", REAL, HELD_OUT, Protocol(num_fake=3, subsets=2))
+    assert evaluator(fakes()).keys() == {"classifier/kd", "classifier/kd_std", "swd"}
+    few = HELD_OUT._replace(count=3)
+    evaluator = prepare("pr,swd", REAL, few, Protocol(num_fake=20))
+    assert evaluator.floor.keys() == {"swd"}
+    assert evaluator(fakes()).keys() == {"classifier/precision", "classifier/recall", "swd"}
+
+
 # Metrics as records.
 
 

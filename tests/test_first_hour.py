@@ -138,7 +138,8 @@ def run(tmp_path_factory, own_cache):
 
 def test_a_run_says_first_what_it_trains_on_what(tmp_path, capsys):
     folder = tmp_path / "run"
-    for steps, begin in ((2, "begins"), (4, "goes on from step 2")):
+    for steps, begin, flag in ((2, "begins", "--decay-steps 2"),
+                               (4, "goes on from step 2", "--change decay_steps=4")):
         assert run_here("digits", *TINY, "--steps", steps, "--resume", "auto", "--run-dir", folder) == 0
         lines = capsys.readouterr().err.splitlines()
         assert lines[0] == f"run       {folder} {begin}, {steps} steps in all"
@@ -150,7 +151,7 @@ def test_a_run_says_first_what_it_trains_on_what(tmp_path, capsys):
         assert re.fullmatch(r"device    cpu, \d+ cores", lines[3])
         assert lines[4] == f"look at   {folder}/samples, tensorboard --logdir {folder}"
         assert lines[5] == ("warning: the learning rate falls to 0 over 6000 steps, and the run ends at "
-                            f"step {steps}: give --decay-steps {steps} as well, to have it fall in time")
+                            f"step {steps}: give {flag} as well, to have it fall in time")
 
 
 def test_a_run_ends_with_five_lines_and_a_report(run, capsys):
@@ -199,6 +200,14 @@ def test_comparisons_are_beside_the_runs(run, tmp_path, monkeypatch, capsys):
         f"{run.parent / 'compare.png'}\n")
     assert (run.parent / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_comparisons_in_the_current_folder_are_named_from_there(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "runs" / "a")
+    for given in ("runs/a", tmp_path / "runs" / "a"):
+        assert tool(compare, given) == 0
+        assert capsys.readouterr().out.endswith("\nruns/compare.png\n")
 
 
 def there(*folders):

@@ -389,6 +389,30 @@ def test_an_effect_that_ends_before_the_run_is_said(tmp_path, capsys):
     assert "warning: the input noise is 0 from step 3 on, and the run goes on to step 4" in said
 
 
+def test_a_run_that_goes_on_ends_where_it_was_to_and_what_is_recommended_works(tmp_path, capsys):
+    flags = (*TINY, "--run-dir", tmp_path / "run")
+    digits = opening.load("digits")
+    assert run_here("digits", *flags, "--steps", 3) == 0
+    again = (*flags, "--resume", "latest")
+    capsys.readouterr()
+    assert launch.parse(digits, [*map(str, again)]).schedule.steps == 3
+    assert capsys.readouterr().err == (
+        "the run goes on to step 3, as it was to: give --steps for another end\n")
+    assert launch.parse(digits, [*map(str, again), "--steps=5"]).schedule.steps == 5
+    assert launch.parse(digits, [*map(str, flags), "--resume", "auto", "--run-dir", "new"]
+                        ).schedule.steps == digits.Config().schedule.steps
+    assert capsys.readouterr().err == ""
+    for steps, said in ((4, "falls to 0 over 6000 steps"), (6, "is 0 from step 5 on")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert run_here("digits", *again, "--steps", steps) == 0
+        warned = next(line for line in capsys.readouterr().err.splitlines() if said in line)
+        assert f" give --change decay_steps={steps}" in warned
+        assert run_here("digits", *again, "--steps", steps + 1, "--change",
+                        f"decay_steps={steps + 1}") == 0
+        assert "learning rate" not in capsys.readouterr().err
+
+
 def test_a_longer_run_that_goes_on_keeps_its_schedule(tmp_path, capsys):
     flags = (*TINY, "--run-dir", tmp_path / "run")
     digits = opening.load("digits")

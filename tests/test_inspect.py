@@ -27,7 +27,7 @@ def paint(path, *shape, alpha=None, **options):
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """Two classes, three kinds of images of three sizes, two copies and one that is broken."""
+    """Two classes, three kinds of images of three sizes, and two copies."""
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "pictures"
     for i in range(6):
@@ -36,7 +36,6 @@ def pictures(tmp_path, monkeypatch):
     paint(root / "test" / "dog" / "a.webp", 40, 60, 4, alpha=100, lossless=True)
     paint(root / "test" / "cat" / "b.jpg", 22, 30, 3)
     Image.open(root / "train" / "cat" / "0.png").save(root / "test" / "cat" / "copy.bmp")
-    (root / "test" / "cat" / "bad\x1b[2J.png").write_bytes(b"bad")
     return root
 
 
@@ -48,7 +47,7 @@ def test_what_there_is_is_counted(pictures):
     assert Counter(header.mode for header in headers) == {"RGB": 8, "L": 6, "RGBA": 1}
     assert [file for file in seen.headers if seen.headers[file].is_transparent] == ["test/dog/a.webp"]
     assert seen.copies == [["test/cat/copy.bmp", "train/cat/0.png"]]
-    assert [*seen.broken] == ["test/cat/bad\x1b[2J.png"]
+    assert not seen.broken
     assert seen.splits == {"train": {"cat": 6, "dog": 6}, "test": {"cat": 2, "dog": 1}}
     assert (seen.table, seen.problem) == (None, "")
 
@@ -65,10 +64,8 @@ def test_it_is_printed_with_commands_and_a_picture(kind, pictures, capsys):
     assert f"{path}: 15 images that can be read" in said
     for line in ("formats +PNG 12, ", "pixels +RGB 8, grey 6, RGBA 1", "sizes +20x30 13, ",
                  "train +12 in 2 classes: cat 6, dog 6", "test +3 in 2 classes: cat 2, dog 1",
-                 r"copies +1; test/cat/copy\.bmp = train/cat/0\.png",
-                 r"can't be read +1; test/cat/bad\\x1b\[2J\.png \(cannot identify image file\)"):
+                 r"copies +1; test/cat/copy\.bmp = train/cat/0\.png", r"can't be read +0\n"):
         assert re.search(line, said), line
-    assert "\x1b" not in said
     with Image.open("inspect.png") as picture:
         assert picture.size == (4 * 49 + 1, 4 * 33 + 1)  # 15 of 16 x 24, twice as large
     images, conditional = (shlex.split(line) for line in said.splitlines() if "python -m" in line)
@@ -128,14 +125,30 @@ def test_a_table_is_described(tmp_path, monkeypatch, capsys):
     assert "--table t.csv --conditions classes" in said
 
 
-def test_nothing_is_trained_on_where_more_than_one_in_a_hundred_is_broken(pictures, capsys):
-    (pictures / "train" / "cat" / "0.png").write_bytes(b"bad")
+@pytest.mark.parametrize(("split", "part"), [("train", "training"), ("test", "held out")])
+def test_nothing_is_trained_on_where_more_than_one_in_a_hundred_is_broken(split, part, pictures, capsys):
+    (pictures / split / "cat" / "bad\x1b[2J.png").write_bytes(b"bad")
     assert tool(inspect, pictures.name) == 0
     said = capsys.readouterr().out
-    assert "1 of the 12 images of train can't be read, which is more than 1 %: mend or remove" in said
+    named = f"{split}/cat/bad\\x1b[2J.png ({part}: cannot identify image file)"
+    assert f"can't be read  1; {named}\n" in said
+    assert "1 of the 16 images can't be read, which is more than 1 %: mend or remove" in said
     assert "python -m" not in said
-    with pytest.raises(ValueError, match="more than 1 %: mend"):
+    assert "\x1b" not in said
+    with pytest.raises(ValueError, match=rf"1 of 16 .*\({part}: .*more than 1 %: mend"):
         load(f"folder:{pictures}", "train", image_size=16)
+
+
+def test_fewer_are_said_to_be_left_out_and_a_command_is_suggested(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i in range(199):
+        paint(tmp_path / "a" / ("train" if i else "test") / f"{i}.png", 16, 16)
+    (tmp_path / "a" / "test" / "bad.png").write_bytes(b"bad")
+    assert tool(inspect, "a") == 0
+    said = capsys.readouterr().out
+    assert "can't be read, left out  1; test/bad.png (held out: cannot identify image file)\n" in said
+    assert "to be mended" not in said
+    assert "python -m experiments.images" in said
 
 
 @pytest.mark.parametrize(("bad", "others", "why"), [
@@ -153,8 +166,8 @@ def test_numbers_that_are_not_trained_on_are_named(bad, others, why, tmp_path, m
         pages[0].save(tmp_path / "a" / "train" / f"{i}.tif", save_all=True, append_images=pages[1:])
     assert tool(inspect, "a") == 0
     said = capsys.readouterr().out
-    assert f"1; train/1.tif ({why})" in said
-    assert "1 of the 3 images of train can't be read, which is more than 1 %" in said
+    assert f"1; train/1.tif (training: {why})" in said
+    assert "1 of the 3 images can't be read, which is more than 1 %" in said
     assert "python -m" not in said
     with pytest.raises(ValueError, match=r"1 of 3 images cannot be read: train/1.tif"):
         load("folder:a", "train", colour="pages" if len(bad) > 1 else None)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,8 @@ import tyro
 from PIL import Image
 
 from experiments import compare, evaluate, gaussians, launch, measuring, open_run, settings, showing
-from jaxgan.data import load
+from jaxgan import evaluation
+from jaxgan.data import DataNotFoundError, load
 from jaxgan.pictures import load_png
 from tests.test_training import TINY, result, rows, run_here
 
@@ -166,6 +168,37 @@ def test_images_of_another_program(run, tmp_path, capsys):
     Image.fromarray(np.full((8, 8, 3), (1, 2, 3), np.uint8)).save(tmp_path / "colour.png")
     assert tool(evaluate, run, "--images", tmp_path, "--metrics", "swd") == 2
     assert "are in colour, but they are to be compared with grey ones" in capsys.readouterr().err
+
+
+def test_a_handful_of_images_is_measured_by_what_it_is_enough_for(tmp_path, capsys):
+    for number, image in enumerate(load("digits", "test").images[:2]):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{number}.png")
+    words = ("--images", tmp_path, "--dataset", "digits", "--features", "raw")
+    with pytest.warns(UserWarning, match=r"samples: 2\): pr \(precision, recall\) needs 4 of each"):
+        evaluate.main(tyro.cli(evaluate.Options, args=[*map(str, words), "--metrics", "pr,kid,swd"]))
+    said = capsys.readouterr().out
+    assert "2 samples (held-out reals: 2) against 1438 reals" in said
+    assert "raw kernel distance" in said
+    assert "precision" not in said
+    assert tool(evaluate, *words, "--metrics", "pr") == 2
+    assert "error: nothing can be measured of so few" in capsys.readouterr().err
+    assert tool(evaluate, *words, "--metrics", "swd", "--num", "3") == 2
+    assert "3 samples are asked for" in capsys.readouterr().err
+
+
+def test_what_is_measured_by_default_is_what_there_are_reals_and_targets_for():
+    def opens(split):
+        if split == "test":
+            raise DataNotFoundError
+        return load("digits", split)
+
+    samples = evaluation.Samples("images", 9, lambda rows: rows)
+    for opened, expected in ((opens, "fd"), (partial(load, "digits"), "fd,copying")):
+        reference = measuring.of_images(opened, metrics="fd,accuracy,copying")
+        protocol = measuring.make_protocol("default", reference)
+        assert measuring.default_metrics(reference, protocol, samples) == expected
+    asked = samples._replace(targets=lambda rows: {"label": rows})
+    assert measuring.default_metrics(reference, protocol, asked) == "fd,accuracy,copying"
 
 
 def test_a_run_is_measured_against_another_data_set(run, tmp_path, capsys):

@@ -131,7 +131,7 @@ def test_a_run_s_page_needs_nothing_else_and_shows_what_is_in_the_folder(run, tm
                                   np.asarray(Image.open(run / "samples" / "real.png")))
     values = runs.read_evaluations(run)[-1]["metrics"]["raw/fd"]
     rows = [text for _, text in found.all("tr")]
-    assert f"raw Frechet distance {values['value']:.5g} {values['floor']:.5g}" in rows
+    assert f"raw Frechet distance {values['value']:.5g} {values['floor']:.5g} lower is better" in rows
     result = runs.read_result(run)
     origin = found.text("section", id="origin")
     for text in (result["params_sha256"], *result["leaves_sha256"].values(),
@@ -161,7 +161,8 @@ def test_a_run_has_one_colour_in_all_panels():
     blue, orange, green = "#1f77b4", "#ff7f0e", "#2ca02c"
     seen = [{colour for colour in (blue, orange, green) if colour in json.dumps(panel.item)}
             for panel in drawn]
-    assert [panel.title for panel in drawn] == ["critic/loss", "swd"]
+    assert [(panel.group, panel.title) for panel in drawn] == [
+        ("Losses", "critic/loss"), ("Evaluations and other numbers", "swd")]
     assert seen == [{blue, orange}, {orange, green}]
 
 
@@ -204,13 +205,33 @@ def test_several_runs_are_laid_over_each_other(run, copy, tmp_path):
     values = [runs.read_evaluations(folder)[-1]["metrics"]["raw/fd"]["value"] for folder in (run, copy)]
     row = next(text for _, text in found.all("tr") if "Frechet" in text)
     assert f" {statistics.fmean(values):.4g} +- {statistics.stdev(values):.2g} " in row
-    assert "[1] digits: 2 runs, step 10" in found.text("li")
+    assert row.endswith(" lower is better")
+    assert found.text("li").endswith(f"digits, 2 seeds: {run}, {copy}, step 10")
+    columns = [text for attrs, text in found.all("th", scope="col")]
+    assert columns == ["", "digits, 2 seeds", "held-out reals", ""]
+    logged = {name for row in runs.read_logs(run)[0] for name in row} - {"step"}
+    assert [text for _, text in found.all("h3", **{"class": "group"})] == [
+        "Losses", "Wasserstein estimates", "Norms of the parameters' gradients",
+        "The critic's gradient at its input", "Penalties", "The critic's mean scores"]
+    assert {text for _, text in found.all("h4")} == logged
     curves = json.loads(found.text("script", id="curves"))
-    assert len(curves) == len({name for row in runs.read_logs(run)[0] for name in row} - {"step"})
+    assert len(curves) == len(logged)
     assert str(copy) in json.dumps(curves[0])
     captions = [text for _, text in found.all("figcaption")]
     assert captions == [f"{run}, step 10", f"{copy}, step 10"]
     assert not found.all("section", id="neighbours")
+
+
+def test_columns_of_runs_that_are_no_seeds_are_called_by_their_folders(run, copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_still", lambda *_: None)
+    change(copy / "config.json", lambda config: config["settings"].update(loss="hinge"))
+    found = written(run, copy, out=tmp_path / "a.html")
+    columns = [text for attrs, text in found.all("th", scope="col")]
+    assert columns == ["", str(run), str(copy), "held-out reals", ""]
+    assert [text for _, text in found.all("li")] == [
+        f"{run}: loss wasserstein, step 10", f"{copy}: loss hinge, step 10"]
+    ends = {text.split()[1]: text.split()[-3] for _, text in found.all("tr") if "better" in text}
+    assert ends == {"Frechet": "lower", "precision": "higher", "recall": "higher"}
 
 
 def test_the_folder_of_runs_by_one_command_stands_for_them(copy, tmp_path, monkeypatch):

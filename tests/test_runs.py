@@ -308,6 +308,24 @@ def test_list_escapes_what_is_there_and_passes_over_what_is_odd(folder, capsys):
     assert capsys.readouterr().err == "error: there is no folder no\\x1b\\nwhere\n"
 
 
+def test_list_says_how_far_a_run_has_come(folder, capsys):
+    def listed():
+        assert launch.guarded(list.main, list.Options(str(folder.parent))) == 0
+        return capsys.readouterr().out.splitlines()[1].split()[5:]
+
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["steps"] = 3000
+    (folder / "config.json").write_text(json.dumps(config))
+    assert listed()[0] == str(RESULT["steps"])
+    (folder / "result.json").unlink()
+    assert listed() == [str(read_logs(folder)[0][-1]["step"]), "of", "3000"]
+    (folder / "checkpoints" / "00001200").mkdir(parents=True)
+    assert listed() == ["1200", "of", "3000"]
+    (folder / "metrics.jsonl").unlink()
+    os.mkfifo(folder / "metrics.jsonl")
+    assert listed() == ["1200", "of", "3000"]
+
+
 @pytest.mark.parametrize("stream", [None, "closed", "full"])
 def test_a_stream_that_is_gone_ends_nothing(stream, monkeypatch):
     with Path("/dev/full").open("w") as full:

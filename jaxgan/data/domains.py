@@ -84,7 +84,8 @@ def open_domains(path: str | os.PathLike, split: str, *, paired: bool, **wish: A
     These are called `A` and `B`, or `trainA` and `trainB`, and each is read as `jaxgan.data.folder.load`
     reads a folder, by its own `train` and `test` or by the digests of the file names; or the test split
     is `testA` and `testB` beside `trainA` and `trainB`. Both are read in the same size and colours, in
-    RGB if one of them is.
+    RGB if one of them is. "train" looks at `testA` and `testB` as well, if there are such, so that what
+    can be trained on can be evaluated.
 
     Args:
         path: the folder.
@@ -99,6 +100,8 @@ def open_domains(path: str | os.PathLike, split: str, *, paired: bool, **wish: A
             given, or they are no images of 8 bits; and as for `jaxgan.data.folder.load`.
     """
     paths, inner = _places(Path(path).expanduser(), split)
+    if split == "train" and inner == "all":
+        open_domains(path, "test", paired=paired, **wish)
     asked = Wish(**wish)
     found = [folder.open_root(place) for place in paths]
     if paired:

@@ -3,8 +3,9 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,10 @@ from jaxgan.data.tree import Opener, Single, Tree, open_tree
 from jaxgan.extras import needs
 from jaxgan.memory import check_fits
 
-_NAMED_AS_SKIPPED, _NAMED_AS_REFUSED = 5, 20
+_NAMED_AS_LEFT_OUT, _NAMED_AS_REFUSED = 5, 20
+PARTS = {"train": "training", "test": "held out"}  # what an image in a split is, in a word
+_LEFT_OUT = {"train": "left out of training", "test": "left out of the held-out images",
+             "all": "left out"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +74,8 @@ class Files:
             images[rows] = block
             broken |= wrong
         if broken:
-            raise ValueError(f"{self.name}: {_sentence(broken, wanted, _NAMED_AS_REFUSED)}; they could "
-                             "be when the folder was opened: bring them back")
+            raise ValueError(f"{self.name}: {_sentence(broken, len(wanted), _NAMED_AS_REFUSED)}; they "
+                             "could be when the folder was opened: bring them back")
         return images, self.labels[index]
 
 
@@ -140,7 +144,8 @@ def load(path: str | os.PathLike, split: str, wish: Wish) -> Dataset:
       the upper 8 of 16 bits are kept.
     - *Left out*: hidden files and files that do not end like an image, silently; images that
       cannot be read, are of another format, or have more pixels than Pillow's MAX_IMAGE_PIXELS, with
-      one warning.
+      one warning. If these are more than 1 % of the images of both splits, the folder is refused:
+      "train" looks at the held-out ones as well, so that what can be trained on can be evaluated.
 
     Args:
         path: the folder; symbolic links in it are followed, each folder is entered once. Or an archive,
@@ -149,8 +154,8 @@ def load(path: str | os.PathLike, split: str, wish: Wish) -> Dataset:
         wish: what the images are to be turned into.
 
     Raises:
-        DataNotFoundError: there is no such folder, or no image in it or in the split; or the images of
-            the split lie in no class folders though those of `train` do.
+        DataNotFoundError: there is no such folder, or no image in it or in the split that can be read;
+            or the images of the split lie in no class folders though those of `train` do.
         ValueError: there is no image_size and they aren't of one, images lie both beside and in
             sub-folders, it can't be told whether sub-folders are splits or classes, more than 1 % of
             the images cannot be read, an archive is damaged, or a table isn't of these images.
@@ -228,17 +233,21 @@ def _open(path: str | os.PathLike, split: str, wish: Wish, keep: bool) -> tuple[
                          "tar file: make it a zip file or a plain tar file")
     table = open_table(tree, files, wish.table)
     class_of, class_names = arranged(name, files, split, table)
+    parts = split_in(name, files, table) if split != "all" else dict.fromkeys(class_of, "all")
     with quiet():
         form = settle(name, tree, files, wish)
-        images, digest, broken, scaling = _read(name, tree, files, [*class_of], form, wish, keep)
+        images, digest, broken, scaling = _read(name, tree, files, split, parts, form, wish, keep)
         good = tuple(file for file in class_of if file not in broken)
+        if not good:
+            raise DataNotFoundError(f"{name}: {_sentence(broken, len(class_of), _NAMED_AS_REFUSED)}, "
+                                    f"and there is no other one in the split {split!r}: mend them")
         if broken and not keep:  # the digest is of more than is left
             digest = ImagesDigest((len(good), *form.shape))
             for _, block, _ in _blocks(tree, good, form):
                 digest.update(block)
     if broken:
-        warnings.warn(f"{name}: {_sentence(broken, [*class_of], _NAMED_AS_SKIPPED)}; skipped",
-                      UserWarning, stacklevel=4)
+        warnings.warn(f"{name}: {_sentence(broken, len(class_of), _NAMED_AS_LEFT_OUT)}; "
+                      f"{_LEFT_OUT[split]}", UserWarning, stacklevel=4)
         if keep:
             images = images[[file not in broken for file in class_of]]
     number = {class_name: i for i, class_name in enumerate(class_names)}
@@ -248,15 +257,39 @@ def _open(path: str | os.PathLike, split: str, wish: Wish, keep: bool) -> tuple[
                  scaling), images
 
 
-def _read(name: str, tree: Tree, files: list[str], chosen: list[str], form: Form, wish: Wish, keep: bool
-          ) -> tuple[np.ndarray, ImagesDigest, dict[str, str], Scaling]:
-    """Reads the chosen images: all of them or else their digest, which are broken, and their scaling.
+def split_in(name: str, files: Sequence[str], table: Table | None) -> dict[str, str]:
+    """Returns in which split, "train" or "test", each file is that is in one of them.
 
-    The others are read too where the scaling depends on all.
+    Raises:
+        ValueError: it can't be told.
     """
+    found = {}
+    for split in ("train", "test"):
+        with suppress(DataNotFoundError):  # a small folder may hold none out
+            found |= dict.fromkeys(arranged(name, files, split, table)[0], split)
+    return found
+
+
+def _read(name: str, tree: Tree, files: list[str], split: str, parts: Mapping[str, str], form: Form,
+          wish: Wish, keep: bool) -> tuple[np.ndarray, ImagesDigest, dict[str, str], Scaling]:
+    """Reads a split's images: all of them or else their digest, which are broken, and their scaling.
+
+    The others are read too where the scaling depends on all; and held-out ones with the training images.
+
+    Args:
+        name: what the folder is called in errors.
+        tree: where they lie.
+        files: all of them.
+        split: which are meant.
+        parts: the split of each, as `split_in` says.
+        form: what they are turned into.
+        wish: what that was made of.
+        keep: whether to return the images.
+    """
+    chosen = [file for file, part in parts.items() if part == split]
     ends, place = [], {file: row for row, file in enumerate(chosen)}
     is_open = form.dtype != "uint8" and wish.data_range is None
-    wanted = files if is_open else chosen
+    wanted = files if is_open else [*parts] if split == "train" else chosen
     shape = (len(chosen) if keep else 0, *form.shape)
     check_fits(f"{name}: its {len(chosen)} images take", jax.ShapeDtypeStruct(shape, form.dtype),
                "their size, or read them on demand")
@@ -267,15 +300,18 @@ def _read(name: str, tree: Tree, files: list[str], chosen: list[str], form: Form
         if is_open and (good := [i for i, file in enumerate(names) if file not in wrong]):
             ends += [block[good].min((0, 1, 2)), block[good].max((0, 1, 2))]
         mine = [i for i, file in enumerate(names) if file in place]
-        broken |= {file: why for file, why in wrong.items() if file in place}
+        broken |= {file: why for file, why in wrong.items() if file in parts}
         part = block if len(mine) == len(names) else block[mine]
         if keep:
             images[[place[names[i]] for i in mine]] = part  # a `Dataset` has a digest of its own
         else:
             digest.update(part)
-    if len(broken) * 100 > len(chosen):
-        raise ValueError(f"{name}: {_sentence(broken, chosen, _NAMED_AS_REFUSED)}; more than 1 %: mend "
-                         "or remove them")
+    if is_refused(len(broken), len(parts)):
+        where = {file: f"{PARTS[parts[file]]}: " if split != "all" else "" for file in broken}
+        told = {file: f"{where[file]}{why}" for file, why in broken.items()}
+        raise ValueError(f"{name}: {_sentence(told, len(parts), _NAMED_AS_REFUSED)}; more than 1 %: "
+                         "mend or remove them")
+    broken = {file: why for file, why in broken.items() if file in place}
     try:
         if wish.data_range is not None:
             low, high = wish.data_range
@@ -357,7 +393,12 @@ def _blocks(tree: Tree, files: Sequence[str], form: Form
             yield np.array(rows), images, broken
 
 
-def _sentence(broken: dict[str, str], files: Sequence[str], limit: int) -> str:
+def is_refused(broken: int, count: int) -> bool:
+    """Whether so many of the images of both splits can't be read that the folder is refused."""
+    return 100 * broken > count
+
+
+def _sentence(broken: Mapping[str, str], count: int, limit: int) -> str:
     named = ", ".join(f"{file} ({broken[file]})" for file in sorted(broken)[:limit])
     more = ", ..." if len(broken) > limit else ""
-    return f"{len(broken)} of {len(files)} images cannot be read: {named}{more}"
+    return f"{len(broken)} of {count} images cannot be read: {named}{more}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgan.data.dataset import DataNotFoundError
 from jaxgan.data.decoding import Form, Header, content, decode, look, quiet
-from jaxgan.data.folder import headers, open_root, open_table
+from jaxgan.data.folder import headers, is_refused, open_root, open_table, split_in
 from jaxgan.data.splits import arranged
 from jaxgan.data.tables import Table, open_given
 from jaxgan.data.tree import Opener, Tree
@@ -24,6 +24,7 @@ class Survey(NamedTuple):
         tree: what the images lie in.
         headers: what each image says of itself, by its file, of all that can be trained on.
         broken: what is wrong with the others.
+        parts: the split of each file, "train" or "test", of all that are in one of them.
         copies: files whose images are the same, pixel by pixel, of each such image.
         table: the table beside them, if there is one.
         splits: how many images of each class there are in "train" and in "test".
@@ -33,6 +34,7 @@ class Survey(NamedTuple):
     tree: Tree
     headers: Mapping[str, Header]
     broken: Mapping[str, str]
+    parts: Mapping[str, str]
     copies: Sequence[Sequence[str]]
     table: Table | None
     splits: Mapping[str, Mapping[str, int]]
@@ -75,9 +77,10 @@ def survey(path: str | os.PathLike, table: str | os.PathLike | None = None) -> S
             del readable[file]
             broken[file] = "its pixels are floating-point numbers, and others' are not"
     copies = sorted(sorted(same) for same in alike.values() if len(same) > 1)
-    splits, problem, found = {}, "", None
+    parts, splits, problem, found = {}, {}, "", None
     try:
         found = open_table(tree, files, table)
+        parts = split_in(f"folder:{path}", files, found)
         for split in ("train", "test"):
             try:
                 class_of, names = arranged(f"folder:{path}", files, split, found)
@@ -85,14 +88,13 @@ def survey(path: str | os.PathLike, table: str | os.PathLike | None = None) -> S
                 continue
             count = Counter(class_of[file] for file in class_of if file in readable)
             splits[split] = {name: count[name] for name in names}
-            bad = sum(file in broken for file in class_of)
-            if split == "train" and 100 * bad > len(class_of):
-                problem = (f"{bad} of the {len(class_of)} images of train can't be read, which is more "
-                           "than 1 %: mend or remove them")
+        if is_refused(bad := len(broken.keys() & parts.keys()), len(parts)):
+            problem = (f"{bad} of the {len(parts)} images can't be read, which is more than 1 %: mend "
+                       "or remove them")
     except ValueError as error:
         problem = str(error)
-    return Survey(tree, dict(sorted(readable.items())), dict(sorted(broken.items())), copies, found,
-                  splits, problem)
+    return Survey(tree, dict(sorted(readable.items())), dict(sorted(broken.items())), parts, copies,
+                  found, splits, problem)
 
 
 def sizes(path: str | os.PathLike) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from jaxgan.evaluation.evaluator import Evaluator, prepare
 from jaxgan.evaluation.metrics import (
     METRICS,
     Comparison,
+    Fewest,
     Metric,
     Number,
     SampleSet,
@@ -32,7 +33,7 @@ from jaxgan.evaluation.samples import (
     tokens,
 )
 
-__all__ = ["METRICS", "PRESETS", "Comparison", "Evaluator", "Extractor", "Metric", "Number", "Observed",
-           "Present", "Protocol", "SampleSet", "Samples", "chosen", "critic_diagnostics", "differences",
-           "find", "nearest", "of_classes", "of_dataset", "of_source", "prepare", "presented", "preset",
-           "protocol_from_json", "sampler", "tokens"]
+__all__ = ["METRICS", "PRESETS", "Comparison", "Evaluator", "Extractor", "Fewest", "Metric", "Number",
+           "Observed", "Present", "Protocol", "SampleSet", "Samples", "chosen", "critic_diagnostics",
+           "differences", "find", "nearest", "of_classes", "of_dataset", "of_source", "prepare",
+           "presented", "preset", "protocol_from_json", "sampler", "tokens"]

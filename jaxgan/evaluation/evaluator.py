@@ -1,6 +1,7 @@
 """The chosen metrics of samples by a protocol, beside those of reals that were held out."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -23,7 +24,8 @@ class Evaluator:
         real: the reals that samples are compared with.
         other: other reals, whose numbers are the floor; None if there are none.
         floor: the numbers of the other reals in the samples' place, without those of metrics whose
-            targets they lack or that need held-out reals; {} if there are none.
+            targets they lack, for which they are too few or that need held-out reals; {} if there are
+            none.
     """
 
     protocol: Protocol
@@ -71,7 +73,8 @@ class Evaluator:
 
     def _has_floor(self, metric: Metric) -> bool:
         return (self.other is not None and not metric.held_out
-                and self.other.targets.keys() >= {*metric.targets})
+                and self.other.targets.keys() >= {*metric.targets}
+                and not metric.lacks(self.protocol, self.real.count, self.other.count))
 
     def _check_targets(self, fake: SampleSet, name: str) -> None:
         for metric in self.metrics:
@@ -95,6 +98,8 @@ def prepare(protocol: Protocol, metrics: tuple[Metric, ...], extractor: Extracto
             held_out: Samples | None = None, *, progress: Progress = lambda done: None) -> Evaluator:
     """Observes the reals, and fills in what the protocol leaves to them and to the feature network.
 
+    Metrics for which there are too few reals or samples are left out, with one warning.
+
     Args:
         protocol: by which to measure.
         metrics: what to measure, see `chosen`.
@@ -104,8 +109,13 @@ def prepare(protocol: Protocol, metrics: tuple[Metric, ...], extractor: Extracto
         progress: told of each number of reals that is done.
 
     Raises:
-        ValueError: a metric needs what isn't there, or the reals are fewer than the protocol's.
+        ValueError: a metric needs what isn't there, the reals are fewer than the protocol's, or reals or
+            samples are too few for any metric.
     """
+    protocol = dataclasses.replace(
+        protocol, num_real=protocol.num_real or real.count or _ENDLESS_COUNT,
+        num_fake=protocol.num_fake or (held_out.count if held_out else None) or _ENDLESS_COUNT)
+    metrics = _measurable(metrics, protocol)
     for metric in metrics:
         if metric.held_out and held_out is None:
             raise ValueError(f"the metric {metric.name!r} needs a held-out split, which {real.name} "
@@ -116,16 +126,30 @@ def prepare(protocol: Protocol, metrics: tuple[Metric, ...], extractor: Extracto
                              "classifier or inception")
         if metric.ready:
             metric.ready()
-    num_fake = protocol.num_fake or (held_out.count if held_out else None) or _ENDLESS_COUNT
     protocol = dataclasses.replace(
         protocol, features=extractor.network.name, features_digest=extractor.network.digest,
-        resize=extractor.network.resize,
-        dataset_digest=real.digest, num_real=protocol.num_real or real.count or _ENDLESS_COUNT,
-        num_fake=num_fake)
+        resize=extractor.network.resize, dataset_digest=real.digest)
     other = held_out and _observe(extractor, metrics, held_out,
-                                  min(num_fake, held_out.count or num_fake), progress)
+                                  min(protocol.num_fake, held_out.count or protocol.num_fake), progress)
     return Evaluator(protocol, metrics, extractor,
                      _observe(extractor, metrics, real, protocol.num_real, progress), other)
+
+
+def _measurable(metrics: tuple[Metric, ...], protocol: Protocol) -> tuple[Metric, ...]:
+    """The metrics for which there are enough reals and samples.
+
+    Raises:
+        ValueError: there is none.
+    """
+    lacks = [metric.lacks(protocol, protocol.num_real, protocol.num_fake) for metric in metrics]
+    if not any(lacks):
+        return metrics
+    counts = f"reals: {protocol.num_real}, samples: {protocol.num_fake}"
+    said = "; ".join(filter(None, lacks))
+    if all(lacks):
+        raise ValueError(f"nothing can be measured of so few ({counts}): {said}; bring more")
+    warnings.warn(f"left out, for there are too few ({counts}): {said}", UserWarning, stacklevel=3)
+    return tuple(metric for metric, lack in zip(metrics, lacks, strict=True) if not lack)
 
 
 def _observe(extractor: Extractor, metrics: Iterable[Metric], samples: Samples, count: int,

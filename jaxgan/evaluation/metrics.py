@@ -108,6 +108,14 @@ class Number(NamedTuple):
                              deviation_of=self.deviation_of and prefix + self.deviation_of)
 
 
+class Fewest(NamedTuple):
+    """How many reals and samples a metric needs at least, and why: "its k is 3"."""
+
+    real: int
+    fake: int
+    why: str = ""
+
+
 class Metric(NamedTuple):
     """A metric as evaluations use it: one of `METRICS`, or one that an experiment brings.
 
@@ -123,6 +131,7 @@ class Metric(NamedTuple):
         held_out: whether it needs `Comparison.other`. Then there is no floor.
         ready: None, or what is called before anything is measured, for what takes long, such as the
             training of a network that `measure` needs.
+        fewest: None, or by a protocol how many reals and samples it needs: of fewer it is left out.
     """
 
     name: str
@@ -134,6 +143,17 @@ class Metric(NamedTuple):
     targets: tuple[str, ...] = ()
     held_out: bool = False
     ready: Callable[[], object] | None = None
+    fewest: Callable[[Protocol], Fewest] | None = None
+
+    def lacks(self, protocol: Protocol, real: int, fake: int) -> str:
+        """Says what it needs, where so many reals or samples are too few for it; else ""."""
+        needed = self.fewest(protocol) if self.fewest else Fewest(0, 0)
+        if real >= needed.real and fake >= needed.fake:
+            return ""
+        titles = ", ".join(number.title for number in self.numbers if not number.deviation_of)
+        counts = (f"{needed.real} of each" if needed.real == needed.fake else
+                  f"{needed.real} reals and {needed.fake} samples")
+        return f"{self.name} ({titles}) needs {counts}" + f", since {needed.why}" * bool(needed.why)
 
 
 def chosen(names: str, own: Iterable[Metric] = ()) -> tuple[Metric, ...]:
@@ -254,34 +274,42 @@ def _translation(seen: Comparison) -> dict[str, float]:
     return metrics.image_errors(seen.fake.targets["image"], seen.fake.samples)._asdict()
 
 
+def _at_least_two(protocol: Protocol) -> Fewest:
+    return Fewest(2, 2)
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in (
     Metric("fd", _frechet, (
         Number("fd", "Frechet distance", False, inception_title="FID", has_floor=True),
-    ), features=True),
+    ), features=True, fewest=lambda protocol: Fewest(protocol.ddof + 1, protocol.ddof + 1)),
     Metric("kid", _kernel, (
         Number("kd", "kernel distance", False, inception_title="KID"),
         Number("kd_std", "kernel distance, std", False, inception_title="KID, std", deviation_of="kd"),
-    ), features=True),
+    ), features=True, fewest=_at_least_two),
     Metric("is", _score, (
         Number("score", "score", True, inception_title="Inception score"),
         Number("score_std", "score, std", False, inception_title="Inception score, std",
                deviation_of="score"),
-    ), features=True, logits=True),
+    ), features=True, logits=True, fewest=lambda protocol: Fewest(
+        1, protocol.splits, f"it is a mean over {protocol.splits} parts")),
     Metric("pr", _precision_recall, (
         Number("precision", "precision", True),
         Number("recall", "recall", True),
-    ), features=True),
+    ), features=True, fewest=lambda protocol: Fewest(
+        protocol.manifold_neighbours + 1, protocol.manifold_neighbours + 1,
+        f"its k is {protocol.manifold_neighbours}")),
     Metric("dc", _density_coverage, (
         Number("density", "density", True),
         Number("coverage", "coverage", True),
-    ), features=True),
+    ), features=True, fewest=lambda protocol: Fewest(
+        protocol.density_neighbours + 1, 1, f"its k is {protocol.density_neighbours}")),
     Metric("mmd", _mean_discrepancy, (
         Number("mmd", "maximum mean discrepancy", False),
-    ), features=True),
+    ), features=True, fewest=_at_least_two),
     Metric("copying", _copying, (
-        Number("copying", "P(nearer to training set than held-out)", False),
-        Number("copying_z", "copying, z-score", False),
-        Number("nearest_ratio", "distance to training set, ratio to held-out", False),
+        Number("copying", "P(nearer to training set than held-out)", None),
+        Number("copying_z", "copying, z-score", None),
+        Number("nearest_ratio", "distance to training set, ratio to held-out", None),
     ), features=True, held_out=True),
     Metric("accuracy", _accuracy, (
         Number("accuracy", "accuracy", True),

@@ -223,7 +223,8 @@ class Extractor:
             ValueError: there are fewer samples.
         """
         if samples.count is not None and count > samples.count:
-            raise ValueError(f"{count} samples are asked for, but {samples.name} has {samples.count}")
+            raise ValueError(f"{count} samples are asked for, but {samples.name} has {samples.count}: "
+                             "bring more, or ask for fewer")
         targets = samples.targets(np.arange(count)) if samples.targets else None
         if self.cache is None or not (samples.digest and features):
             return self._observe(samples, 0, count, features, keep, progress)._replace(targets=targets)
