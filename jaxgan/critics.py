@@ -100,8 +100,7 @@ def critic_game(
         update_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size(batches)))
         critic, metrics = lax.scan(once, state.critic, (batches, update_keys))
         count = state.step + 1
-        average = None if ema_decay is None else moving_average(
-            state.average, critic.variables, ema_decay, count)
+        average = None if ema_decay is None else moving_average(state.average, critic, ema_decay, count)
         return CriticState(count, critic, average), jax.tree.map(lambda x: x[-1], metrics)
 
     return Game(init, step, lambda state: {"critic": state.critic.params})

@@ -266,8 +266,7 @@ def cycle_game(
                 keys.stream(key, "generator_step"), axis_name),
             name="generator", axis_name=axis_name, accumulate=accumulate)
         number = state.step + 1
-        average = None if ema_decay is None else moving_average(
-            state.ema, generators.variables, ema_decay, number)
+        average = None if ema_decay is None else moving_average(state.ema, generators, ema_decay, number)
         return (CycleState(number, generators, critics, history, average),
                 jax.tree.map(lambda values: values[-1], metrics) | more)
 

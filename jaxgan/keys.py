@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan.parallel import share
 from jaxgan.types import Array, Key, PyTree
 
 SEEDS = 2**32
@@ -63,7 +64,7 @@ def example_keys(key: Key, count: int, axis_name: str | None = None, part: Array
         parts: how many these are.
     """
     first = _place(axis_name, part, parts) * count
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+    return share(jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count)))
 
 
 def device_key(key: Key, axis_name: str | None = None, part: Array | int = 0, parts: int = 1) -> Key:

@@ -116,7 +116,7 @@ def train_lanes(source: Source, lanes: Sequence[Lane], *, together: bool | None 
 
     Raises:
         ValueError: there are several processes, lanes whose batches differ, or numbers that decide
-            what is computed, which one program can't have.
+            what is computed or a state that is spread, which one program can't have.
         NotFiniteError: lanes have diverged; the others are trained to their end.
         Interrupted: a signal came or the time was over; each lane that had begun is saved.
         Exception: as `jaxgan.training.train`; the others end where they were last saved.
@@ -129,6 +129,9 @@ def train_lanes(source: Source, lanes: Sequence[Lane], *, together: bool | None 
     sizes = {(lane.plan.batch_size, lane.plan.batches_per_step) for lane in lanes}
     if len(sizes) > 1:
         raise ValueError(f"lanes must have batches of one size; got {sorted(sizes)}")
+    if together and any(lane.plan.shard for lane in lanes):
+        raise ValueError("shard is for runs one after the other: those of one program share the devices "
+                         "by runs; give --sequential, or leave --shard out")
     games = {id(lane.game): game_of(lane.game) for lane in lanes}  # the same one is compiled once
     runs = {lane.name: replace(prepared(lane.game, source, lane.run, lane.plan, **lane.options),
                                game=games[id(lane.game)]) for lane in lanes}
@@ -179,7 +182,7 @@ def _check_one_program(lanes: Sequence[Lane], remake: Remake | None) -> None:
 def goes_together(source: Source, lanes: Sequence[Lane]) -> bool:
     """Whether lanes are trained at once, if nobody says how: on an accelerator that holds them all."""
     devices = jax.local_devices()[:lanes[0].plan.devices or None]
-    if devices[0].platform == "cpu":
+    if devices[0].platform == "cpu" or any(lane.plan.shard for lane in lanes):
         return False
     state = jax.eval_shape(partial(initial_state, game_of(lanes[0].game), 0,
                                    example_batch(source, lanes[0].plan.batch_size)))

@@ -1,6 +1,7 @@
 """Many steps of a game in one dispatch, their batches drawn on the device."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from jax import lax
 
 from jaxgan import keys
 from jaxgan.data import Source, draw_step
+from jaxgan.parallel import share, sharers
 from jaxgan.types import Array, Batch, Key, Metrics, PyTree, check_type
 
 
@@ -114,15 +116,21 @@ def draw_batches(
     """
     devices, device = (1, 0) if axis_name is None else (lax.axis_size(axis_name),
                                                         lax.axis_index(axis_name))
-    if batch_size % devices:
-        raise ValueError(f"batch_size must divide over {devices} devices; got {batch_size}: choose a "
-                         f"multiple of {devices}")
+    sharing = devices * sharers()
+    if batch_size % sharing:
+        raise ValueError(f"batch_size must divide over {sharing} devices; got {batch_size}: choose a "
+                         f"multiple of {sharing}")
     local = batch_size // devices
     rows = (jnp.arange(batches_per_step)[:, None] * batch_size
             + device * local + jnp.arange(local)[None, :])  # [batches_per_step, local]
-    batch = draw_step(source, arrays, keys.stream(key, "data"), step, batches_per_step * batch_size,
-                      rows.ravel())
-    return jax.tree.map(lambda x: x.reshape(batches_per_step, local, *x.shape[1:]), batch)
+    in_order = partial(draw_step, source, arrays, keys.stream(key, "data"), step,
+                       batches_per_step * batch_size)
+    if sharers() > 1:  # example by example, so that each device draws its own
+        return share(jax.tree.map(
+            lambda x: jnp.swapaxes(x.reshape(local, batches_per_step, *x.shape[1:]), 0, 1),
+            in_order(rows.T.ravel())), 1)
+    return jax.tree.map(lambda x: x.reshape(batches_per_step, local, *x.shape[1:]),
+                        in_order(rows.ravel()))
 
 
 def _check_same(before: Any, after: Any) -> None:

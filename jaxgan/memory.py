@@ -9,24 +9,36 @@ import numpy as np
 from jaxgan.types import PyTree
 
 
-def size_of(tree: PyTree) -> int:
-    """Returns how many bytes arrays take, or would if they were of these shapes and dtypes."""
-    return sum(int(np.prod([int(size) for size in leaf.shape], dtype=object)) * leaf.dtype.itemsize
-               for leaf in jax.tree.leaves(tree))
+def size_of(tree: PyTree, shardings: PyTree = None) -> int:
+    """Returns how many bytes arrays take, or would if they were of these shapes and dtypes.
+
+    Args:
+        tree: arrays, or their shapes and dtypes.
+        shardings: how each is spread over devices, for the bytes of one of them; None if they aren't.
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
+    if shardings is not None:
+        shapes = [of.shard_shape(shape)
+                  for of, shape in zip(jax.tree.leaves(shardings), shapes, strict=True)]
+    return sum(int(np.prod([int(size) for size in shape], dtype=object)) * leaf.dtype.itemsize
+               for shape, leaf in zip(shapes, jax.tree.leaves(tree), strict=True))
 
 
-def check_fits(what: str, tree: PyTree, remedy: str) -> None:
+def check_fits(what: str, tree: PyTree, remedy: str, shardings: PyTree = None, other: str = "") -> None:
     """Raises ValueError for arrays that alone are larger than a device's memory.
 
     Args:
         what: they are, with their verb: "the networks take", say.
         tree: arrays, or their shapes and dtypes.
         remedy: what to lower.
+        shardings: as for `size_of`.
+        other: another remedy, from its comma on.
     """
-    needed, there = size_of(tree), available()
+    needed, there = size_of(tree, shardings), available()
     if needed > there:
-        raise ValueError(f"{what} {needed / 1e9:.4g} GB, and there are {there / 1e9:.4g} GB of memory: "
-                         f"lower {remedy}")
+        each = "" if shardings is None else " on each device"
+        raise ValueError(f"{what} {needed / 1e9:.4g} GB{each}, and there are {there / 1e9:.4g} GB of "
+                         f"memory: lower {remedy}{other}")
 
 
 def available() -> float:

@@ -12,6 +12,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from jaxgan.parallel import share, whole
 from jaxgan.terms import Term, Value, View, check_terms, is_weighed
 from jaxgan.types import Array, Metrics, PyTree, batch_size, check_type, described
 from jaxgan.weighting import Weighting, fixed, shared_norms
@@ -41,8 +42,8 @@ class NetworkState(NamedTuple):
 
     @property
     def variables(self) -> PyTree:
-        """What linen's `apply` takes."""
-        return {"params": self.params, **self.stats}
+        """What linen's `apply` takes, gathered where the state is spread over devices."""
+        return whole({"params": self.params, **self.stats})
 
 
 class _Lazy(NamedTuple):
@@ -169,9 +170,11 @@ def update(
                 losses[term.part_of] += weights[term.name] * values[term.name].loss
         return losses, (stats, values, weights)
 
+    params = whole(network.params)
+
     def differentiated(*part: Array) -> tuple[PyTree, ...]:
         losses, pullback, (stats, values, weights) = jax.vjp(
-            lambda params, fed: losses_fn(params, fed, *part), network.params, fed, has_aux=True)
+            lambda params, fed: losses_fn(params, fed, *part), params, fed, has_aux=True)
         base = {term: weights[term] for term in base_weights(terms) if term in losses}
         head_weights = scheme.weights(network.weighting, base)
         head_weights = {term: jnp.asarray(head_weights.get(term, 0.0), loss.dtype)
@@ -225,8 +228,8 @@ def part_of(batch: PyTree, index: Array | int, count: int) -> PyTree:
     if size % count:
         raise ValueError(f"a batch of {size} examples on a device can't be cut into {count} equal parts"
                          f": choose a multiple of {count}")
-    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index * (size // count), size // count),
-                        batch)
+    return share(jax.tree.map(
+        lambda x: lax.dynamic_slice_in_dim(x, index * (size // count), size // count), batch))
 
 
 def half_life(images: float | optax.Schedule, batch_size: int, *, ramp: float | None = None
@@ -258,19 +261,21 @@ def half_life(images: float | optax.Schedule, batch_size: int, *, ramp: float | 
     return decay
 
 
-def moving_average(average: PyTree, variables: PyTree, decay: float | optax.Schedule, step: Array
-                   ) -> PyTree:
+def moving_average(average: PyTree, variables: PyTree | NetworkState, decay: float | optax.Schedule,
+                   step: Array) -> PyTree:
     """Returns the moving average of a network's variables after an update.
 
     What has no mean, integers, truths or random keys, is the network's own.
 
     Args:
         average: as it was.
-        variables: after the update.
+        variables: after the update; or the network, of which then nothing has to be gathered.
         decay: in [0, 1), early on `(1 + step) / (10 + step)` if that is less; or a schedule, step ->
             decay, which nothing limits.
         step: how many updates there were, int32.
     """
+    if isinstance(variables, NetworkState):
+        variables = {"params": variables.params, **variables.stats}
     count = step.astype(jnp.float32)
     limited = decay(step) if callable(decay) else jnp.minimum(decay, (1.0 + count) / (10.0 + count))
     return jax.tree.map(

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from jaxgan import keys
-from jaxgan.parallel import check_devices
+from jaxgan.parallel import Shard, check_devices, check_shard
 
 _INTEGERS = 2**31  # what devices count in
 
@@ -29,6 +29,8 @@ class Plan:
             evaluations there is a checkpoint at each of them.
         best_is_highest: whether it is its highest value instead.
         devices: how many devices to use; 0 for all. On several processes it is all of theirs.
+        shard: "state" to have parameters, moments and averages spread over the devices, those of one
+            process; None for each device to hold all of them.
         on_nan: what to do when training diverges: "stop", or "rollback" to go on from the newest
             checkpoint with other random numbers, at most three times in a run.
         max_hours: stop after so long, with a checkpoint; 0 for no limit.
@@ -51,6 +53,7 @@ class Plan:
     on_nan: str = "stop"
     max_hours: float = 0.0
     profile: int = 0
+    shard: Shard | None = None
     n_critic: dataclasses.InitVar[int | None] = None
 
     def __post_init__(self, n_critic: int | None):
@@ -82,6 +85,7 @@ class Plan:
                              f"of their {available}: leave it out")
         if self.devices > available:
             raise ValueError(f"devices is {self.devices}, but there are only {available}")
+        check_shard(self.shard, jax.devices())
         if self.batch_size % (self.devices or available):
             raise ValueError(f"batch_size {self.batch_size} does not divide over "
                              f"{self.devices or available} devices: choose a multiple, or --devices 1")

@@ -267,7 +267,7 @@ def _averaged(gan: GAN, state: GANState) -> PyTree | None:
     """The generator's moving average after an update."""
     if gan.ema_decay is None:
         return None
-    return moving_average(state.ema, state.generator.variables, gan.ema_decay, state.step)
+    return moving_average(state.ema, state.generator, gan.ema_decay, state.step)
 
 
 def _generator_batch(batches: Batch, count: int) -> Batch:

@@ -27,9 +27,9 @@ from jaxgan.digests import file_digest, leaf_digests, params_digest
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
-from jaxgan.memory import check_fits
+from jaxgan.memory import available, check_fits, size_of
 from jaxgan.outlook import About, Outlook, introduce
-from jaxgan.parallel import agreed, check_same, data_parallel
+from jaxgan.parallel import agreed, check_same, data_parallel, spread
 from jaxgan.pictures import grid
 from jaxgan.plans import Plan
 from jaxgan.profiling import Operations, Trace, operations, peak_memory
@@ -70,9 +70,9 @@ def example_batch(source: Source, size: int) -> Batch:
     return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shapes)
 
 
-def initial_state(game: Game, seed: int, example: Batch) -> State:
-    """The state that training with this seed starts from."""
-    return jax.jit(game.init)(keys.stream(keys.of_seed(seed), "init"), example)
+def initial_state(game: Game, seed: int, example: Batch, shardings: PyTree = None) -> State:
+    """The state that training with this seed starts from, spread over devices if shardings are given."""
+    return jax.jit(game.init, out_shardings=shardings)(keys.stream(keys.of_seed(seed), "init"), example)
 
 
 def train(
@@ -281,11 +281,13 @@ class Prepared:
             example = example_batch(source, plan.batch_size)
             template = _template(game, source, plan, example)
             _check_game(game, template)
-            check_fits("the networks and their optimisers take", template, "the width")
-            begin = partial(_begin, game, plan.seed, example, self.initial)
+            shardings = _shardings(template, plan)
+            check_fits("the networks and their optimisers take", template, "the width", shardings,
+                       _with_shard(template, plan))
+            begin = partial(_begin, game, plan.seed, example, self.initial, shardings)
             run.lock()
-            state, retries = (_start(begin, template, checkpoints, plan, self.resume) if resuming
-                              else (begin(), 0))
+            state, retries = (_start(begin, template, checkpoints, plan, self.resume, shardings)
+                              if resuming else (begin(), 0))
             result = _finished(run, plan, state, game.networks(state), stops=bool(self.callbacks))
             if result is not None:
                 return state, result
@@ -307,7 +309,7 @@ class Prepared:
                     if plan.on_nan == "stop" or retries == _RETRIES:
                         raise
                     checkpoints.wait()
-                    state, _ = _newest(begin, template, checkpoints)
+                    state, _ = _newest(begin, template, checkpoints, shardings)
                     retries += 1
                     warnings.warn(f"{error}; going on from step {int(state.step)} with other random "
                                   f"numbers, try {retries} of {_RETRIES}", UserWarning, stacklevel=2)
@@ -374,9 +376,10 @@ def _default_picture(game: Game, source: Source, seed: int, count: int = 64) -> 
     return lambda state: grid(pixels(draw(state), source.value_range))
 
 
-def _begin(game: Game, seed: int, example: Batch, initial: Callable[[State], State] | None) -> State:
+def _begin(game: Game, seed: int, example: Batch, initial: Callable[[State], State] | None,
+           shardings: PyTree) -> State:
     """The first state, which `initial` may change, but not in its structure."""
-    state = initial_state(game, seed, example)
+    state = initial_state(game, seed, example, shardings)
     if initial is None:
         return state
     changed = initial(state)
@@ -399,13 +402,13 @@ def _is_resuming(checkpoints: Checkpoints, run: Run, resume: str | int | None) -
 
 
 def _start(begin: Callable[[], State], template: State, checkpoints: Checkpoints, plan: Plan,
-           resume: str | int | None) -> tuple[State, int]:
+           resume: str | int | None, shardings: PyTree) -> tuple[State, int]:
     """The state to go on from and how often the run had gone back by then."""
     if resume in ("auto", "latest"):
-        state, retries = _newest(begin, template, checkpoints)
+        state, retries = _newest(begin, template, checkpoints, shardings)
     else:
         step = int(cast("str | int", resume))
-        state = jax.device_put(checkpoints.restore(template, step))
+        state = jax.device_put(checkpoints.restore(template, step), shardings)
         retries = checkpoints.manifest(step)["retries"]
     step = int(state.step)
     if step > plan.steps:
@@ -443,13 +446,13 @@ def _finished(run: Run, plan: Plan, state: State, networks: dict[str, PyTree], *
     return (result or {}) if is_finished else None
 
 
-def _newest(begin: Callable[[], State], template: State,
-            checkpoints: Checkpoints) -> tuple[State, int]:
+def _newest(begin: Callable[[], State], template: State, checkpoints: Checkpoints,
+            shardings: PyTree) -> tuple[State, int]:
     """The state of the newest good checkpoint, the initial one if there is none; and its retries."""
     state = checkpoints.restore_newest(template)
     if state is None:
         return begin(), 0
-    return jax.device_put(state), checkpoints.manifest(int(state.step))["retries"]
+    return jax.device_put(state, shardings), checkpoints.manifest(int(state.step))["retries"]
 
 
 def _loop(source: Source, report: Reporter, state: State, outlook: Outlook | None,
@@ -555,16 +558,32 @@ def on_devices(game: Game, source: Source, plan: Plan
     """
     step_fn = partial(run_steps, game, source=source, batches_per_step=plan.batches_per_step,
                       batch_size=plan.batch_size)
-    if jax.device_count() == 1 or plan.devices == 1:
-        return jax.jit(step_fn, donate_argnums=0), jax.device_put, Part()
     devices = jax.devices()[:plan.devices or None]
+    if len(devices) == 1:
+        return jax.jit(step_fn, donate_argnums=0), jax.device_put, Part()
     here = [device for device in devices if device.process_index == jax.process_index()]
     everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(here), "devices"),
                                             jax.sharding.PartitionSpec())
     count = plan.batch_size // len(devices) * len(here)
-    return (data_parallel(step_fn, devices=devices, batch_axis=None, donate=True),
+    return (data_parallel(step_fn, devices=devices, batch_axis=None, donate=True, shard=plan.shard),
             partial(jax.device_put, device=everywhere),
             Part(plan.batch_size, jax.process_index() * count, count))
+
+
+def _shardings(template: State, plan: Plan) -> PyTree:
+    """How the state is spread over devices; None if each holds all of it."""
+    devices = jax.devices()[:plan.devices or None]
+    return spread(template, devices) if plan.shard and len(devices) > 1 else None
+
+
+def _with_shard(template: State, plan: Plan) -> str:
+    """What --shard would do about a state that is too large; "" if nothing."""
+    devices = jax.devices()[:plan.devices or None]
+    part = size_of(template, spread(template, devices))
+    if plan.shard or len(devices) == 1 or jax.process_count() > 1 or part > available():
+        return ""
+    return (f", or give --shard state, with which each of {len(devices)} devices holds "
+            f"{part / 1e9:.4g} GB and gathers a network where it is used")
 
 
 def count_operations(advance: Callable, due: Due) -> Operations | None:

@@ -20,6 +20,7 @@ from jaxgan.gan import (
 )
 from jaxgan.networks import NetworkState, See, part_of, term_state
 from jaxgan.nn.random import rngs_of
+from jaxgan.parallel import share
 from jaxgan.probing import check_call, check_single
 from jaxgan.terms import Judgement, Seen, View
 from jaxgan.types import Array, Batch, Key, PyTree, WithHeads, batch_size
@@ -252,11 +253,11 @@ def applied(module: nn.Module, network: NetworkState, inputs: PyTree, condition:
     """
     module = _on_axis(module, axis_name)
     with nn.intercept_methods(check_call):
-        result = module.apply(network.variables, inputs, condition, train=True,
-                              mutable=list(network.stats), rngs=rngs, method=method)
+        outputs, stats = module.apply(network.variables, *share((inputs, condition)), train=True,
+                                      mutable=list(network.stats), rngs=rngs, method=method)
     if method is None and batch_size(inputs) == 1 and getattr(module, "axis_name", None) is None:
         check_single(module, inputs, condition)
-    return result
+    return share(outputs), stats
 
 
 def _on_axis(module: nn.Module, axis_name: str | None) -> nn.Module:

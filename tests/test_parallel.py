@@ -11,13 +11,34 @@ import pytest
 from tiny import Generator, Linear, points, tiny
 
 from benchmarks.collectives import all_reduces
-from jaxgan import data_parallel, game, init_state, keys, losses, networks, penalties, run_steps, sample
+from experiments import launch, opening
+from jaxgan import (
+    GAN,
+    data_parallel,
+    game,
+    init_state,
+    keys,
+    losses,
+    memory,
+    networks,
+    parallel,
+    penalties,
+    run_steps,
+    sample,
+    training,
+)
 from jaxgan.augment import instance_noise
-from jaxgan.data import Dataset, mixture, resident
+from jaxgan.data import Dataset, in_memory, mixture, resident
 from jaxgan.gan import draw_latents
+from jaxgan.lanes import train_seeds
+from jaxgan.models.gat import GATCritic, GATGenerator, as_outputs, last_output
 from jaxgan.nn.norms import normalise, weight_layer
+from jaxgan.runs import read_logs
 from jaxgan.steps import critic_step, generator_step, train_step
+from jaxgan.terms import lazy
+from jaxgan.training import Plan, train
 from jaxgan.types import Batch
+from tests.faults import processes
 
 KEY = jax.random.key(21)
 ITERATIONS, N_CRITIC, BATCH_SIZE = 4, 2, 16
@@ -69,6 +90,16 @@ CASES = {
     "spectral norm, images": (IMAGES, tiny(
         penalty=None, critic=Smooth("spectral"), generator=Painter(), generator_batches=2)),
     "orthonormal": (POINTS, tiny(penalty=None, critic=Smooth("orthonormal"))),
+    "lazy, accumulated, clipped": (POINTS, tiny(
+        penalty=lazy(penalties.gradient_penalty(0.3), 2), accumulate=2, ema_decay=0.9,
+        augment=instance_noise(0.1),
+        critic_optimizer=optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, 0.5)))),
+    "gat": (in_memory(np.random.default_rng(1).uniform(-1, 1, (10, 4, 4, 1)).astype(np.float32)), GAN(
+        generator=GATGenerator((4, 4, 1), 2, 2, 8, 2, outputs=2), critic=GATCritic(2, 2, 8, 2),
+        latent_size=3, loss=losses.relativistic(), penalty=penalties.combine(
+            penalties.r1(0.1, finite_difference=0.1), penalties.r2(0.1, finite_difference=0.1)),
+        generator_optimizer=optax.sgd(0.05), critic_optimizer=optax.sgd(0.05), ema_decay=0.9,
+        lift=partial(as_outputs, 2), lower=last_output)),
 }
 
 
@@ -267,3 +298,194 @@ def test_a_drawn_batch_that_the_devices_do_not_divide_is_refused():
     state = init_state(tiny(), KEY, points(4))
     with pytest.raises(ValueError, match="batch_size must divide over 4 devices; got 6: choose a mult"):
         step(state, (), KEY, 1)
+
+
+# The state spread over the devices.
+
+@pytest.fixture
+def every_array_is_cut(monkeypatch):
+    """Those of the smallest networks, too."""
+    monkeypatch.setattr(parallel, "_SMALL", 0)
+
+
+def cut(state):
+    """The arrays of which a device holds a part."""
+    return [leaf for leaf in jax.tree.leaves(state) if not leaf.is_fully_replicated]
+
+
+@pytest.mark.parametrize(("case", "count"), [
+    ("no norm", 8), ("batch norm", 2),
+    *(pytest.param(case, count, marks=pytest.mark.slow) for case, count in (
+        ("no norm", 1), ("no norm", 2), ("no norm", 4), ("batch norm", 8), ("gat", 2), ("gat", 8),
+        ("layer norm, batch norm", 4), ("spectral norm, images", 4), ("orthonormal", 8),
+        ("lazy, accumulated, clipped", 4)))])
+def test_a_spread_state_becomes_what_it_becomes_on_one_device(case, count, every_array_is_cut):
+    """Of optimisers that look at all of a gradient, too."""
+    state, expected, expected_metrics = on_one_device(case)
+    source, gan = CASES[case]
+    devices = jax.devices()[:count]
+    step = data_parallel(steps(gan, source, fakes_at_once=case == "layer norm, batch norm"),
+                         devices=devices, batch_axis=None, shard="state")
+    done, metrics = step(state, source.arrays, KEY, ITERATIONS)
+    close(done, expected, 1e-5)
+    close(metrics, expected_metrics, 1e-4)
+    assert all(leaf.sharding.device_set == set(devices) for leaf in jax.tree.leaves(done))
+    assert bool(cut(done)) == (count > 1)
+    for leaf in cut(done):
+        assert {shard.data.size for shard in leaf.addressable_shards} == {leaf.size // count}
+
+
+def wide(width=256):
+    """A GAN whose state is nearly all kernels, moments and averages of them."""
+    class Wide(nn.Module):
+        features: int
+
+        @nn.compact
+        def __call__(self, x, condition=None, *, train):
+            x = nn.softplus(nn.Dense(width)(nn.softplus(nn.Dense(width)(x))))
+            return nn.Dense(self.features)(x).squeeze(-1) if self.features == 1 else (
+                nn.Dense(self.features)(x))
+
+    return tiny(generator=Wide(2), critic=Wide(1), penalty=None, ema_decay=0.9,
+                generator_optimizer=optax.adam(1e-3), critic_optimizer=optax.adam(1e-3))
+
+
+def test_each_of_eight_devices_holds_an_eighth_and_computes_one():
+    gan = wide()
+    state = jax.eval_shape(partial(init_state, gan), KEY, points(8))
+    costs = {}
+    for shard in (None, "state"):
+        step = data_parallel(partial(train_step, gan), batch_axis=1, shard=shard)
+        given = state if shard is None else jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            state, parallel.spread(state, jax.devices()))
+        compiled = jax.jit(step, donate_argnums=0).lower(given, points(1, 64), KEY).compile()
+        costs[shard] = compiled.cost_analysis()["flops"], compiled.memory_analysis()
+    whole = memory.size_of(state)
+    assert memory.size_of(state, parallel.spread(state, jax.devices())) < 1.2 * whole / 8
+    assert costs[None][1].argument_size_in_bytes > whole
+    assert costs["state"][1].argument_size_in_bytes < 1.2 * whole / 8 + points(1, 64).samples.nbytes
+    assert costs["state"][0] < 1.1 * costs[None][0]
+    networks = {name: memory.size_of(getattr(state, name).params) for name in ("generator", "critic")}
+    gathered = sum(networks.values()) + max(networks.values())  # both, and a gradient
+    extra = costs["state"][1].temp_size_in_bytes - costs[None][1].temp_size_in_bytes
+    assert extra < gathered
+
+
+def test_a_spread_state_goes_round_and_is_sampled(every_array_is_cut):
+    gan = tiny(generator=Generator(norm=True), ema_decay=0.9)
+    state = init_state(gan, KEY, points(8))
+    step = data_parallel(partial(generator_step, gan), devices=jax.devices()[:2], donate=True,
+                         shard="state")
+    first, _ = step(state, points(8), KEY)
+    second, metrics = step(first, points(8), KEY)
+    assert all(leaf.is_deleted() for leaf in cut(first))
+    assert jax.eval_shape(lambda: second) == jax.eval_shape(lambda: state)
+    assert {m.shape for m in metrics.values()} == {()}
+    drawn = jax.jit(lambda state: sample(gan, state, KEY, 5))(second)
+    np.testing.assert_allclose(drawn, sample(gan, jax.device_get(second), KEY, 5), atol=1e-6)
+
+
+PLANNED = {"batch_size": 16, "n_critic": 2, "log_every": 2, "checkpoint_every": 4}
+GENTLE = tiny(penalty=penalties.gradient_penalty(0.5), ema_decay=0.9, generator=Generator(norm=True))
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ({"devices": 8, "shard": "state"}, {"devices": 2}),
+    pytest.param({"devices": 2}, {"devices": 8, "shard": "state"}, marks=pytest.mark.slow)])
+def test_a_run_goes_on_with_other_devices_and_the_other_way(before, after, every_array_is_cut, tmp_path):
+    _, expected = train(GENTLE, POINTS, tmp_path / "one", steps=8, devices=1, **PLANNED)
+    train(GENTLE, POINTS, tmp_path / "run", steps=4, **before, **PLANNED)
+    state, result = train(GENTLE, POINTS, tmp_path / "run", steps=8, resume="latest", **after, **PLANNED)
+    assert bool(cut(state)) == ("shard" in after)
+    assert result["final"] == pytest.approx(expected["final"], abs=1e-4)
+    logged, _ = read_logs(tmp_path / "run")
+    for row, other in zip(logged, read_logs(tmp_path / "one")[0], strict=True):
+        assert row == pytest.approx(other, abs=1e-4)
+
+
+def test_the_first_state_is_made_spread_and_has_the_bits_that_it_has_on_one(every_array_is_cut):
+    begin = partial(training.initial_state, game(GENTLE), 3, points(8))
+    made = begin(parallel.spread(jax.eval_shape(begin), jax.devices()[:4]))
+    assert cut(made)
+    close(made, begin(), 0)
+
+
+@pytest.mark.slow
+def test_spread_runs_of_several_seeds_are_trained_one_after_the_other(every_array_is_cut, tmp_path):
+    done = train_seeds(GENTLE, POINTS, tmp_path / "all", (0, 1), steps=2, devices=2, shard="state",
+                       **PLANNED)
+    _, expected = train(GENTLE, POINTS, tmp_path / "one", steps=2, seed=1, devices=2, **PLANNED)
+    assert done["seed_1"][1]["final"] == pytest.approx(expected["final"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_flag_changes_nothing_but_where_the_state_is(tmp_path):
+    """Where the data are, neither. Of Adam a few steps: it soon makes much of a rounding error."""
+    experiment = opening.load("digits")
+    for name, flags in (("spread", ("--shard", "state", "--stream")), ("whole", ())):
+        assert launch.start(experiment, [
+            "--width", "64", "--batch-size", "8", "--n-critic", "2", "--log-every", "1", "--steps", "3",
+            "--devices", "2", "--run-dir", str(tmp_path / name), *flags]) == 0
+    rows = [read_logs(tmp_path / name)[0] for name in ("spread", "whole")]
+    for row, other in zip(*rows, strict=True):
+        assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_spread_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    flags = (*processes.TINY, "--width", 64, "--steps", 40, "--checkpoint-every", 20, "--decay-steps",
+             6000, "--shard", "state")
+    last, status = processes.finish(processes.start("digits", *flags, "--run-dir", tmp_path / "a",
+                                                    devices=2))
+    assert status == 0, last
+    running = processes.start("digits", *flags, "--steps", 10**6, "--run-dir", tmp_path / "b", devices=2)
+    processes.wait_until((tmp_path / "b" / "checkpoints" / "00000020").exists, running)
+    processes.kill(running)
+    last, status = processes.finish(processes.start(
+        "digits", *flags, "--run-dir", tmp_path / "b", "--resume", "20", devices=2))
+    assert status == 0, last
+    assert processes.result(tmp_path / "a")["leaves_sha256"] == processes.result(
+        tmp_path / "b")["leaves_sha256"]
+    assert processes.rows(tmp_path / "a") == processes.rows(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("how", "message"), [
+    ({"shard": "moments"}, "shard must be state or None; got 'moments'"),
+    ({"shard": "state", "batch_size": 6, "devices": 4},
+     "batch_size 6 does not divide over 4 devices: choose a multiple, or --devices 1")])
+def test_plans_that_can_not_be_spread(how, message):
+    with pytest.raises(ValueError, match=message):
+        Plan(steps=1, **how)
+
+
+def test_batches_that_do_not_divide_over_those_that_share_them():
+    step = data_parallel(partial(train_step, tiny()), devices=jax.devices()[:4], batch_axis=1,
+                         shard="state")
+    with pytest.raises(ValueError, match=r"axis 1 of the batch must divide over 4 devices; got shape"):
+        step(None, points(4, 6), KEY)
+    drawing = data_parallel(partial(run_steps, game(tiny()), source=POINTS, batches_per_step=1,
+                                    batch_size=6), devices=jax.devices()[:4], batch_axis=None,
+                            shard="state")
+    with pytest.raises(ValueError, match="batch_size must divide over 4 devices; got 6: choose a mult"):
+        drawing(init_state(tiny(), KEY, points(4)), (), KEY, 1)
+
+
+def test_lanes_of_one_program_are_not_spread(tmp_path):
+    with pytest.raises(ValueError, match="shard is for runs one after the other"):
+        train_seeds(GENTLE, POINTS, tmp_path, (0, 1), together=True, steps=1, shard="state", **PLANNED)
+
+
+def test_a_state_that_is_too_large_is_told_what_would_fit(tmp_path, monkeypatch):
+    """Before anything is compiled or written."""
+    for module in (memory, training):
+        monkeypatch.setattr(module, "available", lambda: 1e8)
+    with pytest.raises(ValueError, match=(
+            r"the networks and their optimisers take 0\.4\d+ GB, and there are 0\.1 GB of memory: lower "
+            r"the width, or give --shard state, with which each of 8 devices holds 0\.0\d+ GB and "
+            "gathers a network where it is used")):
+        train(wide(2**12), POINTS, tmp_path / "a", steps=1, **PLANNED)
+    for how, each in (({}, ""), ({"shard": "state"}, " on each device")):
+        with pytest.raises(ValueError, match=f"GB{each}, and there are 0.1 GB .*: lower the width$"):
+            train(wide(2**12), POINTS, tmp_path / "a", steps=1, devices=2, **how, **PLANNED)
+    assert not (tmp_path / "a").exists()
