@@ -1,18 +1,18 @@
-"""Floating-point operations of a WGAN-GP iteration, counted by hand from the architecture.
+"""Floating-point operations of an iteration of WGAN-GP or GAT, counted by hand from the architecture.
 
-Only convolutions and dense layers are counted: a multiplication and an addition for each weight, at
-every position of the output, padding included. README.md derives the formula.
+Only convolutions, dense layers and attention's products are counted: a multiplication and an addition
+for each weight, at every position of the output, padding included. README.md derives the formulas.
 """
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.settings import WGANGP, Setting
+from benchmarks.settings import GAT, WGANGP, Setting
 
 
 class Layer(NamedTuple):
-    """A convolution or a dense layer.
+    """A convolution, a dense layer or an attention.
 
     Attributes:
         name: of which layer.
@@ -41,8 +41,15 @@ def conv(name: str, size: int, kernel: int, channels: int, features: int,
     return Layer(name, 2 * size**2 * kernel**2 * channels * features, on_input)
 
 
-def networks(setting: WGANGP) -> tuple[list[Layer], list[Layer]]:
+def attention(name: str, tokens: int, width: int) -> Layer:
+    """Each query with each key, and each weight with each value, 4 tokens^2 width operations."""
+    return Layer(name, 4 * tokens**2 * width)
+
+
+def networks(setting: WGANGP | GAT) -> tuple[list[Layer], list[Layer]]:
     """The layers of a setting's generator and critic."""
+    if isinstance(setting, GAT):
+        return _gat(setting)
     return {"dcgan": _dcgan, "resnet": _resnet, "mlp": _mlp}[setting.family](setting)
 
 
@@ -67,12 +74,26 @@ def generator_update(generator: Sequence[Layer], critic: Sequence[Layer]) -> int
 
 
 def iteration(setting: Setting) -> int | None:
-    """Operations of n_critic critic updates and one generator update; None but for WGAN-GP."""
+    """Operations of n_critic critic updates and a generator update; None but for WGAN-GP and GAT."""
+    if isinstance(setting, GAT):
+        return setting.batch_size * gat_iteration(*networks(setting))
     if not isinstance(setting, WGANGP):
         return None
     layers = networks(setting)
     return setting.batch_size * (setting.n_critic * critic_update(*layers)
                                  + setting.generator_batches * generator_update(*layers))
+
+
+def gat_iteration(generator: Sequence[Layer], critic: Sequence[Layer]) -> int:
+    """Operations of GAT's two updates per sample: 4 G - G_input + 15 D - 4 D_input.
+
+    The critic learns from reals, fakes, and both with the noise of finite differences; the generator
+    from fakes beside reals.
+    """
+    on_input = forward([layer for layer in critic if layer.on_input])
+    critic_scores = 4 * (3 * forward(critic) - on_input)
+    return (forward(generator) + critic_scores
+            + generator_update(generator, critic) + forward(critic))
 
 
 def _mlp(setting: WGANGP) -> tuple[list[Layer], list[Layer]]:
@@ -113,3 +134,28 @@ def _resnet(setting: WGANGP) -> tuple[list[Layer], list[Layer]]:
     critic += [conv(f"block {block}, conv {i}", size // 4, 3, width, width)
                for block in range(2) for i in range(2)]
     return generator, [*critic, dense("dense", width, 1)]
+
+
+def _gat(setting: GAT) -> tuple[list[Layer], list[Layer]]:
+    size, _, channels = setting.sample_shape
+    width, patch = setting.width, setting.patch**2 * channels
+    hidden, tokens = int(2 / 3 * (4 * width)), (size // setting.patch) ** 2
+
+    def block(i: int, tokens: int) -> list[Layer]:
+        return [*(dense(f"block {i}, {name}", tokens * inputs, outputs) for name, inputs, outputs in (
+            ("qkv", width, 3 * width), ("out", width, width), ("in", width, 2 * hidden),
+            ("mlp out", hidden, width))), attention(f"block {i}, attention", tokens, width)]
+
+    generator = [dense("style 0", setting.class_size + setting.latent_size, width, on_input=True),
+                 dense("style 1", width, width)]
+    for i in range(setting.depth):
+        generator += [dense(f"block {i}, modulation", width, 4 * width), *block(i, tokens)]
+    for i in range(setting.outputs):
+        generator += [dense(f"head {i}, scale", width, width), dense(f"head {i}", tokens * width, patch)]
+
+    table = setting.class_width
+    critic = [dense("patches", tokens * setting.outputs * patch, width, on_input=True)]
+    for i in range(setting.depth):
+        critic += block(i, tokens + 1)  # its own token too
+    return generator, [*critic, dense("features", width, table), dense("class 0", table, table),
+                       dense("class 1", table, table)]

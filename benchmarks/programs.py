@@ -94,18 +94,20 @@ class _Instruction(NamedTuple):
     rest: str
 
 
-def operations(program: str, branch: str = "dearest") -> list[Operation]:
+def operations(program: str, branch: str = "dearest", unknown: int | None = None) -> list[Operation]:
     """What a program does, in the order of its text, what is in loops and branches included.
 
     Args:
         program: HLO text, `jax.jit(f).lower(...).compile().as_text()`.
         branch: of each conditional only one branch counts: the "cheapest" or the "dearest" by cycles,
             or where they are equal in these by the bytes of its collectives.
+        unknown: how often a loop counts whose length isn't known, as it depends on the data; None for
+            operations without a number of times.
 
     Raises:
         ValueError: the text isn't a program's.
     """
-    return _Walk(program, BRANCHES.index(branch)).run()
+    return _Walk(program, BRANCHES.index(branch), unknown).run()
 
 
 def total(done: Iterable[Operation], value: Callable[[Operation], float]) -> float:
@@ -126,11 +128,11 @@ def total(done: Iterable[Operation], value: Callable[[Operation], float]) -> flo
 class _Walk:
     """Goes through a program as a device does, with the numbers that loops count by."""
 
-    def __init__(self, program: str, dearest: int):
+    def __init__(self, program: str, dearest: int, unknown: int | None):
         self.computations, entry = _parse(program)
         if entry is None:
             raise ValueError("this is not the text of an HLO module: it has no ENTRY")
-        self.entry, self.dearest = entry, dearest
+        self.entry, self.dearest, self.unknown = entry, dearest, unknown
         self._kinds: dict[str, set[str]] = {}
 
     def run(self) -> list[Operation]:
@@ -223,7 +225,7 @@ class _Walk:
         return self._kinds[name]
 
     def _trips(self, line: _Instruction, condition: str, body: str, start: Any) -> int | None:
-        """How often a loop runs: as the compiler says, or else found by counting as it does."""
+        """How often a loop runs: as the compiler says, or found by counting as it does, or as told."""
         known = _TRIPS.search(line.rest)
         if known:
             return int(known[1])
@@ -231,11 +233,11 @@ class _Walk:
         for trips in range(LONGEST):
             goes_on = _Frame(self.computations, condition, (state,)).root()
             if goes_on is None or not isinstance(state, tuple):
-                return None
+                return self.unknown
             if not goes_on:
                 return trips
             state = _Frame(self.computations, body, (state,)).root()
-        return None
+        return self.unknown
 
     def _kept(self, body: str, start: Any) -> Any:
         """What a loop starts with, without the numbers that it changes."""

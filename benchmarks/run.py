@@ -15,14 +15,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import flops, machine
-from benchmarks.settings import AUGMENTATIONS, CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, Setting
+from benchmarks.settings import (
+    AUGMENTATIONS,
+    CONSTRAINTS,
+    CRITICS,
+    LANES,
+    NETWORKS,
+    PENALISED,
+    SETTINGS,
+    Setting,
+)
 from benchmarks.timing import Summary, summarise
 from benchmarks.worker import Child, Failed, carried_out, write
 
 TABLES = ("iterations", "products", "sampling", "dispatch", "reporting", "critics", "augmentations",
-          "lanes")
+          "differences", "lanes")
 # Products of the shapes that patches and kernels have in these networks, and a large square one.
 SHAPES = [(6272, 1600, 128), (16384, 1152, 128), (2048, 3200, 256), (2048, 2048, 2048)]
+DRAWS = 16  # of directions of finite differences
 RATES = {"XLA": "benchmarks.networks_jaxgan:MatrixProducts",
          "PyTorch": "benchmarks.networks_torch:MatrixProducts"}
 
@@ -132,7 +142,8 @@ def measure(options: argparse.Namespace) -> None:
                 networks[name] = network
                 save()
     for table, measured in (("dispatch", measure_dispatch), ("reporting", measure_reporting),
-                            ("critics", measure_critics), ("augmentations", measure_augmentations)):
+                            ("critics", measure_critics), ("augmentations", measure_augmentations),
+                            ("differences", measure_differences)):
         if table in options.tables:
             others[table] = measured(options)
             save()
@@ -290,6 +301,28 @@ def measure_augmentations(options: argparse.Namespace) -> list[str]:
             "Updates of a critic alone with R1, which goes through the change: a DCGAN of 32 channels, "
             f"32x32x3, batch 64, Adam; median [quartiles] of {options.repeats} repeats by turns.", "",
             *show_table(["change", "ms an update", "of one without"], [*rows.values()])]
+
+
+def measure_differences(options: argparse.Namespace) -> list[str]:
+    """Times R1, exact and by finite differences, against updates without; and how far they are apart."""
+    lines = []
+    for name, chosen in PENALISED.items():
+        rows: dict[str, list[str]] = {way: [] for way in ("none", "exact", "difference")}
+        with Child("benchmarks.differences:Differences", name, timeout=options.timeout) as child:
+            _add_beside_none(rows, child, f"differences: {name}", options)
+            apart = child.call("apart", DRAWS)
+        lines.append([f"{chosen.title}, batch {chosen.batch_size}", rows["none"][0],
+                      *(rows[way][1] for way in ("exact", "difference")), f"{100 * apart['error']:.2g}",
+                      f"{apart['one']:.2f}", f"{apart['many']:.2f}"])
+    return ["", "## R1 by finite differences", "",
+            "Updates of a critic alone on random samples, Adam; median [quartiles] of "
+            f"{options.repeats} repeats by turns. The error is that of the difference over steps of "
+            "0.01 beside the gradient's product with the same direction, root mean squares. The cosines "
+            "are of the penalty's derivative by the parameters with that of R1 itself: of one draw of "
+            f"directions, and of the mean of {DRAWS}; after ten updates.", "",
+            *show_table(["critic", "without, ms an update", "R1, of one without",
+                         "by differences, of one without", "error, %", "cosine, one draw",
+                         f"cosine, {DRAWS} draws"], lines)]
 
 
 def _add_beside_none(rows: dict[str, list[str]], child: Child, title: str, options: argparse.Namespace

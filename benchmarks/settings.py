@@ -248,6 +248,33 @@ class Preset(Setting):
         return {"batch_size": self.batch_size}
 
 
+@dataclass(frozen=True, kw_only=True)
+class GAT(Preset):
+    """GAT, 2025 (arXiv 2509.24935), a published size; without remat and without changed images.
+
+    Attributes:
+        depth: blocks of each network.
+        width: features of a token.
+        patch: height and width of what is a token.
+        outputs: of the generator.
+        latent_size: latent variables.
+        class_size: dimensions in which the generator is told a class.
+        class_width: dimensions in which the critic compares an image and its class.
+    """
+
+    depth: int
+    width: int
+    patch: int = 2
+    outputs: int = 4
+    latent_size: int = 64
+    class_size: int = 64
+    class_width: int = 2048
+
+    def changes(self) -> dict[str, Any]:
+        """What the experiment is told; all else it knows."""
+        return super().changes() | {"augment": "none", "augment_p": None, "remat": False}
+
+
 # "tiny" is no one's: it is where the overhead of a dispatch shows, and what the tests run. R3GAN,
 # StyleGAN2, pix2pix and CycleGAN have the experiments' default settings, but for their sizes.
 SETTINGS = {setting.name: setting for setting in (
@@ -289,12 +316,54 @@ PRESETS = {setting.name: setting for setting in (
            preset="cifar10", sample_shape=(32, 32, 3), condition="classes", batch_size=64),
     Preset(name="r3gan_cifar10", title="R3GAN, CIFAR-10", experiment="r3gan", preset="cifar10",
            sample_shape=(32, 32, 3), condition="classes", batch_size=512),
+    *(GAT(name=f"gat_{size}2", title=f"GAT-{size.upper()}/2", experiment="gat", preset=f"{size}2",
+          sample_shape=(32, 32, 4), condition="classes", depth=12, width=width, batch_size=32)
+      for size, width in {"s": 384, "b": 768}.items()),
 )}
 WGAN_GP = tuple(name for name in NETWORKS if isinstance(SETTINGS[name], WGANGP))
 
 # The runs that are timed several at once: lanes.py has them.
 LANES = {"toy": "toy MLPs (512 wide, batch 256)", "digits_mlp": "digits' MLPs (384 wide, batch 64)",
          "digits_dcgan": "digits' DCGANs"}
+
+@dataclass(frozen=True, kw_only=True)
+class Penalised:
+    """A critic that R1 is measured on, as an experiment has it.
+
+    Attributes:
+        title: what the table calls it.
+        experiment: whose it is.
+        preset: that experiment's settings; "" for the defaults.
+        changes: of these.
+        shape: of a sample.
+        batch_size: samples in an update.
+    """
+
+    title: str
+    experiment: str
+    preset: str = ""
+    changes: tuple[tuple[str, Any], ...] = ()
+    shape: tuple[int, ...]
+    batch_size: int = 64
+
+
+# differences.py measures R1 by finite differences on them.
+PENALISED = {
+    "mlp": Penalised(title="toy MLP", experiment="gaussians", preset="paper", shape=(2,),
+                     batch_size=256),
+    "dcgan": Penalised(title="DCGAN, 28x28x1", experiment="mnist", preset="paper", shape=(28, 28, 1)),
+    "resnet": Penalised(title="ResNet of 64 channels, 32x32x3", experiment="cifar10",
+                        changes=(("model", "resnet"), ("width", 64)), shape=(32, 32, 3)),
+    "r3gan": Penalised(title="R3GAN, 32x32x3", experiment="r3gan", shape=(32, 32, 3),
+                       changes=(("width", "64,64,64,32"), ("cardinality", "8,8,8,4"))),
+    "stylegan2": Penalised(title="StyleGAN2, 32x32x3", experiment="stylegan2", shape=(32, 32, 3)),
+    "patches": Penalised(title="pix2pix, 64x64x3", experiment="pix2pix", shape=(64, 64, 3),
+                         batch_size=16),
+    "text": Penalised(title="language model, 32 characters of 64", experiment="text", shape=(32, 64),
+                      changes=(("width", 64),)),
+    "gat": Penalised(title="GAT, 8x8x1", experiment="gat", shape=(8, 8, 1)),
+    "flow": Penalised(title="adversarial flow, 8x8x1", experiment="adversarial_flow", shape=(8, 8, 1)),
+}
 
 # The critics that are timed alone, and the constraints on them: critics.py has them.
 CRITICS = {"mlp": "MLP, three layers of 256 (maxmin), 64 dimensions, batch 512",

@@ -38,9 +38,13 @@ ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
                "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu",
                "XLA_FLAGS": ""}
 ALL = SETTINGS | PRESETS
-COLUMNS = {"jaxgan": "jaxgan", "remat": "jaxgan --remat", "flax": "stock Flax"}
+COLUMNS = {"jaxgan": "jaxgan", "remat": "jaxgan --remat", "products": 'jaxgan remat="products"',
+           "flax": "stock Flax"}
+REMAT: dict[str, bool | str] = {"remat": True, "products": "products"}
+TRANSFORMERS = ("gat_s2", "gat_b2")
 # What not every network has.
-IN_COLUMN = {"flax": (*WGAN_GP, "tiny"), "remat": ("cifar_resnet", "r3gan", "stylegan2", "resnet64")}
+IN_COLUMN = {"flax": (*WGAN_GP, "tiny"), "products": TRANSFORMERS,
+             "remat": ("cifar_resnet", "r3gan", "stylegan2", "resnet64", *TRANSFORMERS)}
 PRECISIONS = ("float32", "bfloat16")
 MOST = 5  # operations that a table shows
 PRODUCT = 4096  # rows and columns of the matrices whose product is compiled for each chip
@@ -90,7 +94,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         operations: floating-point operations that the iteration needs.
-        by_hand: whether `flops.py` counts these, or XLA in the steps before they are compiled.
+        by_hand: whether `flops.py` counts these, or `counted` in what the step was traced to.
         peak: bytes of a chip's large memory: arguments, results and what comes between.
         seconds: to compile.
         cycles: of a chip.
@@ -170,14 +174,18 @@ class Compiler:
             traced, count = _stock(setting, self, topology), None
         else:
             traced, count = _jaxgan(setting, precision, self, topology, parallel,
-                                    **{"remat": True} if column == "remat" else {})
+                                    REMAT.get(column, False))
         made = self._compiled(traced, topology)
         by_hand = flops.iteration(setting)
         return Estimate(count() if by_hand is None and count else by_hand or 0.0, by_hand is not None,
                         peak=made["peak"], seconds=made["seconds"], **read(made["text"]))
 
     def lanes(self, name: str, count: int, topology: str) -> tuple[float, float]:
-        """Cycles of an iteration of one run of `settings.LANES`, and of so many in one program."""
+        """Cycles of an iteration of one run of `settings.LANES`, and of so many in one program.
+
+        Where the numbers of a batch's examples are drawn again until they are in the data set
+        (`jaxgan.data.order`), which no one can know, it is counted as once.
+        """
         import jax
 
         from benchmarks.lanes import make
@@ -194,7 +202,8 @@ class Compiler:
             Lane(str(lane), trained, "", plan) for lane in range(count)], None)
         common = alike(states), None
         low, high = (
-            total(operations(self._compiled(traced, topology)["text"]), _cycles) for traced in (
+            total(operations(self._compiled(traced, topology)["text"], unknown=1), _cycles)
+            for traced in (
                 self.on_one(one, topology, donate_argnums=0).trace(state, source.arrays, keys[0]),
                 self.on_one(lambda states, arrays, keys: together.steps(
                     common, states, arrays, keys, 1, {}), topology, donate_argnums=0).trace(
@@ -277,18 +286,23 @@ def _cycles(operation: Operation) -> int:
 
 
 def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str, parallel: bool,
-            **changes: Any):
-    """Traces `train_step`, with other settings of the experiment if given; returns it and a function
-    that has XLA count its operations.
+            remat: bool | str = False):
+    """Traces `train_step`, its networks with this `remat`; returns it and a function that counts the
+    operations of one without it.
     """
     import jax
     import jax.numpy as jnp
 
     from benchmarks.networks_jaxgan import make_game
-    from jaxgan import GAN, Batch, critic_step, data_parallel, game, generator_step
+    from jaxgan import GAN, Batch, data_parallel, game
 
-    made = make_game(setting, precision, **changes)
-    steps = game(made)
+    made = make_game(setting, precision)
+    trained = made
+    if remat:
+        assert isinstance(made, GAN)
+        trained = dataclasses.replace(made, generator=made.generator.clone(remat=remat),
+                                      critic=made.critic.clone(remat=remat))
+    steps = game(trained)
     devices = compiler.devices(topology) if parallel else [None]
     shape = (setting.n_critic, setting.batch_size * len(devices), *setting.sample_shape)
     condition = {"classes": jax.ShapeDtypeStruct(shape[:2], jnp.int32),
@@ -302,20 +316,35 @@ def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str,
         step = jax.jit(data_parallel(steps.step, devices=devices, batch_axis=1), donate_argnums=0)
     else:
         step = compiler.on_one(steps.step, topology, donate_argnums=0)
-    traced = step.trace(state, batches, key)
-
-    def count() -> float:
-        if not isinstance(made, GAN):
-            return _counted(traced)
-        return sum(times * _counted(jax.jit(partial(update, made)).trace(state, batch, key))
-                   for times, update in ((setting.n_critic, critic_step), (1, generator_step)))
-
-    return traced, count
+    return (step.trace(state, batches, key),
+            lambda: counted(game(made).step, state, batches, key) / len(devices))
 
 
-def _counted(traced) -> float:
-    analysis = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
-    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+def counted(function, *arguments: Any) -> float:
+    """Operations of a function's products, of the dearest branches, without those that nothing uses.
+
+    Raises:
+        ValueError: some are in a loop whose length isn't known.
+    """
+    import jax
+    from jax.extend.core import jaxprs_in_params
+    from jax.interpreters import partial_eval
+
+    from jaxgan import profiling
+
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+
+    def check(jaxpr) -> None:
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "while" and profiling.operations(
+                    equation.params["body_jaxpr"]).most:
+                raise ValueError("products are in a loop whose length isn't known")
+            for inner in jaxprs_in_params(equation.params):
+                check(inner)
+
+    check(used)
+    return profiling.operations(used).most
 
 
 def _stock(setting: Setting, compiler: Compiler, topology: str):
@@ -423,7 +452,7 @@ def measure(options: argparse.Namespace) -> None:
             for column in options.columns:
                 if name not in IN_COLUMN.get(column, ALL):
                     continue
-                for precision in options.precisions if column == "jaxgan" else ("float32",):
+                for precision in _precisions(name, column, options.precisions):
                     attempt(name, column, precision, f"{chip}:{CHIPS[chip].one}", False)
     for name in options.slice_networks if options.slices else ():
         for topology in options.slices:
@@ -431,6 +460,13 @@ def measure(options: argparse.Namespace) -> None:
     if options.lanes:
         lanes = [_several(name, options) for name in LANES]
         save(lanes)
+
+
+def _precisions(name: str, column: str, asked: list[str]) -> list[str]:
+    """In which a network is compiled: jaxgan's as asked for, others in float32, transformers in half."""
+    if name in TRANSFORMERS:
+        return ["bfloat16"]
+    return asked if column == "jaxgan" else ["float32"]
 
 
 def _several(name: str, options: argparse.Namespace) -> list[str]:
@@ -495,12 +531,12 @@ def _alone(chip: str, rows: list[Row]) -> list[str]:
         if isinstance(result, str):
             main_rows.append([name, row.title, "-"])
             continue
-        counted = show_number(result.operations / 1e9) + ("" if result.by_hand else " (XLA's)")
+        needed = show_number(result.operations / 1e9) + ("" if result.by_hand else " (traced)")
         share, in_products = (100 * result.operations / max(1, cycles) / of.per_cycle for cycles in (
             result.cycles[1], result.kinds.get("product", 0)))
         within = result.loop or result.kinds
         main_rows.append([
-            name, row.title, counted, _range(result.cycles, 1e6), _range(result.cycles, of.clock / 1e3),
+            name, row.title, needed, _range(result.cycles, 1e6), _range(result.cycles, of.clock / 1e3),
             f"{share:.0f}", f"{in_products:.0f}", _range(result.memory, 1e6),
             show_number(result.peak / 1e6), f"{100 * result.peak / of.memory:.2g}",
             *(f"{100 * within.get(kind, 0) / max(1, sum(within.values())):.1f}"
@@ -514,12 +550,14 @@ def _alone(chip: str, rows: list[Row]) -> list[str]:
         cycles = {(row.column, row.precision): row.result.cycles for row in rows
                   if row.setting == setting and not isinstance(row.result, str)}
         base = ("jaxgan", "float32")
+        if base not in cycles:
+            continue
         speeds.append([setting.title, *(_ratio(cycles.get(over), cycles.get(under)) for over, under in (
             (base, ("jaxgan", "bfloat16")), (("flax", "float32"), base),
             (("flax", "float32"), ("jaxgan", "bfloat16"))))])
     return ["", f"## One {chip}", "",
-            "An iteration of `train_step`, its state donated. Where the operations are \"XLA's\", it "
-            "counted them in the uncompiled updates, else flops.py did by hand. A range is from all "
+            "An iteration of `train_step`, its state donated. Operations are counted by hand "
+            "(flops.py), or where it says so in what the step is traced to. A range is from all "
             "conditionals' cheapest branches to their dearest; shares are of the dearest.", "",
             *show_table(["network", "column", "GFLOP", "Mcycles", "ms", "of the peak, %",
                          "in products, %", "to and from memory, MB", "peak memory, MB",
@@ -618,10 +656,11 @@ def _slice(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="*", choices=ALL, default=[*NETWORKS, "resnet64", "text"])
+    parser.add_argument("--networks", nargs="*", choices=ALL,
+                        default=[*NETWORKS, "resnet64", "text", "gat_b2"])
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=[*COLUMNS])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=[*PRECISIONS],
-                        help="of jaxgan; the others are in float32")
+                        help="of jaxgan; the others are in float32, and transformers in bfloat16 alone")
     parser.add_argument("--chips", nargs="+", choices=CHIPS, default=["v5e"])
     parser.add_argument("--batch", type=positive(int),
                         help="samples in a critic update, instead of each network's own number")

@@ -146,7 +146,7 @@ def controls(run: OpenRun, run_dir: str | Path) -> Controls:
         classes=_class_names(settings) if is_of_classes(settings) else (),
         numbers=from_json(settings.get("numbers")),
         has_average=is_gan and game.ema_decay is not None and not opening.is_exported(run_dir),
-        has_truncation=is_styled and hasattr(game.generator, "truncation_psi"),
+        has_truncation=is_gan and hasattr(game.generator, "truncation_psi"),
         between=("styles" if is_styled else "latents") if joined else "",
         has_scores=is_gan)
 
@@ -231,6 +231,8 @@ class Explorer:
             reals = self._reals if samples.ndim == 2 else None
             beside = (in_units(reals.samples[:max(asked.count, _REALS)], run.settings)
                       if isinstance(reals, Batch) else None)
+            if decoding := run.reference.decoding:
+                samples = decoding.decode(samples)
             picture = drawn(samples, run.settings, None, beside)
         return Shown(int(state.step), samples, picture, lines, scores, real_scores, note,
                      self.commands(asked))
@@ -413,9 +415,9 @@ class Explorer:
         try:
             source = run.experiment.make_source(run.config)
             check_data(self.run_dir, settings, {"data_sha256": source.digest or None})
-            if [*source.sample_shape] != settings["sample_shape"]:
+            if [*source.sample_shape] != (shape := opening.trained_shape(settings)):
                 raise ValueError(f"the data are of shape {tuple(source.sample_shape)}, and those of the "
-                                 f"run of {tuple(settings['sample_shape'])}")
+                                 f"run of {tuple(shape)}")
             key = keys.stream(keys.of_seed(run.config.schedule.seed), "real")
             most = max(self.controls.counts[-1], _REALS)
             count = min(most, source.size or most)

@@ -26,7 +26,7 @@ from jaxgan.types import PyTree
 
 from . import launch, measuring
 from .commands import called
-from .opening import OpenRun, exported_about, open_run
+from .opening import OpenRun, exported_about, open_run, trained_shape
 
 _LIKE = 2  # examples, of whose batch the shapes are taken
 
@@ -114,7 +114,7 @@ def _example(run: OpenRun) -> tuple[PyTree, PyTree]:
     def like(shape: Any, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((_LIKE, *shape), dtype)
 
-    shapes = run.settings["sample_shape"]
+    shapes = trained_shape(run.settings)
     samples = tuple(map(like, shapes)) if any(isinstance(s, list) for s in shapes) else like(shapes)
     return samples, jax.tree.map(lambda leaf: like(*leaf), run.settings["condition"],
                                  is_leaf=lambda leaf: isinstance(leaf, list))
@@ -140,7 +140,10 @@ def _card(options: Options, run: OpenRun, names: list[str]) -> str:
         f"params_sha256 {params_digest(*networks.values())}"
         + (", the generator's average of which is here" if run.state.ema is not None
            and not options.as_trained else ""),
-        f"- Samples: {settings['sample_shape']}, in [{low_high[0]:g}, {low_high[1]:g}]",
+        f"- Samples: {settings['sample_shape']}, in [{low_high[0]:g}, {low_high[1]:g}]"
+        + (f", decoded from latents of {settings['trained_shape']}, which the program makes: they are "
+           f"times {settings['latent_scale']:g} what the decoder of {settings['autoencoder']} takes"
+           if settings.get("trained_shape") else ""),
         f"- Data: {settings.get('dataset') or settings.get('folder') or settings['experiment']}"
         + (f", sha256 {settings['data_sha256']}" if settings.get("data_sha256") else ""),
         f"- Settings: {json.dumps(changed)}",

@@ -16,6 +16,7 @@ from jaxgan.augment import Augmentation, ada, adaptive, chain, diffaugment, inst
 from jaxgan.critics import critic_game
 from jaxgan.cycles import cycle_game
 from jaxgan.data import Examples, Source, resident, streaming
+from jaxgan.drifting import TEMPERATURES, drifting
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
 from jaxgan.networks import half_life
@@ -79,7 +80,9 @@ _SIZES = {"width": (1, 2**14), "units": (1, 2**14), "latent_size": (1, 2**20), "
           "kernel_size": (2, 63), "depth": (1, 2**8), "funnel_seed": (0, 2**31 - 1),
           "classes": (0, 2**20), "stages": (1, 14), "base": (1, 2**20), "w_size": (1, 2**14),
           "mapping_layers": (1, 64), "group_size": (1, 2**14), "stacks": (1, 2**31 - 1),
-          "history_size": (0, 2**16)}
+          "history_size": (0, 2**16), "heads": (1, 2**10), "patch": (1, 2**14), "outputs": (1, 2**8),
+          "class_width": (1, 2**14), "layers": (1, 64), "latent_channels": (1, 2**10),
+          "groups": (1, 2**14), "critic_width": (1, 2**14), "adversarial_start": (0, 2**31 - 1)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,6 +204,10 @@ class Optimiser:
     """What Adam's first decay changes to; None: it stays."""
     final_beta2: float | None = since(None, before=None)
     """What Adam's second decay changes to; None: it stays."""
+    max_gradient_norm: float = since(0.0, before=0.0)
+    """Scale a network's gradient down to this norm where it is larger; 0: leave it."""
+    weight_decay: float = since(0.0, before=0.0)
+    """AdamW's: what share of itself, times the learning rate, each parameter loses in an update."""
     ema_decay: float = 0.0
     """Decay of the averaged generator that samples are drawn from; 0: the generator as trained."""
     ema_half_life: float = since(0.0, before=0.0)
@@ -280,6 +287,9 @@ class Run:
     """A logged metric: the checkpoint where it was best is kept as well."""
     devices: int = reports(0)
     """How many devices to use; 0: all."""
+    shard: Literal["state"] | None = reports(None)
+    """state: spread parameters, optimisers' moments and averages over the devices, for networks that are
+    too large for one (docs/scaling.md); None: each device holds all. The result is the same."""
     keep_programs: bool = reports(True)
     """Keep compiled programs in ~/.cache/jaxgan, so that the same experiment starts quickly again."""
 
@@ -471,6 +481,32 @@ def make_cycle_game(config: Config, generator: nn.Module, critic: nn.Module, **o
         ema_decay=_average(config), accumulate=config.schedule.accumulate, **options)
 
 
+def make_drifting_game(config: Config, generator: nn.Module, latent_size: int, temperatures: str | None,
+                       **options: Any) -> Game:
+    """Puts a generator that drifts and settings together; options as for `jaxgan.drifting.drifting`.
+
+    Raises:
+        ValueError: as for `make_gan`, or a setting of critics.
+    """
+    _check(config, has_tasks=True)
+    values, idle = settings.flat(config), settings.flat(Config())
+    names = {*settings.names(config.loss), "critic_norm", "critic_learning_rate", "critic_beta1",
+             "critic_beta2", "fakes_at_once", "accumulate", "attention", "remat"}
+    for name, nothing in (idle | {"penalty": "none"}).items():
+        if name in names and values[name] != nothing:
+            raise ValueError(f"{name} is not for drifting, which has no critic; got {values[name]}: "
+                             "leave it out, and start from a preset that drifts")
+    try:
+        found = TEMPERATURES if temperatures is None else tuple(map(float, temperatures.split(",")))
+    except ValueError:
+        raise ValueError("temperatures must be numbers with commas between, like 0.05,0.2; got "
+                         f"{temperatures!r}") from None
+    return drifting(
+        generator.clone(dtype=jnp.dtype(config.networks.precision)),
+        _frozen(config, "generator", make_optimizer(config, "generator")), latent_size=latent_size,
+        temperatures=found, ema_decay=_average(config), **options)
+
+
 def _module_fields(config: Config, critic: nn.Module) -> dict[str, Any]:
     """What the settings say of any network."""
     fields: dict[str, Any] = {"dtype": jnp.dtype(config.networks.precision)}
@@ -520,11 +556,19 @@ def make_optimizer(config: Config, network: Literal["generator", "critic"], ever
     moving = {name: scheduled(first[name], last[name], steps, optimiser.decay)
               for name, final in (("b1", optimiser.final_beta1), ("b2", optimiser.final_beta2))
               if final is not None}
+    betas = {name: first[name] for name in ("b1", "b2")}
+    kind: Callable[..., optax.GradientTransformation] = optax.adam
+    if is_traced(optimiser.weight_decay) or optimiser.weight_decay:
+        kind = partial(optax.adamw, weight_decay=optimiser.weight_decay)
     if moving:
-        betas = {name: first[name] for name in ("b1", "b2")}
-        return optax.inject_hyperparams(optax.adam, static_args=betas.keys() - moving.keys())(
+        made = optax.inject_hyperparams(kind, static_args=betas.keys() - moving.keys())(
             rate, **betas | moving)
-    return OPTIMIZERS[optimiser.optimizer](rate, first["b1"], first["b2"], optimiser.rmsprop_eps)
+    elif kind is not optax.adam:
+        made = kind(rate, **betas)
+    else:
+        made = OPTIMIZERS[optimiser.optimizer](rate, first["b1"], first["b2"], optimiser.rmsprop_eps)
+    most = optimiser.max_gradient_norm
+    return optax.chain(optax.clip_by_global_norm(most), made) if is_traced(most) or most else made
 
 
 def decay_steps(config: Config) -> int:
@@ -541,8 +585,8 @@ def _average(config: Config) -> float | optax.Schedule | None:
     """The decay of the averaged generator; None without one."""
     optimiser = config.optimiser
     if not optimiser.ema_half_life and optimiser.final_ema_half_life is None:
-        traced = _is_traced(optimiser.ema_decay)
-        return _as_schedule(optimiser.ema_decay) if traced else optimiser.ema_decay or None
+        traced = is_traced(optimiser.ema_decay)
+        return as_schedule(optimiser.ema_decay) if traced else optimiser.ema_decay or None
     last = optimiser.final_ema_half_life
     images = optimiser.ema_half_life if last is None else scheduled(
         optimiser.ema_half_life, last, decay_steps(config), optimiser.decay)
@@ -586,7 +630,7 @@ def _adversarial(loss: Loss) -> losses.AdversarialLoss:
 
 
 def _penalty(config: Config) -> Term | None:
-    loss, weight = config.loss, _as_schedule(config.loss.penalty_weight)
+    loss, weight = config.loss, as_schedule(config.loss.penalty_weight)
     if loss.final_penalty_weight is not None:
         weight = scheduled(loss.penalty_weight, loss.final_penalty_weight, decay_steps(config),
                            config.optimiser.decay)
@@ -660,7 +704,7 @@ def _frozen(config: Config, network: Literal["generator", "critic"],
 
 def _check(config: Config, has_tasks: bool) -> None:
     loss, values = config.loss, settings.flat(config)
-    if any(map(_is_traced, values.values())):
+    if any(map(is_traced, values.values())):
         return  # numbers of several runs, each of which was checked by itself
     if not has_tasks and (loss.adversarial_weight != 1 or loss.weighting != "fixed"):
         raise ValueError("adversarial_weight and weighting are for experiments with tasks: leave them "
@@ -669,8 +713,8 @@ def _check(config: Config, has_tasks: bool) -> None:
         raise ValueError(f"fakes_at_once takes the memory that accumulate {values['accumulate']} saves: "
                          "leave one of them out")
     for name in ("penalty_weight", "final_penalty_weight", "clip", "input_noise", "input_noise_steps",
-                 "decay_steps", "schedule_images", "final_learning_rate", "warmup_steps",
-                 "ema_half_life", "final_ema_half_life", "ema_ramp"):
+                 "decay_steps", "schedule_images", "final_learning_rate", "warmup_steps", "weight_decay",
+                 "max_gradient_norm", "ema_half_life", "final_ema_half_life", "ema_ramp"):
         if values[name] is None:
             continue
         if not values[name] >= 0:
@@ -716,8 +760,8 @@ def _check(config: Config, has_tasks: bool) -> None:
     if values["decay_steps"] and values["schedule_images"]:
         raise ValueError(f"decay_steps is {values['decay_steps']} and schedule_images "
                          f"{values['schedule_images']}, which say the same: leave one at 0")
-    for name in ("final_beta1", "final_beta2"):
-        if values[name] is not None and values["optimizer"] != "adam":
+    for name in ("final_beta1", "final_beta2", "weight_decay"):
+        if values[name] != getattr(Optimiser(), name) and values["optimizer"] != "adam":
             raise ValueError(f"{name} is for adam; the optimizer is {values['optimizer']}")
     has_half_life = values["ema_half_life"] > 0 or values["final_ema_half_life"] is not None
     if has_half_life and values["ema_decay"]:
@@ -734,13 +778,14 @@ def _check(config: Config, has_tasks: bool) -> None:
                          "--penalty-every 1, or a --penalty")
 
 
-def _is_traced(value: Any) -> bool:
+def is_traced(value: Any) -> bool:
+    """Whether it is a number of several runs in one program, each of which was checked by itself."""
     return isinstance(value, jax.core.Tracer)
 
 
-def _as_schedule(value: Any) -> Any:
+def as_schedule(value: Any) -> Any:
     """A number as it is, but a traced one as the schedule that stays there: no check looks at it."""
-    return optax.constant_schedule(value) if _is_traced(value) else value
+    return optax.constant_schedule(value) if is_traced(value) else value
 
 
 def _check_augment(loss: Loss) -> None:

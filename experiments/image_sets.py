@@ -98,8 +98,11 @@ def make_source(config: Any, **options: Any) -> Source:
 def check_classes(data: Any, source: Source, name: str = "num_classes") -> None:
     """Raises ValueError unless the source has as many classes as a setting says."""
     if source.num_classes != getattr(data, name):
-        raise ValueError(f"{name} is {getattr(data, name)}, but {data.folder or data.dataset} has "
-                         f"{source.num_classes}: give --{name.replace('_', '-')} {source.num_classes}")
+        where = getattr(data, "file", "") or data.folder or data.dataset
+        found = source.num_classes
+        wanted = 0 if name == "classes" and found == 1 else found
+        raise ValueError(f"{name} is {getattr(data, name)}, but {where} has {found}: give "
+                         f"--{name.replace('_', '-')} {wanted}")
 
 
 def weights_of(data: Folder, examples: Any) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from jaxgan.evaluation import (
 from jaxgan.gan import GAN
 from jaxgan.loops import Game
 from jaxgan.runs import check_data
-from jaxgan.types import Batch
+from jaxgan.types import Array, Batch
 
 from .settings import reports
 
@@ -294,6 +294,25 @@ def make_network(name: str, reference: Reference, inception: str,
     if name == "inception":
         return features.inception(inception or None)
     return features.raw() if name == "raw" else features.random_projection(tuple(sample_shape))
+
+
+def classifier_sees(reference: Reference) -> Callable[[Array], Array]:
+    """Returns what maps images in [0, 1] to the last features of a classifier of the data's classes.
+
+    These are [batch, dimensions]. The classifier is trained, or read where one is kept, when they are
+    first asked for.
+    """
+    @cache
+    def network() -> features.FeatureNetwork:
+        with jax.ensure_compile_time_eval():  # it may be while a step is compiled
+            return make_network("classifier", reference, "", ())
+
+    def seen(images: Array) -> Array:
+        made = network()
+        see = cast("Callable[[Any, Array], features.Features]", made.see)
+        return see(made.variables, images).pooled
+
+    return seen
 
 
 def _in_bytes(dataset: Dataset) -> Dataset:

@@ -86,7 +86,7 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
         values = setting.flat(config)
         named = next((name for name in ("folder", "file", "text_file") if values.get(name)), "data_dir")
         config = setting.replace(config, **{named: data_dir})
-    game = made.make_game(config, tuple(settings["sample_shape"]))
+    game = made.make_game(config, tuple(trained_shape(settings)))
     reference = made.make_reference(config)
     state = (None if checkpoint is None else
              _from_file(path, game, settings, checkpoint) if is_exported(path) else
@@ -103,9 +103,10 @@ def read_run(path: str | Path, experiment: str | Path = "") -> tuple[Experiment,
             ("value_range", _is_range, "the lowest and the highest value"),
             ("num_classes", lambda count: count in (None, 0) or _is_size(count), "a number of classes"),
             ("condition", _is_condition, "shapes and dtypes by name"),
+            ("trained_shape", lambda shape: shape is None or _is_shape(shape), "a list of sizes"),
             ("scaling", _is_scaling, "low, high and dtype"), ("numbers", _is_scaling, "the same")):
         if not is_valid(settings.get(name)) or (
-                name not in settings and name not in ("scaling", "numbers")):
+                name not in settings and name not in ("trained_shape", "scaling", "numbers")):
             raise ValueError(f"{name} in {path}/config.json must be {wanted}; got "
                              f"{settings.get(name)!r:.200}")
     default = made.Config()
@@ -148,6 +149,11 @@ def _is_condition(value: Any) -> bool:
         return all(map(_is_condition, value.values()))
     return value is None or (isinstance(value, list) and len(value) == 2 and _is_shape(value[0])
                              and value[1] in _DTYPES)
+
+
+def trained_shape(settings: Mapping[str, Any]) -> list[Any]:
+    """The shape of what a run's networks make: of latents theirs, not that of their images."""
+    return settings.get("trained_shape") or settings["sample_shape"]
 
 
 def load(name: str) -> Experiment:
@@ -306,7 +312,7 @@ def _template(game: GAN | Game, settings: Mapping[str, Any]) -> Any:
 
     condition = jax.tree.map(lambda leaf: batch(*leaf), settings["condition"],
                              is_leaf=lambda leaf: isinstance(leaf, list))
-    shapes = settings["sample_shape"]
+    shapes = trained_shape(settings)
     is_several = any(isinstance(size, list) for size in shapes)
     samples = tuple(map(batch, shapes)) if is_several else batch(shapes)
     return jax.eval_shape(game_of(game).init, jax.random.key(0), Batch(samples, condition))

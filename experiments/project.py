@@ -79,6 +79,9 @@ def main(options: Options) -> None:
     if not (isinstance(run.game, GAN) and styles.has_styles(run.game.generator)):
         raise ValueError(f"{options.run_dir} has a generator without styles: project by a run of "
                          f"{called('stylegan2')}")
+    if run.reference.decoding:
+        raise ValueError(f"{options.run_dir} makes latents, and images are projected on runs that make "
+                         "images: choose another run")
     if options.out:
         _check_out(Path(options.out))
     targets = _targets(options, run)

@@ -106,6 +106,8 @@ def main(options: Options) -> None:
     is_bordered = options.mix is not None and is_picture
     made_of, draw = _plan(game, options, key, condition, num, is_bordered)
     parts = saving.parts_of(jax.jit(partial(draw, state)), made_of, batch_size(made_of))
+    if run.reference.decoding:
+        parts = map(run.reference.decoding.decode, parts)
     if is_bordered:
         parts = _with_blank(parts, settings["value_range"][0])
     if out is None:

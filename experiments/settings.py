@@ -10,7 +10,7 @@ from jaxgan.evaluation import nearest
 ConfigT = TypeVar("ConfigT")
 # What a run's folder holds besides its settings.
 _RECORDED = {"experiment", "sample_shape", "value_range", "condition", "scaling", "numbers",
-             "class_names", "data_sha256", "made_by"}
+             "class_names", "data_sha256", "made_by", "trained_shape"}
 _SIMPLE = (bool, int, float, str, types.NoneType)
 
 

@@ -20,6 +20,8 @@ from jaxgan.types import PyTree
 
 from .experiment import AsLines
 
+Decode = Callable[[Any], np.ndarray]  # samples -> what is shown of them
+
 
 def is_of_classes(settings: Mapping[str, Any]) -> bool:
     """Whether the condition of a run's batches is a label, and no numbers."""
@@ -28,11 +30,11 @@ def is_of_classes(settings: Mapping[str, Any]) -> bool:
 
 
 def sample_picture(game: GAN | Game, seed: int, settings: Mapping[str, Any], source: Source,
-                   requests: Samples | None = None, count: int = 100
+                   requests: Samples | None = None, count: int = 100, decode: Decode = np.asarray
                    ) -> Callable[[Any], np.ndarray] | None:
     """Returns a picture of samples from the same latents each time; a column is of one class.
 
-    None if there is no picture of such samples.
+    None if there is no picture of such samples. `decode` makes of samples what is shown.
     """
     shape, asked = tuple(settings["sample_shape"]), requests or Samples("", None, np.asarray)
     if not 1 <= len(shape) <= 4:
@@ -41,7 +43,7 @@ def sample_picture(game: GAN | Game, seed: int, settings: Mapping[str, Any], sou
     condition = asked.condition(np.arange(count)) if asked.condition else None
     draw = _same_samples(game, seed, condition, count)
     real = in_units(_real_samples(source, seed, count), settings) if len(shape) == 1 else None
-    return lambda state: drawn(np.asarray(draw(state)), settings, columns, real)
+    return lambda state: drawn(decode(draw(state)), settings, columns, real)
 
 
 def _columns(classes: int, count: int) -> int:
@@ -49,12 +51,12 @@ def _columns(classes: int, count: int) -> int:
     return min(max(classes, 10 - 10 % max(classes, 1)), count)
 
 
-def real_picture(source: Source, seed: int, settings: Mapping[str, Any], count: int = 100
-                 ) -> np.ndarray | None:
+def real_picture(source: Source, seed: int, settings: Mapping[str, Any], count: int = 100,
+                 decode: Decode = np.asarray) -> np.ndarray | None:
     """A picture of real samples; None if there is none of such, or samples are shown beside them."""
     if not 2 <= len(source.sample_shape) <= 4:
         return None
-    return drawn(np.asarray(_real_samples(source, seed, count)), settings)
+    return drawn(decode(_real_samples(source, seed, count)), settings)
 
 
 def drawn(samples: np.ndarray, settings: Mapping[str, Any], columns: int | None = None,

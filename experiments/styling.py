@@ -26,8 +26,8 @@ class Flags:
     in the layers before this one (the first is 0), and those of its column from this one on. A picture
     also shows the samples that rows and columns come from."""
     truncation: float | None = None
-    """StyleGAN2 only: scale how far styles are from their average. 0.7 gives fewer odd samples, which
-    differ less; None: 1, as they are."""
+    """StyleGAN2 and GAT only: scale how far styles are from their average, GAT's from their class's. 0.7
+    gives fewer odd samples, which differ less; None: 1, as they are."""
     truncation_cutoff: int | None = None
     """With --truncation: do so in this many layers, from the first on; None: in all."""
     noise: Literal["stored", "random", "none"] = "stored"
@@ -61,7 +61,8 @@ def settled(game: GAN | Game, flags: Flags) -> GAN | Game:
              if getattr(flags, field.name) != field.default]
     if not asked:
         return game
-    if not (isinstance(game, GAN) and has_styles(game.generator)):
+    if not isinstance(game, GAN) or not (has_styles(game.generator) or (
+            asked == ["truncation"] and hasattr(game.generator, "truncation_psi"))):
         raise ValueError(f"{asked[0].replace('_', '-')} is for generators that have styles, like "
                          "StyleGAN2's: leave it out")
     if flags.truncation_cutoff is not None and flags.truncation is None:
@@ -74,7 +75,9 @@ def settled(game: GAN | Game, flags: Flags) -> GAN | Game:
         raise ValueError("this run's generator has no noise: leave out --noise")
     changes: dict[str, Any] = {}
     if flags.truncation is not None:
-        changes |= {"truncation_psi": flags.truncation, "truncation_cutoff": flags.truncation_cutoff}
+        changes["truncation_psi"] = flags.truncation
+    if flags.truncation_cutoff is not None:
+        changes["truncation_cutoff"] = flags.truncation_cutoff
     if flags.noise != "stored":
         changes["noise"] = flags.noise
     return dataclasses.replace(game, generator=game.generator.clone(**changes))

@@ -69,7 +69,7 @@ class GAN:
         critic_optimizer: the same for the critic; schedules count *critic* updates.
         tasks: pairs of terms besides the adversarial ones, from `jaxgan.tasks`.
         adversarial_weight: of either network's adversarial loss, the penalty included, beside these; 0
-            for the tasks alone.
+            for the tasks alone. Or a schedule, iteration -> weight.
         weighting: how these weights and those of the tasks change in training, from `jaxgan.weighting`.
         generator_condition: None, or (keys [batch], the batch's condition) -> the condition that the
             generator's update draws its fakes for, by a key each, instead of the batch's, for example
@@ -107,7 +107,7 @@ class GAN:
     generator_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
     tasks: tuple[Task, ...] = ()
-    adversarial_weight: float = 1.0
+    adversarial_weight: float | optax.Schedule = 1.0
     weighting: Weighting = dataclasses.field(default_factory=fixed)
     generator_condition: Callable[[Key, PyTree], PyTree] | None = None
     penalty: Term | None = None
@@ -142,7 +142,8 @@ class GAN:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         if (self.lift is None) != (self.lower is None):
             raise ValueError("lift and lower go together: give both, or none")
-        check_weight("adversarial_weight", self.adversarial_weight)
+        if not callable(self.adversarial_weight):
+            check_weight("adversarial_weight", self.adversarial_weight)
         if not (self.ema_decay is None or callable(self.ema_decay) or 0.0 <= self.ema_decay < 1.0):
             raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}")
         for role in ("critic", "generator"):

@@ -219,7 +219,7 @@ def _verbatim(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,
+def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray | None,
           view: tuple[float, float]) -> np.ndarray:
     """Draws samples in the plane over the critic's level sets, as in figure 1 of WGAN-GP.
 
@@ -227,6 +227,7 @@ def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,
         real: [count, 2].
         fake: [count, 2].
         scores: the critic's, [n, n], on an even grid over the view; rows are the second coordinate.
+            None if there is none.
         view: the lowest and highest coordinate shown.
 
     Returns:
@@ -234,9 +235,10 @@ def plane(real: np.ndarray, fake: np.ndarray, scores: np.ndarray,
     """
     figure, canvas = _figure((5, 5))
     axes = figure.subplots()
-    ticks = np.linspace(*view, len(scores))
-    axes.contourf(ticks, ticks, scores, levels=20, cmap="Greys_r", alpha=0.6)
-    axes.contour(ticks, ticks, scores, levels=20, colors="black", linewidths=0.3)
+    if scores is not None:
+        ticks = np.linspace(*view, len(scores))
+        axes.contourf(ticks, ticks, scores, levels=20, cmap="Greys_r", alpha=0.6)
+        axes.contour(ticks, ticks, scores, levels=20, colors="black", linewidths=0.3)
     axes.plot(*real.T, "+", color="tab:orange", markersize=4, label="real")
     axes.plot(*fake.T, "*", color="tab:green", markersize=3, label="fake")
     axes.set(xlim=view, ylim=view, aspect="equal")

@@ -1,5 +1,6 @@
 """Regularisers: terms that keep a critic from saying much of what should not matter, or samples near."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,12 @@ import optax
 
 from jaxgan import keys
 from jaxgan.augment import Augmentation
+from jaxgan.losses import AdversarialLoss
 from jaxgan.tasks import Task
 from jaxgan.terms import Term, Value, View
 from jaxgan.types import Array, PyTree
+
+_TINY = 1e-30  # what is divided by the root of is that at least
 
 
 class Anchors(NamedTuple):
@@ -101,8 +105,7 @@ def lecam(weight: float = 0.3, decay: float = 0.99, *, name: str = "lecam") -> T
     Raises:
         ValueError: `decay` is outside of [0, 1).
     """
-    if not 0.0 <= decay < 1.0:
-        raise ValueError(f"decay must be in [0, 1); got {decay}")
+    _check_decay(decay)
 
     def value(view: View, anchors: Anchors) -> Value:
         loss = (jnp.square(view.real.scores - anchors.fake).mean()
@@ -155,11 +158,143 @@ def transport(weight: float | optax.Schedule = 0.2, *, name: str = "transport") 
     return Term(name, value, weight)
 
 
+def normalised(loss: AdversarialLoss, decay: float = 0.9, *, name: str = "normalised"
+               ) -> tuple[AdversarialLoss, Term]:
+    """Has the generator minimise its adversarial loss with what flows back from the critic normalised.
+
+        g / sqrt(a),  g = dL/dG(z),  a <- decay * a + (1 - decay) * n |g|^2
+
+    g flows back into a device's samples, n is the number of its elements, and a is averaged over the
+    devices. So the weights of the generator's other terms mean the same whatever the critic's slope, the
+    batch, or a factor of this loss, its weight included. In the first update, when nothing has been
+    measured, nothing flows. Adversarial flow, 2025 (arXiv 2511.22475).
+
+        loss, term = normalised(relativistic())
+        GAN(..., loss=loss, generator_terms=(term,))
+
+    Args:
+        loss: what both networks minimise.
+        decay: of the running mean, in [0, 1).
+        name: of the term.
+
+    Returns:
+        The loss with nothing left for the generator, and the generator's term in its place.
+
+    Raises:
+        ValueError: `decay` is outside of [0, 1), or the loss is of the highest scores alone.
+    """
+    _check_decay(decay)
+    if loss.share is not None:
+        raise ValueError("normalised takes a loss of all samples: leave top_k out")
+
+    def value(view: View, mean: Array) -> Array:
+        fake = _scores(view, "fake", _flows_normalised(view.fake.samples, mean))
+        scores = view.real.scores, fake
+        return loss.generator(*(view.gather(scores) if loss.across_batch else scores))
+
+    def absorb(mean: Array, measured: Array) -> Array:
+        return jnp.where(mean > 0, decay * mean + (1.0 - decay) * measured, measured)
+
+    return (loss._replace(generator=lambda real, fake: jnp.zeros(())),
+            Term(name, value, init=lambda: jnp.zeros(()), absorb=absorb))
+
+
+def agreement(weight: float | optax.Schedule = 1.0, *, name: str = "agreement") -> Term:
+    """The generator's term that draws its intermediate outputs to the last one, which isn't moved.
+
+        weight * E[|x_k - stop(x_K)|^2]
+
+    a mean over the outputs k < K and their elements. CAT, 2026 (arXiv 2605.26449), whose outputs grow;
+    here all have one size, as those of `jaxgan.models.GATGenerator`.
+
+    Args:
+        weight: a number or a schedule.
+        name: of the term.
+
+    Raises:
+        ValueError: where it is computed: samples that aren't [batch, outputs, ...] with two outputs at
+            least.
+    """
+    def value(view: View, state: PyTree) -> Array:
+        outputs = view.fake.samples
+        if not hasattr(outputs, "ndim") or outputs.ndim < 3 or outputs.shape[1] < 2:
+            raise ValueError("agreement takes samples of several outputs, [batch, outputs, ...]; got "
+                             f"{jax.tree.map(jnp.shape, outputs)}")
+        return _distance(outputs[:, :-1], jax.lax.stop_gradient(outputs[:, -1:]))
+
+    return Term(name, value, weight)
+
+
+def alignment(features: Callable[[PyTree], Array], weight: float | optax.Schedule = 1.0, *,
+              head: str = "tokens", name: str = "alignment") -> Term:
+    """The critic's term that its tokens of reals point where those of a frozen network do.
+
+        weight * (1 - E cos(h(x), f(x)))
+
+    over the tokens of what the critic is shown of each real. GAT, 2025 (arXiv 2509.24935), with DINOv2
+    as f and an MLP on the critic's tokens as h: `GATCritic(align=768)`.
+
+    Args:
+        features: f, what the critic is shown of reals -> [batch, tokens, size], or [batch, size] to be
+            compared with the first token alone, a GAT critic's own. Nothing is differentiated through
+            it. Of several outputs, [batch, outputs, ...], the last is the image.
+        weight: a number or a schedule.
+        head: h, [batch, tokens, size], among the critic's heads.
+        name: of the term.
+
+    Raises:
+        ValueError: where it is computed: tokens and features differ in shape.
+    """
+    def value(view: View, state: PyTree) -> Array:
+        wanted, tokens = jax.lax.stop_gradient(features(view.real.shown)), view.real.heads[head]
+        if wanted.ndim == 2:
+            wanted, tokens = wanted[:, None], tokens[:, :1]
+        if wanted.shape != tokens.shape:
+            raise ValueError(f"alignment compares the critic's {head} with features of their shape; got "
+                             f"{tokens.shape} and {wanted.shape}")
+        here, there = map(_unit, (tokens, wanted))
+        return 1.0 - (here * there).sum(-1).mean()
+
+    return Term(name, value, weight)
+
+
+@jax.custom_vjp
+def _flows_normalised(samples: PyTree, mean: Array) -> PyTree:
+    """The samples; what flows back into them is divided by the root of `mean`."""
+    return samples
+
+
+def _forward(samples: PyTree, mean: Array) -> tuple[PyTree, Array]:
+    return samples, mean
+
+
+def _backward(mean: Array, flow: PyTree) -> tuple[PyTree, Array]:
+    leaves = jax.tree.leaves(flow)
+    measured = sum(x.size for x in leaves) * sum(  # n |g|^2
+        (jnp.square(x.astype(jnp.float32)).sum() for x in leaves), start=jnp.zeros(()))
+    factor = jnp.where(mean > 0, jax.lax.rsqrt(mean + _TINY), 0.0)
+    return jax.tree.map(lambda x: factor.astype(x.dtype) * x, flow), measured.astype(mean.dtype)
+
+
+_flows_normalised.defvjp(_forward, _backward)
+
+
 def _scores(view: View, kind: str, samples: PyTree) -> Array:
     """What the critic says of further samples, shown as those of this kind are."""
     seen = view.real if kind == "real" else view.fake
     return view.judge(view.show(kind, samples), seen.condition, kind).scores
 
 
+def _unit(x: Array) -> Array:
+    """Vectors of length 1, in float32."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), _TINY))
+
+
 def _distance(x: Array, y: Array) -> Array:
     return jnp.square(x - y).mean()
+
+
+def _check_decay(decay: float) -> None:
+    if not 0.0 <= decay < 1.0:
+        raise ValueError(f"decay must be in [0, 1); got {decay}")

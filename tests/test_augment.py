@@ -12,7 +12,17 @@ from scipy import ndimage, signal
 from scipy.spatial.transform import Rotation
 
 from jaxgan import GAN, critic_step, losses, penalties, sample
-from jaxgan.augment import ADA, DIFFAUGMENT, ada, adaptive, chain, diffaugment, noise_levels, packed
+from jaxgan.augment import (
+    ADA,
+    DIFFAUGMENT,
+    ada,
+    adaptive,
+    alike,
+    chain,
+    diffaugment,
+    noise_levels,
+    packed,
+)
 from jaxgan.augment.images import _BANDS
 from jaxgan.augment.warping import SYM6
 from jaxgan.keys import example_keys
@@ -318,6 +328,17 @@ def test_noise_levels_are_one_chain():
         shown.quiet(jnp.ones((1, 3, 1)))
     with pytest.raises(ValueError, match="count must be at least 1; got 0"):
         noise_levels(0)
+
+
+def test_outputs_are_changed_alike():
+    """Each as it would be by itself, with the draws of all of them."""
+    images = jax.random.normal(jax.random.key(0), (3, 2, 8, 8, 1))
+    one = diffaugment(probability=0.7)
+    both = alike(one)
+    draws = both.draw(jax.random.split(jax.random.key(1), 3), jnp.int32(0), ())
+    shown = both.show(draws, images)
+    for k in range(2):
+        np.testing.assert_allclose(shown[:, k], one.show(draws, images[:, k]), rtol=1e-6, atol=1e-6)
 
 
 def test_an_adaptive_probability_by_hand():

@@ -14,11 +14,20 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from benchmarks import augmentations, critics, flops, lanes, networks_jaxgan, networks_stock, run
+from benchmarks import augmentations, critics, flops, lanes, networks_jaxgan, networks_stock, run, tpu
 from benchmarks.collectives import AllReduce, all_reduces
-from benchmarks.settings import AUGMENTATIONS, CONSTRAINTS, CRITICS, LANES, NETWORKS, SETTINGS, WGAN_GP
+from benchmarks.settings import (
+    AUGMENTATIONS,
+    CONSTRAINTS,
+    CRITICS,
+    LANES,
+    NETWORKS,
+    PRESETS,
+    SETTINGS,
+    WGAN_GP,
+)
 from jaxgan import Batch, critic_step, game, init_state, keys, train_step
-from jaxgan.models import MLPCritic
+from jaxgan.models import GATCritic, GATGenerator, MLPCritic
 from jaxgan.models.published import from_published
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,6 +82,57 @@ def test_operations_against_xla():
     # The penalty's derivative too. Here the optimiser and the random draws come on top.
     update = _counted_by_xla(partial(critic_step, gan), state, batch, jax.random.key(0))
     assert 1 <= update / (32 * flops.critic_update(generator, critic)) < 1.06
+
+
+@pytest.mark.parametrize("name", ["toy_mlp", "mnist_dcgan"])
+def test_operations_of_what_is_traced_are_those_by_hand(name):
+    """Where nothing is saved by other algorithms. Of random draws and averages none are products."""
+    setting = dataclasses.replace(SETTINGS[name], batch_size=4)
+    steps = game(networks_jaxgan.make_gan(setting))
+    batches = Batch(jnp.zeros((setting.n_critic, 4, *setting.sample_shape)))
+    state = jax.eval_shape(steps.init, jax.random.key(0), Batch(batches.samples[0]))
+    found = tpu.counted(steps.step, state, batches, jax.random.key(0))
+    assert found == pytest.approx(flops.iteration(setting), rel=0.01)
+
+
+def test_of_what_is_traced_only_what_is_used_counts():
+    x, product = jnp.ones((3, 3)), 2 * 3 * 3 * 3
+
+    def scanned(x):
+        def body(x, _):
+            unused = x @ x @ x
+            return x @ x, unused
+
+        return jax.lax.scan(body, x, None, length=5)[0]
+
+    assert tpu.counted(scanned, x) == 5 * product
+    assert tpu.counted(lambda x: jax.lax.cond(x[0, 0] > 0, jnp.sin, lambda x: x @ x, x), x) == product
+    with pytest.raises(ValueError, match="products are in a loop whose length isn't known"):
+        tpu.counted(lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ x, x), x)
+    # A counter is no product.
+    assert tpu.counted(lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x + 1, x) @ x,
+                       x) == product
+
+
+def test_operations_of_transformers_by_hand():
+    setting = dataclasses.replace(PRESETS["gat_s2"], depth=4, width=48, class_width=40)
+    # A block's 256 tokens: 3 + 1 + 2 * 128/48 + 128/48 times 48 x 48 weights, and twice 256 x 256 x 48.
+    block = 2 * 256 * (4 * 48 * 48 + 3 * 128 * 48) + 2 * 2 * 256 * 256 * 48
+    generator, critic = flops.networks(setting)
+    assert flops.forward(generator) == 4 * block + 2 * (
+        128 * 48 + 48 * 48 + 4 * 48 * 192 + 4 * 48 * 48 + 4 * 256 * 48 * 16)
+    labels, latents = jnp.zeros(2, jnp.int32), jnp.zeros((2, 64))
+    images = jnp.zeros((2, 4, 32, 32, 4))
+    for module, inputs, layers in (
+            (GATGenerator((32, 32, 4), 2, 4, 48, 3, num_classes=10), latents, generator),
+            (GATCritic(2, 4, 48, 3, num_classes=10, table=40), images, critic)):
+        def apply(key, module=module, inputs=inputs):
+            return module.init_with_output(key, inputs, labels, train=True)[0]
+
+        assert tpu.counted(apply, jax.random.key(0)) == 2 * flops.forward(layers)
+    g, d = flops.forward(generator), flops.forward(critic)
+    on_inputs = 2 * 128 * 48 + 4 * 2 * 256 * 64 * 48
+    assert flops.gat_iteration(generator, critic) == 4 * g + 15 * d - on_inputs
 
 
 def test_all_reduces_are_counted_as_often_as_they_run():

@@ -25,6 +25,7 @@ from experiments import (
     evaluate,
     flags,
     image_sets,
+    latents,
     launch,
     list,
     measuring,
@@ -121,7 +122,8 @@ def test_each_flag_of_the_first_release_parses_and_has_its_default(name):
 
 
 def test_every_script_is_found():
-    later = ("arrays", "cyclegan", "pix2pix", "r3gan", "stylegan2", "wasserstein")
+    later = ("adversarial_flow", "arrays", "autoencoder", "cyclegan", "drifting", "gat", "pix2pix",
+             "r3gan", "stylegan2", "wasserstein")
     assert commands.experiments() == tuple(sorted((*FIRST, *later)))
     for name in commands.experiments():
         experiment = opening.load(name)
@@ -278,7 +280,8 @@ def test_digits_that_were_begun_by_convolutions_go_on_with_them(run, tmp_path):
 
 def test_one_experiments_defaults_are_no_others():
     """No class of settings has defaults from another script."""
-    shared = {module.__name__ for module in (conditions, domains, flags, measuring, image_sets)}
+    shared = {module.__name__ for module in (
+        conditions, domains, flags, measuring, image_sets, latents)}
     for name in commands.experiments():
         experiment = opening.load(name)
         assert experiment.Config.__mro__[1:] == (flags.Config, object)

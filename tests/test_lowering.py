@@ -17,12 +17,16 @@ from jaxgan.types import Batch
 PLATFORMS = ("cuda", "rocm", "tpu")
 # Small networks, and of data that aren't here the shape of a sample.
 TINY = {
+    "adversarial_flow": ({"width": 8, "heads": 1, "depth": 1}, None),
     "arrays": ({"width": 4, "file": "points.npy"}, None),
+    "autoencoder": ({"width": "4,4", "groups": 2, "critic_width": 4}, None),
     "cifar10": ({"width": 4}, (8, 8, 3)),
     "conditional": ({"width": 4}, None),
     "cyclegan": ({"width": 4, "blocks": 1, "image_size": 16}, None),
     "detection": ({"width": 4}, None),
     "digits": ({"width": 4}, None),
+    "gat": ({"width": 16, "depth": 2, "outputs": 2, "classes": 10}, None),
+    "drifting": ({"width": 4, "space": "pixels"}, None),
     "gaussians": ({"width": 4}, None),
     "images": ({"preset": "paper", "width": 4, "model": "dcgan"}, (8, 8, 3)),
     "inpainting": ({"width": 4}, None),

@@ -111,6 +111,7 @@ def test_lengths_come_from_the_compiler_or_from_what_an_outer_loop_keeps():
     with pytest.raises(ValueError, match="e is in a loop whose length isn't known"):
         total(operations(unknown), lambda o: o.cycles)
     assert total(operations(unknown), lambda o: o.kind == "host") == 0
+    assert total(operations(unknown, unknown=1), lambda o: o.cycles) == 10 * (5 + 1)
 
 
 def test_lengths_that_change_are_not_known():
@@ -215,6 +216,8 @@ def test_what_is_compiled_for_slices_and_as_default_exists():
     assert {*NETWORKS} <= {*options.networks}
     assert {name for names in tpu.IN_COLUMN.values() for name in names} <= {*SETTINGS, *PRESETS}
     assert {slice_.partition(":")[0] for slice_ in options.slices} <= {*tpu.CHIPS}
+    assert tpu._precisions("gat_b2", "remat", ["float32"]) == ["bfloat16"]
+    assert tpu._precisions("toy_mlp", "flax", ["bfloat16"]) == ["float32"]
     # A v5e's units at its clock make its published peak; so do 1.05 GHz those of a v4.
     assert tpu.CHIPS["v5e"].clock == pytest.approx(1.5e9, rel=0.01)
     assert tpu.CHIPS["v4"].clock == pytest.approx(1.05e9, rel=0.01)

@@ -13,7 +13,7 @@ KEY = jax.random.key(0)
 LATENTS, LABELS = jax.random.normal(jax.random.key(1), (3, 8)), jnp.array([0, 2, 2])
 SMALL = {"patch": 2, "depth": 2, "width": 16, "heads": 2}
 
-# Of the published modules in latents of 32x32x4, patches of 2, 1000 classes: section 7.7 of the facts.
+# Of the published modules in latents of 32x32x4, patches of 2, 1000 classes.
 # The generator's hold a patch embedding of 17 x width that is multiplied by zero, and that ours lacks.
 PUBLISHED = {"S": (29_263_040, 32_556_160), "B": (116_558_144, 97_135_360),
              "L": (408_486_432, 314_904_544), "XL": (601_956_224, 459_252_544)}
@@ -31,6 +31,21 @@ def test_published_sizes_have_these_numbers_of_parameters(size):
     generator = _count(GATGenerator((32, 32, 4), **how), jnp.zeros((3, 64)), LABELS)
     critic = _count(GATCritic(**how), jnp.zeros((3, 4, 32, 32, 4)), LABELS)
     assert (generator + 17 * width, critic) == PUBLISHED[size]
+    # With what is aligned with DINOv2-B's 768 features, published as well.
+    aligned = _count(GATCritic(align=768, **how), jnp.zeros((3, 4, 32, 32, 4)), LABELS)
+    assert aligned == {"S": 39_114_624, "B": 104_480_256, "L": 322_773_728, "XL": 467_383_872}[size]
+
+
+def test_a_critic_says_where_its_tokens_point_if_asked():
+    """A token of its own and one of each patch; its score is the one that it gives without."""
+    images = jax.random.normal(KEY, (3, 2, 4, 6, 1))
+    critic = GATCritic(align=5, align_width=8, **SMALL)
+    variables = critic.init(KEY, images, train=False)
+    scores, heads = critic.apply(variables, images, train=True)
+    assert heads["tokens"].shape == (3, 1 + 2 * 3, 5)
+    plain = {name: leaf for name, leaf in variables["params"].items() if not name.startswith("align")}
+    np.testing.assert_array_equal(scores, GATCritic(**SMALL).apply(
+        {"params": plain}, images, train=True))
 
 
 def test_patches_are_cut_and_joined():

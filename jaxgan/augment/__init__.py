@@ -5,8 +5,8 @@ term needs it (`View.show`), by the same function in the critic's and in the gen
 the generator learns through it.
 """
 
-from jaxgan.augment.basic import Augmentation, chain, instance_noise, noise_levels, packed
+from jaxgan.augment.basic import Augmentation, alike, chain, instance_noise, noise_levels, packed
 from jaxgan.augment.images import ADA, DIFFAUGMENT, ada, adaptive, diffaugment
 
-__all__ = ["ADA", "DIFFAUGMENT", "Augmentation", "ada", "adaptive", "chain", "diffaugment",
-           "instance_noise", "noise_levels", "packed"]
+__all__ = ["ADA", "DIFFAUGMENT", "Augmentation", "ada", "adaptive", "alike", "chain",
+           "diffaugment", "instance_noise", "noise_levels", "packed"]

@@ -98,6 +98,18 @@ def noise_levels(count: int = 4) -> Augmentation:
     return Augmentation(lambda drawn, step, state: drawn, show, quiet=faded)
 
 
+def alike(augmentation: Augmentation) -> Augmentation:
+    """Changes all outputs of a sample, [batch, outputs, ...], in the same way, with the same draws.
+
+    Args:
+        augmentation: of samples [batch, ...].
+    """
+    def show(draws: PyTree, samples: Array) -> Array:
+        return jax.vmap(augmentation.show, (None, 1), 1)(draws, samples)
+
+    return augmentation._replace(show=show, quiet=jax.vmap(augmentation.quiet, 1, 1))
+
+
 def packed(size: int) -> Augmentation:
     """Packs of samples that the critic scores together, one behind the other in the last axis.
 

@@ -139,7 +139,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     path = Path(path).expanduser()
     stored = stored_in(path)
     name = samples or the_samples(path, stored, (condition, weights))
-    array = _named(path, stored, name)
+    array = named(path, stored, name)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{path}: {name or 'its array'} is of {array.dtype}: samples must be numbers")
     count = array.shape[0] if array.shape else 0
@@ -149,9 +149,8 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
     kind, shape, channels, shaped = _arranged(str(path), array.shape[1:], kind, channels)
     labels, class_names, numbers = read_condition(path, stored, condition, count)
     drawn = _weights(path, stored, weights, count)
-    source, held_out = array.open(), np.arange(count) % _HOLDS_OUT == _HOLDS_OUT - 1
-    held_out[-1] = True  # there is one
-    if len(untrained := np.setdiff1d(labels, labels[~held_out])):
+    source, is_test = array.open(), held_out(count)
+    if len(untrained := np.setdiff1d(labels, labels[~is_test])):
         raise ValueError(f"{path}: all samples of the class {class_names[untrained[0]]} are held out, "
                          "as the last of every ten is: shuffle the samples")
     by_channel = kind in ("vectors", "series") if by_channel is None else by_channel
@@ -163,7 +162,7 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
 
     dtype = str(array.dtype.newbyteorder("="))  # however they are stored
     unscaled = {"scaling": Scaling(dtype=dtype), "number_scaling": None}
-    train = part("train", ~held_out, unscaled)
+    train = part("train", ~is_test, unscaled)
     try:
         check_finite(_InBlocks(part("", np.ones(count, bool), unscaled)))
         if value_range is None:
@@ -171,11 +170,18 @@ def open_arrays(path: str | os.PathLike, *, samples: str = "", condition: str = 
         else:
             low, high = map(float, value_range)
             scaling = Scaling((low,), (high,), dtype)
-        number_scaling = None if numbers is None else found(numbers[~held_out], by_channel=True)
+        number_scaling = None if numbers is None else found(numbers[~is_test], by_channel=True)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     scalings = {"scaling": scaling, "number_scaling": number_scaling}
-    return Split(replace(train, **scalings), part("test", held_out, scalings))
+    return Split(replace(train, **scalings), part("test", is_test, scalings))
+
+
+def held_out(count: int) -> np.ndarray:
+    """Returns which of so many examples are held out for tests, bool [count]: the last of every ten."""
+    found = np.arange(count) % _HOLDS_OUT == _HOLDS_OUT - 1
+    found[-1] = True  # there is one
+    return found
 
 
 class _InBlocks(NamedTuple):
@@ -345,7 +351,8 @@ def the_samples(path: Path, stored: Mapping[str, Stored], others: Sequence[str] 
                      f"--samples {largest} for example")
 
 
-def _named(path: Path, stored: Mapping[str, Stored], name: str) -> Stored:
+def named(path: Path, stored: Mapping[str, Stored], name: str) -> Stored:
+    """Returns the array of a name; ValueError if there is none."""
     name = name if name in stored else name.lstrip("/")
     if name not in stored:
         there = _listed(stored) if "" not in stored else "one without a name"
@@ -363,7 +370,7 @@ def _beside(path: Path, stored: Mapping[str, Stored], name: str) -> np.ndarray:
     """Reads what belongs to samples, an array of the same file or of a .npy file."""
     if name not in stored and name.endswith(".npy"):
         return np.asarray(stored_in(Path(name).expanduser())[""].open())
-    return np.asarray(_named(path, stored, name).open())
+    return np.asarray(named(path, stored, name).open())
 
 
 def read_condition(path: Path, stored: Mapping[str, Stored], name: str, count: int

@@ -5,6 +5,7 @@ critics map `(samples, condition, train=...)` to scores, [batch], or to scores a
 into images are in `translation`.
 """
 
+from jaxgan.models.autoencoder import Autoencoder, Decoder, Encoder
 from jaxgan.models.classifier import Classifier
 from jaxgan.models.context import ContextGenerator
 from jaxgan.models.dcgan import DCGANCritic, DCGANGenerator
@@ -18,8 +19,8 @@ from jaxgan.models.stylegan2 import StyleGAN2Critic, StyleGAN2Generator
 from jaxgan.models.text import TextCritic, TextGenerator
 from jaxgan.models.translation import PatchCritic, ResNetTranslator, UNetTranslator
 
-__all__ = ["Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "FlowCritic",
-           "FlowGenerator", "FunnelCritic", "GATCritic", "GATGenerator", "MLPCritic", "MLPGenerator",
-           "PatchCritic", "R3GANCritic", "R3GANGenerator", "ResNetCritic", "ResNetGenerator",
-           "ResNetTranslator", "ResidualBlock", "StyleGAN2Critic", "StyleGAN2Generator", "TextCritic",
-           "TextGenerator", "UNetTranslator"]
+__all__ = ["Autoencoder", "Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "Decoder",
+           "Encoder", "FlowCritic", "FlowGenerator", "FunnelCritic", "GATCritic", "GATGenerator",
+           "MLPCritic", "MLPGenerator", "PatchCritic", "R3GANCritic", "R3GANGenerator", "ResNetCritic",
+           "ResNetGenerator", "ResNetTranslator", "ResidualBlock", "StyleGAN2Critic",
+           "StyleGAN2Generator", "TextCritic", "TextGenerator", "UNetTranslator"]

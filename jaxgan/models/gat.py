@@ -143,8 +143,8 @@ class GATGenerator(nn.Module):
         averages = self.variable("batch_stats", "w_average", jnp.zeros, (kinds, self.width))
         kind = one_hot(jnp.zeros(len(w), jnp.int32) if labels is None else labels, kinds)
         if not train:
-            average = kind @ averages.value
-            return w if self.truncation_psi == 1.0 else average + self.truncation_psi * (w - average)
+            psi = self.truncation_psi
+            return (1.0 - psi) * (kind @ averages.value) + psi * w
         if not self.is_initializing():
             count, total = kind.sum(0)[:, None], kind.T @ lax.stop_gradient(w)
             if self.axis_name is not None:
@@ -161,6 +161,9 @@ class GATCritic(nn.Module):
     Attributes:
         patch, depth, width, heads, num_classes, dtype, remat, implementation: as for the generator.
         table: dimensions in which the token and the embedding of the class meet.
+        align: 0, or features of the head "tokens", [batch, 1 + patches, align], what three layers make
+            of the tokens, the critic's own first, for `regularisers.alignment`: 768 for DINOv2-B.
+        align_width: features of the first two of these layers.
     """
 
     patch: int
@@ -172,10 +175,16 @@ class GATCritic(nn.Module):
     dtype: Dtype | None = None
     remat: Remat = False
     implementation: Implementation = "xla"
+    align: int = 0
+    align_width: int = 2048
 
     @nn.compact
-    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool) -> Array:
-        """Maps [batch, outputs, height, width, channels], or a single output's, to scores, [batch]."""
+    def __call__(self, samples: Array, condition: PyTree | None = None, *, train: bool
+                 ) -> Array | tuple[Array, dict[str, Array]]:
+        """Maps [batch, outputs, height, width, channels], or a single output's, to scores, [batch].
+
+        With `align` to scores and heads.
+        """
         if samples.ndim == 5:  # outputs side by side
             samples = jnp.concatenate([samples[:, k] for k in range(samples.shape[1])], -1)
         check_images("GATCritic", samples)
@@ -187,7 +196,13 @@ class GATCritic(nn.Module):
         own = self.param("cls", nn.initializers.normal(_CLS), (1, 1, self.width))
         tokens = _blocks(self.depth, self.heads, self.dtype, self.remat, self.implementation, "blocks")(
             led_by(own, tokens), None, axial_angles(rows, columns, self.width // self.heads, before=1))
-        own = RMSNorm(name="norm")(tokens[:, 0].astype(jnp.promote_types(tokens.dtype, jnp.float32)))
+        norm = RMSNorm(name="norm")
+        scores = self._scores(norm(tokens[:, 0].astype(jnp.promote_types(tokens.dtype, jnp.float32))),
+                              samples, condition)
+        return (scores, {"tokens": self._aligned(norm(tokens))}) if self.align else scores
+
+    def _scores(self, own: Array, samples: Array, condition: PyTree) -> Array:
+        """What the token of its own says, [batch]; samples only count."""
         if not self.num_classes:
             return nn.Dense(1, kernel_init=_INIT, name="score")(own).squeeze(-1)
         labels = check_labels("GATCritic", condition, samples, self.num_classes)
@@ -197,6 +212,13 @@ class GATCritic(nn.Module):
         of_class = Equalised(self.table, multiplier=0.01, name="class_1")(nn.silu(of_class))
         features = nn.Dense(self.table, kernel_init=_INIT, name="features")(own)
         return (features * of_class).sum(-1)
+
+    def _aligned(self, tokens: Array) -> Array:
+        """Tokens in the space that they are to be aligned in."""
+        for layer in range(2):
+            tokens = nn.silu(nn.Dense(self.align_width, kernel_init=_INIT, dtype=self.dtype,
+                                      name=f"align_{layer}")(tokens))
+        return nn.Dense(self.align, kernel_init=_INIT, dtype=self.dtype, name="align_2")(tokens)
 
 
 class Block(nn.Module):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan.models.autoencoder import Autoencoder, factor
 from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator, stages
 from jaxgan.models.stylegan2 import StyleGAN2Critic, StyleGAN2Generator
 from jaxgan.types import PyTree
@@ -22,7 +23,8 @@ def from_published(model: nn.Module, variables: PyTree, state: Mapping[str, np.n
     left out; StyleGAN2's average style and noise maps are variables here, too.
 
     Args:
-        model: an `R3GANGenerator`, `R3GANCritic`, `StyleGAN2Generator` or `StyleGAN2Critic`.
+        model: an `R3GANGenerator`, `R3GANCritic`, `StyleGAN2Generator` or `StyleGAN2Critic`; for an
+            `Autoencoder`, see `autoencoder`.
         variables: what its `init` returns, `{"params": ..., other collections}`, of which only paths and
             shapes are used.
         state: arrays by name, as `jaxgan.features.weights.load_pytorch` reads them.
@@ -59,6 +61,56 @@ def from_published(model: nn.Module, variables: PyTree, state: Mapping[str, np.n
     return taken
 
 
+def autoencoder(state: Mapping[str, np.ndarray], groups: int = 32) -> tuple[Autoencoder, PyTree]:
+    """Returns an autoencoder and its variables, taken from a state of diffusers' `AutoencoderKL`.
+
+    Its sizes are those of the arrays. The names of attention that older versions of diffusers wrote are
+    understood as well.
+
+    Args:
+        state: arrays by name, as `jaxgan.features.load_weights` reads them.
+        groups: of the normalisation, which arrays don't say; all published ones have 32.
+
+    Raises:
+        ValueError: it is in another layout, or an array is missing, isn't finite or left over.
+    """
+    state = {_newer(name): array for name, array in state.items()}
+    needed = ("encoder.conv_in.weight", "encoder.conv_out.weight", "decoder.conv_in.weight",
+              "decoder.conv_out.weight", "encoder.down_blocks.0.resnets.0.conv1.weight")
+    if lost := [name for name in needed if np.ndim(state.get(name, 0)) != 4]:
+        named = f", and have {min(state)}" if state else ""
+        raise ValueError("these weights aren't in the layout of diffusers' AutoencoderKL: they have no "
+                         f"{lost[0]}{named}; save its encoder and decoder by save_pretrained")
+
+    def sizes(pattern: str) -> dict[int, int]:
+        """The first axis of arrays by the number in their name."""
+        return {int(found[1]): len(array) for name, array in state.items()
+                if (found := re.fullmatch(pattern, name))}
+
+    by_level = sizes(r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
+    if len(by_level) > _MOST_LEVELS:
+        raise ValueError(f"these weights have {len(by_level)} levels, more than any AutoencoderKL")
+    model = Autoencoder(
+        len(state["decoder.conv_out.weight"]), tuple(size for _, size in sorted(by_level.items())),
+        len(sizes(r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv1\.weight")),
+        len(state["encoder.conv_out.weight"]) // 2, groups,
+        attention="encoder.mid_block.attentions.0.to_q.weight" in state,
+        projections="quant_conv.weight" in state)
+    side = factor(model.widths)
+    shapes = jax.eval_shape(lambda: model.init(
+        jax.random.key(0), jnp.zeros((1, 1, 1, model.latent_channels)),
+        jnp.zeros((1, side, side, model.channels)), train=False))
+    return model, from_published(model, shapes, state)
+
+
+def _newer(name: str) -> str:
+    """The name of an array of diffusers, as its newer versions have it."""
+    older = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    found = re.fullmatch(r"(.*\.attentions\.0\.)(\w+)(\.\w+)", name)
+    return f"{found[1]}{older[found[2]]}{found[3]}" if found and found[2] in older else name
+
+
+_MOST_LEVELS = 16  # of an autoencoder
 _FILTERS = r"(Resampler\.Kernel|resample_filter)$"
 
 
@@ -79,8 +131,15 @@ def _rename(model: nn.Module) -> Rename:
     if isinstance(model, StyleGAN2Generator | StyleGAN2Critic):
         return lambda path: {"w_avg": "mapping.w_avg"}.get(path, path.replace("/", ".").replace(
             "kernel", "weight"))
+    if isinstance(model, Autoencoder):
+        return _diffusers
     raise TypeError(f"no published layout is known for {type(model).__name__}: there are those of "
-                    "R3GAN's and StyleGAN2's networks")
+                    "R3GAN's and StyleGAN2's networks, and of diffusers' AutoencoderKL")
+
+
+def _diffusers(path: str) -> str:
+    path = re.sub(r"_(\d+)[_/]", r".\1.", path).replace("/", ".")
+    return re.sub(r"^\w+\.(?=(post_)?quant_conv)", "", re.sub(r"(kernel|scale)$", "weight", path))
 
 
 def _r3gan(model: R3GANGenerator | R3GANCritic) -> Rename:

@@ -17,7 +17,8 @@ STEPS = 5
 SIZES = {"mnist": (28, 28, 1), "stacked_mnist": (28, 28, 1), "cifar10": (32, 32, 3),
          "images": (32, 32, 3), "inpainting": (8, 8, 1), "digits": (8, 8, 1), "conditional": (8, 8, 1),
          "detection": (8, 8, 1), "r3gan": (8, 8, 1), "stylegan2": (8, 8, 1),
-         "pix2pix": (8, 8, 1), "cyclegan": (8, 8, 1)}
+         "pix2pix": (8, 8, 1), "cyclegan": (8, 8, 1), "adversarial_flow": (8, 8, 1),
+         "drifting": (8, 8, 1)}
 FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-every", "2",
                     "--eval-metrics", "swd"),
          "conditional": ("--eval-every", "0", "--generator-labels", "uniform",
@@ -38,6 +39,8 @@ FLAGS = {"arrays": ("--conditions", "angle", "--weights", "weight", "--eval-ever
                   "--top-k", "0.5", "--top-k-decay", "0.7", "--top-k-steps", "2"),
          "inpainting": ("--eval-every", "2", "--eval-metrics", "inpainting", "--mask", "boxes"),
          "multitask": ("--eval-every", "2", "--eval-metrics", "inpainting", "--weighting", "ratio"),
+         "adversarial_flow": ("--eval-every", "0", "--heads", "1", "--depth", "1", "--classes", "10"),
+         "drifting": ("--eval-every", "2", "--eval-metrics", "swd", "--space", "pixels"),
          "gaussians": ("--loss", "relativistic", "--input-noise", "0.1", "--input-noise-steps", "5",
                        "--pack", "2", "--eval-every", "2")}
 
