@@ -272,7 +272,8 @@ class GAT(Preset):
 
     def changes(self) -> dict[str, Any]:
         """What the experiment is told; all else it knows."""
-        return super().changes() | {"augment": "none", "augment_p": None, "remat": False}
+        return super().changes() | {"augment": "none", "augment_p": None,
+                                    "augment_operations": None, "remat": False}
 
 
 # "tiny" is no one's: it is where the overhead of a dispatch shows, and what the tests run. R3GAN,

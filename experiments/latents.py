@@ -182,7 +182,7 @@ def settle(config: Any) -> Any:
     data = config.data
     if not data.file:
         for name in ("autoencoder", "latent_scale", "autoencoder_sha256"):
-            if getattr(data, name):
+            if getattr(data, name) not in ("", None):
                 raise ValueError(f"{name} is for latents, and there are none: give them with --file, "
                                  f"which {called('encode')} writes")
         return config

@@ -248,5 +248,5 @@ def _product(weights: Array, points: Array) -> Array:
 
 
 def _check_temperatures(temperatures: Sequence[float]) -> None:
-    if not temperatures or not min(temperatures) > 0:
+    if not temperatures or not all(temperature > 0 for temperature in temperatures):
         raise ValueError(f"temperatures must be positive; got {tuple(temperatures)}")

@@ -358,15 +358,38 @@ def _at(name: str, weight: Weight, kind: str, step: float | None) -> Term:
         raise ValueError(f"finite_difference must be positive; got {step}")
 
     def measure(critic_fn: CriticFn, real: PyTree, fake: PyTree, key: Key) -> tuple[Array, Array]:
-        samples = points(real, fake, key)
-        _check_floating("samples", samples)
-        samples = jax.tree.map(_precise, samples)
-        there, here = critic_fn(add_noise(samples, key, step)), critic_fn(samples)
-        check_scores(here, batch_size(samples))
-        quotients = (_of_sample(_precise(there)) - _of_sample(_precise(here))) / step
-        return jnp.square(quotients).mean(), jnp.abs(quotients)
+        return _quotients(critic_fn, points(real, fake, key), None, key, step)
 
-    return _term(name, weight, Penalty(name, measure, kind))
+    return _term(name, weight, _Difference(name, measure, kind, step=step))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Difference(Penalty):
+    """A penalty by finite differences from the scores that the loss is of, with their random draws."""
+
+    step: float = 0.01
+
+    def of(self, view: View, key: Key, kind: str) -> tuple[Array, Array]:
+        seen = view.real if self.through == "real" else view.fake
+        is_packed = batch_size(seen.shown) != batch_size(seen.samples)
+
+        def judged(samples: PyTree) -> Array:
+            shown = samples if is_packed else view.show(self.through, samples)
+            return view.judge(shown, view.real.condition, kind=self.through).scores
+
+        return _quotients(judged, seen.shown if is_packed else seen.samples, seen.scores, key, self.step)
+
+
+def _quotients(critic_fn: CriticFn, samples: PyTree, scores: Array | None, key: Key, step: float
+               ) -> tuple[Array, Array]:
+    """The mean square, and the sizes, of the scores' differences over a random step, by its length."""
+    _check_floating("samples", samples)
+    samples = jax.tree.map(_precise, samples)
+    scores = critic_fn(samples) if scores is None else scores
+    check_scores(scores, batch_size(samples))
+    there = critic_fn(add_noise(samples, key, step))
+    quotients = (_of_sample(_precise(there)) - _of_sample(_precise(scores))) / step
+    return jnp.square(quotients).mean(), jnp.abs(quotients)
 
 
 def _of_sample(scores: Array) -> Array:

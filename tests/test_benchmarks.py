@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from benchmarks import augmentations, critics, flops, lanes, networks_jaxgan, networks_stock, run, tpu
+from benchmarks import (
+    augmentations,
+    critics,
+    differences,
+    flops,
+    lanes,
+    networks_jaxgan,
+    networks_stock,
+    run,
+    tpu,
+)
 from benchmarks.collectives import AllReduce, all_reduces
 from benchmarks.settings import (
     AUGMENTATIONS,
@@ -25,6 +35,7 @@ from benchmarks.settings import (
     PRESETS,
     SETTINGS,
     WGAN_GP,
+    Penalised,
 )
 from jaxgan import Batch, critic_step, game, init_state, keys, train_step
 from jaxgan.models import GATCritic, GATGenerator, MLPCritic
@@ -32,7 +43,7 @@ from jaxgan.models.published import from_published
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Of the generator and of the critic; of the first four see section 1 of the reference.
+# Of the generator and of the critic.
 PARAMETERS = {"mnist_dcgan": (1_554_177, 1_030_145), "cifar_dcgan": (5_179_907, 4_114_689),
               "cifar_resnet": (1_204_483, 1_053_825), "toy_mlp": (527_874, 527_361),
               "r3gan": (125_920, 121_888), "stylegan2": (263_987, 288_993),
@@ -404,6 +415,19 @@ def test_a_critic_is_shown_images_changed_in_each_way():
     assert all(timed.seconds(way, 1) > 0 for way in AUGMENTATIONS)
     kernels = [np.asarray(state.critic.params["Conv_0"]["kernel"]) for state in timed.states.values()]
     assert all((kernel != kernels[0]).any() for kernel in kernels[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_differences_are_near_the_gradient_in_more_draws_the_more(monkeypatch):
+    small = Penalised(title="MLP", experiment="gaussians", preset="paper", changes=(("width", 16),),
+                      shape=(2,), batch_size=64)
+    monkeypatch.setitem(differences.PENALISED, "small", small)
+    timed = differences.Differences("small")
+    assert all(timed.seconds(way, 1) > 0 for way in differences.WAYS)
+    apart = timed.apart(16)
+    assert 0 < apart["error"] < 0.5
+    assert 0 < apart["one"] < apart["many"] <= 1
 
 
 @pytest.mark.slow

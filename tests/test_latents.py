@@ -274,6 +274,17 @@ def test_latents_are_read_from_either_order_of_axes(tmp_path):
         assert found.deviation == pytest.approx(values[~is_test].std(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("shape", "found"), [
+    ((4, 8, 8), (8, 8, 4)), ((8, 4, 4), (4, 4, 8)), ((4, 4, 8), (4, 4, 8)), ((4, 4, 4), (4, 4, 4))])
+def test_of_both_orders_of_axes_that_with_square_latents_is_meant(tmp_path, shape, found):
+    values = np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32)
+    np.save(tmp_path / "a.npy", values)
+    opened = open_latents(tmp_path / "a.npy", 4)
+    assert (opened.train.sample_shape, opened.is_moments) == (found, found[-1] == 8)
+    np.savez(tmp_path / "ours.npz", samples=values, about=np.array("{}"))  # as `encode` writes them
+    assert open_latents(tmp_path / "ours.npz", 4).train.sample_shape == shape
+
+
 def test_moments_are_deviations_or_logarithms_of_variances(tmp_path):
     """The second half decides, and the deviation is that of what is drawn."""
     path, mean = made(tmp_path, shape=(20, 4, 4, 2))
@@ -547,6 +558,7 @@ def test_a_run_goes_on_wherever_its_data_are(run, own, file, tmp_path, capsys):
 @pytest.mark.parametrize(("words", "message"), [
     (("--file", "FILE"), "with --file give --autoencoder as well"),
     (("--autoencoder", "STAGE"), "autoencoder is for latents, and there are none: give them with"),
+    (("--latent-scale", "0"), "latent_scale is for latents, and there are none: give them with"),
     (("--file", "FILE", "--autoencoder", "STAGE", "--flip"), "flip is for images, and"),
     (("--file", "FILE", "--autoencoder", "STAGE", "--folder", "x"), "folder is for images, and"),
     (("--file", "FILE", "--autoencoder", "STAGE", "--classes", "3"), "latents.npz has 10: give --"),

@@ -145,6 +145,7 @@ def test_a_classifier_is_only_there_for_training(monkeypatch, tmp_path):
     ("drifting", ("--accumulate", "2"), "accumulate is not for drifting"),
     ("drifting", ("--temperatures", "0.1,x"), "temperatures must be numbers with commas between"),
     ("drifting", ("--temperatures", "0"), "temperatures must be positive; got (0.0,)"),
+    ("drifting", ("--temperatures", "0.1,nan"), "temperatures must be positive; got (0.1, nan)"),
     ("gaussians", ("--drifting",), "is not for drifting, which has no critic"),
     ("gaussians", ("--preset", "drifting", "--normalise"), "normalise are not for drifting"),
     ("gaussians", ("--temperatures", "0.1"), "temperatures is for --drifting; got 0.1 without it"),

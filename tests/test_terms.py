@@ -735,6 +735,31 @@ def test_penalties_at_samples_go_through_the_augmentation_others_start_behind_it
         of_real * of["real"] + of_fake * of["fake"] + behind), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "penalty"), [("real", penalties.r1), ("fake", penalties.r2)])
+def test_differences_go_through_the_augmentation_from_the_scores_there_are(kind, penalty):
+    """Of a linear critic a step n changes a score by u w n; it is asked once more, for these alone."""
+    asked = []
+
+    class Asked(Linear):
+        def __call__(self, samples, condition=None, *, train):
+            asked.append(len(samples))
+            return super().__call__(samples, condition, train=train)
+
+    gan = tiny(generator=Linear(2), critic=Asked(), penalty=penalty(2.0, finite_difference=0.5),
+               augment=Augmentation(stretched, lambda factors, samples: factors[:, None] * samples))
+    batch = points(COUNT)
+    state = begin(gan, batch)
+    asked.clear()
+    _, metrics = critic_step(gan, state, batch, KEY)
+    assert asked.count(COUNT) == 1
+    kernel = np.float64(state.critic.params["Dense_0"]["kernel"])
+    factors = stretched(keys.example_keys(keys.stream(KEY, f"{kind}_noise"), COUNT), 0, ())
+    noise = penalties.add_noise(jnp.zeros((COUNT, 2)), keys.example_keys(
+        keys.stream(KEY, "penalty"), COUNT), 1.0)
+    slopes = np.float64(factors) * (np.float64(noise) @ kernel)[:, 0]
+    np.testing.assert_allclose(metrics["critic/penalty"], np.mean(slopes**2), rtol=1e-4)
+
+
 def test_a_penalty_at_samples_is_of_whole_packs():
     gan = tiny(generator=Linear(2), critic=Linear(), augment=packed(2), penalty=penalties.r1(2.0))
     state = begin(gan, points(COUNT))

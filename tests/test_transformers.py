@@ -152,6 +152,23 @@ def test_a_flow_starts_from_nothing_and_takes_its_own_shape():
         network.init(KEY, LATENTS, train=False)
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(("kind", "inputs"), [
+    (lambda **how: GATGenerator((4, 4, 2), outputs=2, **how), (8,)),
+    (GATCritic, (2, 4, 4, 2)), (lambda **how: FlowGenerator((4, 4, 2), **how), (4, 4, 2)),
+    (FlowCritic, (4, 4, 2))], ids=["gat-generator", "gat-critic", "generator", "critic"])
+def test_a_program_takes_batches_of_any_size(kind, inputs, classes):
+    network = kind(**SMALL, num_classes=classes)
+    size = jax.export.symbolic_shape("batch")[0]
+    labels = jax.ShapeDtypeStruct((size,), jnp.int32) if classes else None
+
+    def outputs(inputs, labels):
+        return network.init_with_output(KEY, inputs, labels, train=False)[0]
+
+    made = jax.eval_shape(outputs, jax.ShapeDtypeStruct((size, *inputs), jnp.float32), labels)
+    assert made.shape[0] == size
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"patch": 3}, "patches must divide height and width; got 3 for 4x4"),
     ({"heads": 3}, "width must be a multiple of 4 times the heads.*got 16 and 3"),

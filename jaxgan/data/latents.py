@@ -65,7 +65,8 @@ def open_latents(path: str | os.PathLike, channels: int, *, table: str | None = 
 
     Args:
         path: the file.
-        channels: how many a latent has: the array has so many, or twice as many, first or last.
+        channels: how many a latent has: the array has so many, or twice as many, first or last. Where
+            both would do, they are last, unless latents are square only if they are first.
         table: a file like `dataset.json`; None for that beside the file, if there is one.
 
     Raises:
@@ -76,7 +77,7 @@ def open_latents(path: str | os.PathLike, channels: int, *, table: str | None = 
     stored = stored_in(path)
     name = the_samples(path, stored, _BESIDE)
     array = named(path, stored, name)
-    count, is_first, is_moments = _layout(path, array, channels)
+    count, is_first, is_moments = _layout(path, array, channels, is_ours=ABOUT in stored)
     labels, class_names = _classes(path, stored, table, count)
     is_test = held_out(count)
     if "held_out" in stored:
@@ -144,14 +145,19 @@ def means(samples: np.ndarray, *, is_moments: bool) -> np.ndarray:
     return np.split(samples, 2, axis=-1)[0] if is_moments else samples
 
 
-def _layout(path: Path, array: Stored, channels: int) -> tuple[int, bool, bool]:
-    """How many latents there are, whether their channels come first, and whether they are moments."""
+def _layout(path: Path, array: Stored, channels: int, *, is_ours: bool) -> tuple[int, bool, bool]:
+    """How many latents there are, whether their channels come first, and whether they are moments.
+
+    Those of `experiments.encode` have them last.
+    """
     if len(array.shape) == 4 and 0 not in array.shape and array.dtype.kind == "f":
-        for axis in (3, 1):
+        count, second, third, last = array.shape
+        is_square_if_first = third == last != second and not is_ours
+        for axis in (1, 3) if is_square_if_first else (3, 1):
             if array.shape[axis] in (channels, 2 * channels):
-                if array.shape[0] < 2:
-                    raise ValueError(f"{path}: at least two latents are needed; got {array.shape[0]}")
-                return array.shape[0], axis == 1, array.shape[axis] == 2 * channels
+                if count < 2:
+                    raise ValueError(f"{path}: at least two latents are needed; got {count}")
+                return count, axis == 1, array.shape[axis] == 2 * channels
     raise ValueError(f"{path}: latents for this decoder are floating-point numbers of shape [count, "
                      f"height, width, {channels}], or {2 * channels} channels of moments; got "
                      f"{array.dtype}{list(array.shape)}")

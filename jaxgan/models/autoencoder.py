@@ -237,7 +237,7 @@ class _Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         width = x.shape[-1]
-        tokens = _normalised(x, self.groups, "group_norm").reshape(len(x), -1, width)
+        tokens = _normalised(x, self.groups, "group_norm").reshape(x.shape[0], -1, width)
         queries, keys, values = (Dense(width, dtype=self.dtype, name=name)(tokens.reshape(-1, width))
                                  .reshape(tokens.shape) for name in ("to_q", "to_k", "to_v"))
         precise = jnp.promote_types(x.dtype, jnp.float32)

@@ -154,7 +154,7 @@ def as_planes(condition: PyTree, samples: Array, num_classes: int) -> Array:
         num_classes: how many classes there are; 0 for numbers.
     """
     beside = one_hot(condition, num_classes) if num_classes else condition.astype(samples.dtype)
-    beside = beside.reshape(len(beside), *(1,) * (samples.ndim - 2), -1)
+    beside = beside.reshape(beside.shape[0], *(1,) * (samples.ndim - 2), -1)
     return jnp.concatenate([samples, jnp.broadcast_to(
         beside, (*samples.shape[:-1], beside.shape[-1]))], axis=-1)
 

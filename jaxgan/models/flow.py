@@ -134,7 +134,7 @@ def _entered(module: FlowGenerator | FlowCritic, model: str, images: Array, cond
     rows, columns = grid(model, height, width, module.patch)
     check_blocks(model, module.depth, module.width, module.heads, module.remat)
     labels = (check_labels(model, condition, images, module.num_classes) if module.num_classes else
-              jnp.zeros(len(images), jnp.int32))
+              jnp.zeros(images.shape[0], jnp.int32))
     about = nn.Embed(max(module.num_classes, 1), module.width, name="class_embedding",
                      embedding_init=nn.initializers.normal(_TOKEN))(labels)
     tokens = nn.Dense(module.width, kernel_init=_INIT, dtype=module.dtype, name="patches")(

@@ -117,7 +117,7 @@ class GATGenerator(nn.Module):
                   if self.num_classes else None)
         w = self._style(latents, labels, train=train)
         tokens = jnp.broadcast_to(positions(rows, columns, self.width),
-                                  (len(latents), rows * columns, self.width))
+                                  (latents.shape[0], rows * columns, self.width))
         stage = repeated(_Stage, self.outputs)(
             self.depth // self.outputs, self.heads, self.patch**2 * channels, self.dtype, self.remat,
             self.implementation, name="stages")
@@ -141,7 +141,7 @@ class GATGenerator(nn.Module):
 
         kinds = max(self.num_classes, 1)
         averages = self.variable("batch_stats", "w_average", jnp.zeros, (kinds, self.width))
-        kind = one_hot(jnp.zeros(len(w), jnp.int32) if labels is None else labels, kinds)
+        kind = one_hot(jnp.zeros(w.shape[0], jnp.int32) if labels is None else labels, kinds)
         if not train:
             psi = self.truncation_psi
             return (1.0 - psi) * (kind @ averages.value) + psi * w

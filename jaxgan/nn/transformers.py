@@ -241,7 +241,7 @@ def joined(patches: Array, height: int, width: int, patch: int) -> Array:
 
 def led_by(token: Array, tokens: Array) -> Array:
     """Puts a token, [1, 1, width], before the others of each example, [batch, tokens, width]."""
-    shape = (len(tokens), 1, tokens.shape[-1])
+    shape = (tokens.shape[0], 1, tokens.shape[-1])
     return jnp.concatenate([jnp.broadcast_to(token, shape).astype(tokens.dtype), tokens], 1)
 
 
