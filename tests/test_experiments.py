@@ -373,7 +373,7 @@ def test_a_configuration_of_another_format_is_refused(number, run, tmp_path):
 def test_a_configuration_cannot_name_another_module(name, run, tmp_path, monkeypatch):
     monkeypatch.setattr(opening.importlib, "import_module", lambda name: pytest.fail(f"imports {name}"))
     changed(run, tmp_path, experiment=name)
-    with pytest.raises(ValueError, match="which isn't one of arrays, cifar10, "):
+    with pytest.raises(ValueError, match="which isn't one of adversarial_flow, arrays, autoencoder, "):
         opening.read_run(tmp_path)
 
 
