@@ -195,7 +195,7 @@ def test_floating_point_numbers_are_kept(tmp_path):
 def test_numbers_that_are_none_are_named_by_their_file(value, tmp_path):
     values = np.ones((5, 7), np.float32)
     values[2, 3] = value
-    with pytest.raises(ValueError, match=r"train/a.tif \(training: 1 of its pixels is NaN or infinite\)"):
+    with pytest.raises(ValueError, match=r"a.tif \(training: 1 of its pixels is NaN or inf"):
         load(f"folder:{folder(tmp_path, values, values + 1, '.tif')}")
 
 
@@ -206,7 +206,7 @@ def test_images_that_are_all_one_value_are_refused(tmp_path):
 
 
 def test_floating_point_numbers_among_bytes_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"train/a.tif \(training: its pixels are floating-point numbers\)"):
+    with pytest.raises(ValueError, match=r"a.tif \(training: its pixels are floating-point"):
         load(f"folder:{folder(tmp_path, np.ones((5, 7), np.float32), bytes_of(5, 7), '.tif')}")
 
 
