@@ -119,6 +119,7 @@ def test_training_decodes_what_is_drawn_and_evaluation_the_mean():
         np.testing.assert_allclose(found, model.apply(variables, wanted, method="decode"), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_critic_waits_for_its_start():
     config = autoencoder.experiment.configure(width="4", groups=2, critic_width=4,
                                               adversarial_start=1)
@@ -445,6 +446,7 @@ def test_a_command_that_was_killed_goes_on_and_writes_the_same_file(stage, tmp_p
     assert (tmp_path / "twice.npz").read_bytes() == (tmp_path / "once.npz").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_images_is_refused(stage, tmp_path, capsys):
     for number in range(12):
         Image.fromarray(np.full((9, 8, 3), 20 * number, np.uint8)).save(tmp_path / f"{number}.png")

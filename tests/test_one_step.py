@@ -64,6 +64,7 @@ def test_gaussians_take_the_terms_and_drift_by_presets():
     assert (weight(one, "generator", "transport"), weight(one, "critic", "centring")) == (0.5, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["transport_weight", "centring_weight", "weight_decay"])
 def test_weights_may_be_numbers_of_a_program(name):
     """As those of several runs that are trained together."""
