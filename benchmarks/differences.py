@@ -1,7 +1,6 @@
 """What R1 by finite differences costs, and how far it is from R1: updates of a critic alone."""
 
 import dataclasses
-import time
 from functools import partial
 
 import jax
@@ -11,19 +10,19 @@ from jax.flatten_util import ravel_pytree
 
 from benchmarks.networks_jaxgan import configure
 from benchmarks.settings import PENALISED
+from benchmarks.updates import Updates
 from experiments import opening
-from jaxgan import Batch, critic_step, init_state
+from jaxgan import Batch
 from jaxgan.penalties import add_noise, r1
 from jaxgan.terms import Term
-from jaxgan.views import Fakes
 
 STEP = 0.01  # the articles'
 WAYS: dict[str, Term | None] = {"none": None, "exact": r1(1.0),
                                 "difference": r1(1.0, finite_difference=STEP)}
-_TRAINED = 10  # updates before the penalties are compared
+_TRAINED = 10  # updates with R1 before the penalties are compared
 
 
-class Differences:
+class Differences(Updates):
     """The critic of one of `settings.PENALISED`, with each of `WAYS`, on random samples.
 
     Args:
@@ -42,20 +41,11 @@ class Differences:
         shape = (chosen.batch_size, *chosen.shape)
         real, fake, condition = (jax.random.uniform(jax.random.key(seed), shape, minval=-1.0)
                                  for seed in (1, 2, 3))
-        self.batch = Batch(real, condition if chosen.experiment == "pix2pix" else None)
-        self.fakes = Fakes(gan.lift(fake) if gan.lift else fake, {}, None)
-        self.key, self.states, self.updates = jax.random.key(0), {}, {}
-        for way, penalty in WAYS.items():
-            self.gan = dataclasses.replace(gan, penalty=penalty)
-            self.states[way] = jax.jit(partial(init_state, self.gan))(self.key, self.batch)
-            self.updates[way] = jax.jit(partial(self._run, self.gan), donate_argnums=0)
-        self.first = jax.jit(partial(init_state, self.gan))(self.key, self.batch)
-
-    def seconds(self, way: str, count: int) -> float:
-        """Seconds of `count` updates in one call; the first one compiles."""
-        started = time.perf_counter()
-        self.states[way] = jax.block_until_ready(self.updates[way](self.states[way], jnp.int32(count)))
-        return time.perf_counter() - started
+        super().__init__(
+            {way: dataclasses.replace(gan, penalty=penalty) for way, penalty in WAYS.items()},
+            Batch(real, condition if chosen.experiment == "pix2pix" else None),
+            gan.lift(fake) if gan.lift else fake)
+        self.gan = gan
 
     def apart(self, draws: int) -> dict[str, float]:
         """How far the difference is from the gradient, after some updates.
@@ -68,7 +58,8 @@ class Differences:
             "many": cosines of the derivative of the penalty by the parameters with that of the exact
             one, for one draw and for the mean of so many.
         """
-        state = self._run(self.gan, self.first, jnp.int32(_TRAINED))
+        trained = dataclasses.replace(self.gan, penalty=WAYS["exact"])
+        state = self.run(trained, self.begin(trained), jnp.int32(_TRAINED))
         real = self.gan.lift(self.batch.samples) if self.gan.lift else self.batch.samples
         keys = jax.random.split(jax.random.key(1), draws)
 
@@ -104,10 +95,3 @@ class Differences:
 
         return {"error": float(jnp.linalg.norm(quotient - slope) / jnp.linalg.norm(slope)),
                 "one": sum(map(cosine, found)) / draws, "many": cosine(found.mean(0))}
-
-    def _run(self, gan, state, count):
-        def update(i, state):
-            return critic_step(gan, state, self.batch, jax.random.fold_in(self.key, i),
-                               fakes=self.fakes)[0]
-
-        return jax.lax.fori_loop(0, count, update, state)

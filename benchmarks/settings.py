@@ -362,7 +362,8 @@ PENALISED = {
                          batch_size=16),
     "text": Penalised(title="language model, 32 characters of 64", experiment="text", shape=(32, 64),
                       changes=(("width", 64),)),
-    "gat": Penalised(title="GAT, 8x8x1", experiment="gat", shape=(8, 8, 1)),
+    "gat": Penalised(title="GAT, 8x8x1", experiment="gat", shape=(8, 8, 1),
+                     changes=(("classes", 0),)),
     "flow": Penalised(title="adversarial flow, 8x8x1", experiment="adversarial_flow", shape=(8, 8, 1)),
 }
 

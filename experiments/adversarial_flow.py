@@ -15,7 +15,6 @@ from jaxgan.gan import GAN
 from jaxgan.models import FlowCritic, FlowGenerator
 from jaxgan.models.gat import SIZES
 from jaxgan.regularisers import centring, normalised, transport
-from jaxgan.types import Array, Key
 
 from . import flags, latents, launch
 from .experiment import Experiment
@@ -96,13 +95,8 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
                            for name in ("patch", "depth", "width", "heads")}
     how["num_classes"] = config.data.classes
     gan = flags.make_gan(config, FlowGenerator(shape, **how), FlowCritic(**how), None,
-                         prior=partial(_noise, shape))
+                         prior=partial(keys.normal, shape=shape))
     return with_flow(config, gan)
-
-
-def _noise(shape: tuple[int, ...], example_keys: Key) -> Array:
-    """The prior: noise of the samples' shape."""
-    return keys.normal(example_keys, shape)
 
 
 def with_flow(config: Any, gan: GAN) -> GAN:
@@ -111,12 +105,9 @@ def with_flow(config: Any, gan: GAN) -> GAN:
     Raises:
         ValueError: a weight is negative, or has a final value and no time to change.
     """
-    flow, steps = config.flow, flags.decay_steps(config)
-    for name in ("transport_weight", "final_transport_weight", "centring_weight"):
-        value = getattr(flow, name)
-        if value is not None and not flags.is_traced(value) and not value >= 0:
-            raise ValueError(f"{name} must not be negative; got {value}")
-    first, last = flow.transport_weight, flow.final_transport_weight
+    flow, steps, last = config.flow, flags.decay_steps(config), config.flow.final_transport_weight
+    moved, _, centred = (flags.weight_of(flow, name) for name in (
+        "transport_weight", "final_transport_weight", "centring_weight"))
     if last is not None and not steps:
         raise ValueError("decay_steps is 0, so that the transport's weight doesn't change: give "
                          "--decay-steps, or --final-transport-weight None")
@@ -125,14 +116,13 @@ def with_flow(config: Any, gan: GAN) -> GAN:
         loss, term = normalised(loss)
         terms.append(term)
     if last is not None:
-        terms.append(transport(flags.scheduled(first, last, steps, config.optimiser.decay)))
-    elif flags.is_traced(first) or first:
-        terms.append(transport(flags.as_schedule(first)))
-    critic_terms, centred = list(gan.critic_terms), flow.centring_weight
-    if flags.is_traced(centred) or centred:
-        critic_terms.append(centring(flags.as_schedule(centred)))
+        terms.append(transport(flags.scheduled(flow.transport_weight, last, steps,
+                                               config.optimiser.decay)))
+    elif moved is not None:
+        terms.append(transport(moved))
+    centrings = () if centred is None else (centring(centred),)
     return dataclasses.replace(gan, loss=loss, generator_terms=tuple(terms),
-                               critic_terms=tuple(critic_terms))
+                               critic_terms=(*gan.critic_terms, *centrings))
 
 
 experiment = Experiment(Config, latents.make_source, make_gan, latents.make_reference,

@@ -22,7 +22,7 @@ from jaxgan.data import Source, pixels, scale
 from jaxgan.evaluation import Comparison, Metric, Number, Samples
 from jaxgan.gan import GAN, GANState, sample
 from jaxgan.models import Autoencoder, PatchCritic
-from jaxgan.models.autoencoder import factor, noise_of
+from jaxgan.models.autoencoder import factor
 from jaxgan.nn.norms import IMAGE_NORMS
 from jaxgan.pictures import grid
 from jaxgan.tasks import Task
@@ -180,7 +180,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
                          f"{height}x{width} can't be: name fewer, or give another --image-size")
     gan = flags.make_gan(
         config, model, PatchCritic(networks.critic_width, norm=networks.critic_norm), None,
-        prior=noise_of((height // side, width // side, networks.latent_channels)),
+        prior=partial(keys.normal, shape=(height // side, width // side, networks.latent_channels)),
         tasks=(tasks.reconstruction(order=terms.order, weight=terms.reconstruction_weight),
                divergence(terms.kl_weight)))
     if not start:

@@ -9,10 +9,8 @@ takes. Points in the plane drift by `experiments.gaussians --preset drifting`.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
-from jaxgan.data import Dataset, Source, load
 from jaxgan.loops import Game
 from jaxgan.models import DCGANGenerator, MLPGenerator
 from jaxgan.types import Array, PyTree
@@ -20,7 +18,7 @@ from jaxgan.types import Array, PyTree
 from . import flags, launch, measuring
 from .experiment import Experiment
 from .flags import Evaluation, Loss, Optimiser, Run, Schedule
-from .measuring import Reference
+from .mnist import make_reference, make_source
 from .settings import replace
 
 
@@ -76,21 +74,6 @@ class Config(flags.Config):
 _MNIST = replace(Config(), dataset="mnist", model="dcgan", width=32, latent_size=128)
 PRESETS = {"digits": Config(), "mnist": _MNIST,
            "fashion_mnist": replace(_MNIST, dataset="fashion_mnist")}
-
-
-def make_source(config: Config) -> Source:
-    """Opens the data."""
-    return flags.image_source(config, open_data(config), value_range=(0.0, 1.0))
-
-
-def open_data(config: Config, split: str = "train") -> Dataset:
-    """Opens a split."""
-    return load(config.data.dataset, split, data_dir=config.data.data_dir or None)
-
-
-def make_reference(config: Config) -> Reference:
-    """What samples are measured against."""
-    return measuring.of_images(partial(open_data, config))
 
 
 def make_game(config: Config, sample_shape: tuple[int, ...]) -> Game:

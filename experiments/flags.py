@@ -788,6 +788,22 @@ def as_schedule(value: Any) -> Any:
     return optax.constant_schedule(value) if is_traced(value) else value
 
 
+def weight_of(group: Any, name: str) -> float | optax.Schedule | None:
+    """A term's weight among a group's settings; None if it is None or 0, without the term.
+
+    Raises:
+        ValueError: it is negative, or too large to multiply by.
+    """
+    weight = getattr(group, name)
+    if weight is None or is_traced(weight):
+        return weight if weight is None else as_schedule(weight)
+    if not weight >= 0:
+        raise ValueError(f"{name} must not be negative; got {weight}")
+    if weight > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST:g}; got {weight}")
+    return weight or None
+
+
 def _check_augment(loss: Loss) -> None:
     idle = {"augment_p": loss.augment_p, "final_augment_p": loss.final_augment_p,
             "augment_operations": loss.augment_operations}

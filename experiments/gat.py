@@ -11,8 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-import optax
-
 from jaxgan.augment import alike, chain, noise_levels
 from jaxgan.gan import GAN
 from jaxgan.models import GATCritic, GATGenerator
@@ -104,7 +102,7 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     shape: dict[str, Any] = {
         "patch": networks.patch, "depth": networks.depth, "width": networks.width,
         "heads": networks.heads, "num_classes": config.data.classes}
-    aligns, agrees = (_weight(config.loss, name) for name in ("alignment", "agreement"))
+    aligns, agrees = (flags.weight_of(config.loss, name) for name in ("alignment", "agreement"))
     if aligns is not None and config.data.file:
         raise ValueError("alignment is for images, and --file gives latents: leave it out")
     gan = flags.make_gan(
@@ -117,14 +115,6 @@ def make_gan(config: Config, sample_shape: tuple[int, ...]) -> GAN:
     levels = noise_levels(outputs)
     return dataclasses.replace(
         gan, augment=levels if gan.augment is None else chain([alike(gan.augment), levels]))
-
-
-def _weight(loss: Loss, name: str) -> float | optax.Schedule | None:
-    """A term's weight; None without the term."""
-    weight = getattr(loss, name)
-    if not flags.is_traced(weight) and not weight >= 0:
-        raise ValueError(f"{name} must not be negative; got {weight}")
-    return flags.as_schedule(weight) if flags.is_traced(weight) or weight > 0 else None
 
 
 def _seen(config: Config) -> Callable[[Array], Array]:

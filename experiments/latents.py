@@ -47,8 +47,8 @@ class Latents(ClassImages):
     """The data: images, or with --file latents of images."""
 
     file: str = may_differ("")
-    """A file of latents, or of moments that they are drawn from: .npy, .npz or HDF5 (.h5). A run goes on
-    wherever the same data are."""
+    """A file of latents, or of moments that they are drawn from: .npy, .npz or HDF5 (.h5), in place of
+    --dataset and --image-size. A run goes on wherever the same data are."""
     autoencoder: str = may_differ("")
     """With --file: what decodes them: the folder of an autoencoder's run, or a .safetensors file in the
     layout of diffusers' AutoencoderKL."""
@@ -174,7 +174,7 @@ def _published_scale(path: Path, model: Autoencoder) -> float | None:
 
 
 def settle(config: Any) -> Any:
-    """Fills in the latents' scale, and which autoencoder it is.
+    """Fills in the latents' scale, and which autoencoder it is and where, whatever folder one is in.
 
     Raises:
         ValueError: flags that don't go together, or latents that are no such decoder's.
@@ -190,7 +190,7 @@ def settle(config: Any) -> Any:
     codec, file = _opened(data)
     return settings.replace(
         config, latent_scale=data.latent_scale or float(f"{1 / file.deviation:.6g}"),
-        autoencoder_sha256=codec.digest)
+        autoencoder=str(Path(data.autoencoder).resolve()), autoencoder_sha256=codec.digest)
 
 
 def check(data: Latents) -> None:

@@ -351,6 +351,9 @@ def test_damaged_latents_are_refused(tmp_path):
     path, _ = made(tmp_path, "own.npz", held_out=np.ones(20, bool))
     with pytest.raises(ValueError, match="held_out must be a truth for each of its 20 samples, and fal"):
         open_latents(path, 4)
+    path, _ = made(tmp_path, "own.npz", labels=np.arange(20.0) % 3)
+    with pytest.raises(ValueError, match="labels must be whole numbers or words; got float64"):
+        open_latents(path, 4)
     path, _ = made(tmp_path, "own.npz", labels=np.arange(20) % 3, class_names=np.array(["ant", "bee"]))
     with pytest.raises(ValueError, match="labels must be a number for each of its 20 samples, below"):
         open_latents(path, 4)
@@ -477,10 +480,12 @@ def test_the_chain_is_three_commands(tmp_path):
         (8, 8)] * 4
 
 
-def test_latents_are_shown_and_measured_as_images(own, stage, file):
+def test_latents_are_shown_and_measured_as_images(own, stage, file, monkeypatch):
     """Reals are what the decoder makes of the means, and pictures have the images' size."""
     experiment = opening.load_file(own)
-    config = experiment.settle(experiment.configure(file=str(file), autoencoder=str(stage), classes=10))
+    monkeypatch.chdir(stage.parent)
+    config = experiment.settle(experiment.configure(file=str(file), autoencoder=stage.name, classes=10))
+    monkeypatch.undo()  # the decoder is found from any folder
     source, reference = experiment.make_source(config), experiment.make_reference(config)
     settings = launch.record(experiment, config, source, reference)
     assert (settings["sample_shape"], settings["trained_shape"]) == ([8, 8, 1], [4, 4, 2])

@@ -137,6 +137,7 @@ def test_a_classifier_is_only_there_for_training(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("name", "flags", "message"), [
     ("adversarial_flow", ("--transport-weight", "-1"), "transport_weight must not be negative; got -1"),
+    ("adversarial_flow", ("--transport-weight", "inf"), "transport_weight must be at most 1e+30; got"),
     ("adversarial_flow", ("--decay-steps", "0", "--decay", "linear", "--final-learning-rate", "0",
                           "--final-penalty-weight", "None"),
      "decay_steps is 0, so that the transport's weight doesn't change: give --decay-steps, or"),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxgan import keys, losses, penalties
 from jaxgan.gan import GAN
@@ -104,6 +105,29 @@ def view(real, fake, **changes):
 def value(term, real, fake):
     """A term that has no state, of two `Seen`."""
     return term.value(view(real, fake), ())
+
+
+class Stop(Exception):
+    """What an interrupted run ends by."""
+
+
+def assert_goes_on_exactly(run, step):
+    """A run that is stopped after the checkpoint of a step, and resumed, comes to the same bits.
+
+    Args:
+        run: (name, **options of `train`) -> state and result.
+        step: of a checkpoint.
+    """
+    def interrupt(moment):
+        if moment.kind == "checkpoint" and moment.step == step:
+            raise Stop
+
+    whole, expected = run("whole")
+    with pytest.raises(Stop):
+        run("cut", callbacks=[interrupt])
+    state, result = run("cut", resume="auto")
+    assert result["params_sha256"] == expected["params_sha256"]
+    assert same(state, whole)
 
 
 def same(a, b):

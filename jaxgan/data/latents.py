@@ -28,6 +28,7 @@ from jaxgan.data.scaling import Scaling, check_finite
 from jaxgan.data.sources import Source
 from jaxgan.files import parse_json
 from jaxgan.keys import normal, stream
+from jaxgan.models.autoencoder import LOG_VARIANCES
 from jaxgan.types import Array, Batch, Key, PyTree
 
 ABOUT = "about"  # the array that holds a JSON text, in files of `experiments.encode`
@@ -98,7 +99,7 @@ def open_latents(path: str | os.PathLike, channels: int, *, table: str | None = 
         if not is_logarithm:
             return rows
         mean, log_variance = np.split(rows.astype(np.float32), 2, -1)
-        return np.concatenate([mean, np.exp(np.clip(log_variance, -30, 20) / 2)], -1)
+        return np.concatenate([mean, np.exp(np.clip(log_variance, *LOG_VARIANCES) / 2)], -1)
 
     dtype = "float32" if is_logarithm else str(array.dtype.newbyteorder("="))
     shape = (*array.shape[2:], array.shape[1]) if is_first else array.shape[1:]
@@ -177,7 +178,12 @@ def _classes(path: Path, stored: Mapping[str, Stored], table: str | None, count:
     if table is None and "labels" not in stored and beside.is_file():
         table = str(beside)
     if table is None:
-        return read_condition(path, stored, "labels" if "labels" in stored else "", count)[:2]
+        labels, names, numbers = read_condition(
+            path, stored, "labels" if "labels" in stored else "", count)
+        if numbers is not None:
+            raise ValueError(f"{path}: labels must be whole numbers or words; got "
+                             f"{stored['labels'].dtype}")
+        return labels, names
     found = tables.open_given(table)
     if found.labels is None or found.numbers is not None:
         raise ValueError(f"{found.name}: latents are drawn for classes, and it has none")

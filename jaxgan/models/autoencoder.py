@@ -12,15 +12,15 @@ import math
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxgan.models.ends import check_images
+from jaxgan.models.resnet import upsample
 from jaxgan.nn import Conv, Dense
 from jaxgan.types import Array, Dtype, WithHeads
 
 _EPSILON = 1e-6  # of the group normalisation
-_LOG_VARIANCES = -30.0, 20.0  # beyond which they aren't taken at their word
+LOG_VARIANCES = -30.0, 20.0  # beyond which they aren't taken at their word
 
 
 class Encoder(nn.Module):
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
                 x = block(width, self.groups, self.dtype, name=f"up_blocks_{level}_resnets_{layer}")(x)
             if level < len(widths) - 1:
                 x = Conv(width, (3, 3), dtype=self.dtype,
-                         name=f"up_blocks_{level}_upsamplers_0_conv")(_doubled(x))
+                         name=f"up_blocks_{level}_upsamplers_0_conv")(upsample(x))
         x = nn.silu(_normalised(x, self.groups, "conv_norm_out"))
         x = Conv(self.channels, (3, 3), dtype=self.dtype, name="conv_out")(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -125,8 +125,8 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """An encoder and a decoder, to be trained as a GAN's generator: its condition are the images.
 
-    In its latents' place it takes noise, `noise_of(...)` as the GAN's prior. In training it decodes what
-    is drawn from the moments, and else the means; the heads are "mean" and "log_variance".
+    In its latents' place it takes noise of their shape, the GAN's prior. In training it decodes what is
+    drawn from the moments, and else the means; the heads are "mean" and "log_variance".
 
     Attributes:
         channels: of the images.
@@ -177,7 +177,7 @@ class Autoencoder(nn.Module):
 def split_moments(moments: Array) -> tuple[Array, Array]:
     """Returns means and logarithms of variances, the latter clipped to [-30, 20]."""
     mean, log_variance = jnp.split(moments, 2, axis=-1)
-    return mean, jnp.clip(log_variance, *_LOG_VARIANCES)
+    return mean, jnp.clip(log_variance, *LOG_VARIANCES)
 
 
 def factor(widths: Sequence[int]) -> int:
@@ -250,13 +250,3 @@ class _Attention(nn.Module):
 
 def _normalised(x: Array, groups: int, name: str) -> Array:
     return nn.GroupNorm(groups, epsilon=_EPSILON, use_fast_variance=False, dtype=x.dtype, name=name)(x)
-
-
-def _doubled(x: Array) -> Array:
-    """Each pixel twice along both axes of space."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-def noise_of(shape: Sequence[int]):
-    """Returns a GAN's prior for an `Autoencoder` with latents of a shape: keys [batch] -> noise."""
-    return lambda keys: jax.vmap(lambda key: jax.random.normal(key, tuple(shape)))(keys)
