@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 import pytest
 from tiny import count_parameters
 
-from experiments import gat, launch, open_run, styling
+from experiments import flags, gat, image_sets, launch, open_run, styling
 from jaxgan import sample, train_step
 from jaxgan.parallel import data_parallel
 from jaxgan.steps import init_state
@@ -77,6 +78,26 @@ def test_truncation_leaves_one_sample_of_each_class():
     assert 0 < np.abs(half[0] - half[2]).max() < np.abs(whole[0] - whole[2]).max()
     with pytest.raises(ValueError, match="truncation-cutoff is for generators that have styles"):
         styling.settled(gan, dataclasses.replace(styling.Flags(), truncation_cutoff=1))
+
+
+def test_large_gradients_are_scaled_down():
+    config = gat.experiment.configure(max_gradient_norm=2.0, learning_rate=0.1)
+    made, plain = flags.make_optimizer(config, "critic"), optax.adam(0.1, 0.0, 0.99)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
+    state, expected = made.init(params), plain.init(params)
+    for size in (5.0, 0.1):  # the norm of (3, 0, 4) times a fifth of it; of which 2 are left, or all
+        gradient = {"a": jnp.array([3.0, 0.0]) * size / 5, "b": jnp.array([4.0]) * size / 5}
+        update, state = made.update(gradient, state, params)
+        left = jax.tree.map(lambda x, size=size: x * min(1.0, 2.0 / size), gradient)
+        wanted, expected = plain.update(left, expected, params)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), update, wanted)
+
+
+@pytest.mark.parametrize(("found", "remedy"), [(10, "--classes 10"), (1, "--classes 0")])
+def test_another_number_of_classes_is_told(found, remedy):
+    data = SimpleNamespace(classes=3, folder="photos", dataset="folder")
+    with pytest.raises(ValueError, match=f"classes is 3, but photos has {found}: give {remedy}$"):
+        image_sets.check_classes(data, SimpleNamespace(num_classes=found), "classes")
 
 
 @pytest.mark.slow
