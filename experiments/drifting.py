@@ -2,23 +2,26 @@
 
 Deng et al. 2026 (arXiv 2602.04770). A field moves samples towards data and away from each other, and the
 generator learns to make what was moved. Images drift in what a classifier of the data's classes sees in
-them, and as they are. By default dense layers draw digits, in minutes on two processor cores; with
---dataset mnist or fashion_mnist a DCGAN draws these. --n-critic is how many batches of reals a step
-takes. Points in the plane drift by `experiments.gaussians --preset drifting`.
+them, and as they are; with --classes each class by itself. By default dense layers draw digits, in
+minutes on two processor cores; with --dataset mnist or fashion_mnist a DCGAN draws these. --n-critic is
+how many batches of reals a step takes. Points in the plane drift by
+`experiments.gaussians --preset drifting`.
 """
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
+from jaxgan.data import Source
 from jaxgan.loops import Game
 from jaxgan.models import DCGANGenerator, MLPGenerator
 from jaxgan.types import Array, PyTree
 
-from . import flags, launch, measuring
+from . import flags, image_sets, launch, measuring
 from .experiment import Experiment
 from .flags import Evaluation, Loss, Optimiser, Run, Schedule
-from .mnist import make_reference, make_source
+from .image_sets import ClassImages
 from .settings import replace
 
 
@@ -49,14 +52,6 @@ class Drift:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Data(flags.Data):
-    """The data."""
-
-    dataset: Literal["digits", "mnist", "fashion_mnist"] = "digits"
-    """Which set; without --preset they come with the preset of that name."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(flags.Config):
     """Dense layers for digits."""
 
@@ -66,7 +61,7 @@ class Config(flags.Config):
     optimiser: Optimiser = Optimiser(learning_rate=1e-3, beta1=0.9, beta2=0.95, decay="cosine",
                                      decay_steps=6000, ema_decay=0.99)
     schedule: Schedule = Schedule(n_critic=1, batch_size=128, steps=6000)
-    data: Data = Data()
+    data: ClassImages = ClassImages(dataset="digits", image_size=32)
     run: Run = Run(log_every=50, sample_every=1000, checkpoint_every=2000)
     evaluation: Evaluation = Evaluation(eval_every=2000)
 
@@ -76,11 +71,17 @@ PRESETS = {"digits": Config(), "mnist": _MNIST,
            "fashion_mnist": replace(_MNIST, dataset="fashion_mnist")}
 
 
+def make_source(config: Config) -> Source:
+    """Opens the training images, in [0, 1], with labels if asked."""
+    return image_sets.make_class_source(config, value_range=(0.0, 1.0))
+
+
 def make_game(config: Config, sample_shape: tuple[int, ...]) -> Game:
     """Specifies the game."""
     shape, networks = tuple(sample_shape), config.networks
-    generator = (MLPGenerator(shape, (networks.width,) * 3, output="sigmoid")
-                 if networks.model == "mlp" else DCGANGenerator(shape, networks.width))
+    make = (partial(MLPGenerator, hidden=(networks.width,) * 3) if networks.model == "mlp" else
+            partial(DCGANGenerator, width=networks.width))
+    generator = make(shape, output="sigmoid", num_classes=config.data.classes)
     return flags.make_drifting_game(config, generator, networks.latent_size, config.drift.temperatures,
                                     features=features(config))
 
@@ -89,7 +90,7 @@ def features(config: Config) -> Callable[[Array], PyTree] | None:
     """What drifts in images' place; None for themselves."""
     if config.drift.space == "pixels":
         return None
-    sees = measuring.classifier_sees(make_reference(config))
+    sees = measuring.classifier_sees(image_sets.make_class_reference(config))
 
     def seen(images: Array) -> dict[str, Array]:
         found = {"classifier": sees(images)}
@@ -98,8 +99,8 @@ def features(config: Config) -> Callable[[Array], PyTree] | None:
     return seen
 
 
-experiment = Experiment(Config, make_source, make_game, make_reference, presets=PRESETS,
-                        preset_by="dataset")
+experiment = Experiment(Config, make_source, make_game, image_sets.make_class_reference,
+                        presets=PRESETS, preset_by="dataset")
 
 
 if __name__ == "__main__":

@@ -58,13 +58,15 @@ class ClassImages(Images):
     """How many classes the images are of, to draw them for these; 0: for none."""
 
 
-def make_class_source(config: Any) -> Source:
+def make_class_source(config: Any, **options: Any) -> Source:
     """Opens the training images of a configuration whose `data` are `ClassImages`, with labels if asked.
+
+    Options are those of `make_source`.
 
     Raises:
         ValueError: there are more classes, or fewer.
     """
-    source = make_source(config, labels=config.data.classes > 0)
+    source = make_source(config, labels=config.data.classes > 0, **options)
     if config.data.classes:
         check_classes(config.data, source, "classes")
     return source

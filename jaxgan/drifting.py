@@ -20,7 +20,7 @@ from jaxgan.loops import Game
 from jaxgan.networks import NetworkState, See, moving_average, network_state, update
 from jaxgan.nn import module_rngs
 from jaxgan.terms import Term, Value
-from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size
+from jaxgan.types import Array, Batch, Key, Metrics, PyTree, batch_size, described
 from jaxgan.views import applied
 
 TEMPERATURES = (0.02, 0.05, 0.2)  # the article's
@@ -47,10 +47,12 @@ class DriftingView(NamedTuple):
     Attributes:
         fake: a pytree of arrays, [batch, ...].
         real: the same of data, [count, ...].
+        classes: None, or the labels of both, int [batch] and [count].
     """
 
     fake: PyTree
     real: PyTree
+    classes: tuple[Array, Array] | None = None
 
 
 class _Field(NamedTuple):
@@ -60,7 +62,8 @@ class _Field(NamedTuple):
 
 
 def drift(points: Array, attracting: Array, repelling: Array,
-          temperatures: Sequence[float] = TEMPERATURES, *, normalised: bool = True) -> Array:
+          temperatures: Sequence[float] = TEMPERATURES, *, normalised: bool = True,
+          classes: tuple[Array, Array, Array] | None = None) -> Array:
     """Returns V at each of the points, [points, dimensions], float32 at least.
 
         V(x) = sum_R sum_jk a+_j a-_k (y+_j - y-_k),  a = sqrt(softmax over y * softmax over x)
@@ -77,16 +80,19 @@ def drift(points: Array, attracting: Array, repelling: Array,
         normalised: whether R is in units of the mean distance, and each R's part of V has the root mean
             square of that distance over the root of the dimensions, as in the article; else distances
             and V are as they are.
+        classes: None, or labels, int [points] and twice [count]: what is of another class than a point
+            has no part in its V, as if each class drifted alone, but for the mean distance and the size
+            of V, which are of all.
 
     Raises:
         ValueError: shapes that don't go together, or temperatures that aren't positive.
     """
-    found = _field(points, attracting, repelling, temperatures, normalised)
+    found = _field(points, attracting, repelling, temperatures, normalised, classes)
     return found.drift * found.unit
 
 
 def drift_loss(fake: Array, real: Array, temperatures: Sequence[float] = TEMPERATURES, *,
-               normalised: bool = True) -> Array:
+               normalised: bool = True, classes: tuple[Array, Array] | None = None) -> Array:
     """Returns the mean over samples and dimensions of (x - stop(x + V(x)))^2.
 
     V is `drift` towards reals and away from the fakes x themselves. If it is normalised, so is x: the
@@ -97,8 +103,9 @@ def drift_loss(fake: Array, real: Array, temperatures: Sequence[float] = TEMPERA
         real: [count, ...].
         temperatures: as for `drift`.
         normalised: as for `drift`.
+        classes: None, or labels, int [batch] and [count], as for `drift`.
     """
-    return _loss(fake, real, temperatures, normalised)[0]
+    return _loss(fake, real, temperatures, normalised, classes)[0]
 
 
 def drifting(
@@ -115,11 +122,13 @@ def drifting(
     """Returns the game in which a generator's samples drift towards data; there is no critic.
 
     Each step draws as many samples as a batch has, and moves them towards the reals of all its batches,
-    of all devices. Metrics: `generator/loss`, `generator/gradient_norm`, and `generator/drift`, the root
-    mean square of V in units of x before it is normalised, which tells how far the sets are apart.
+    of all devices. Data in classes drift class by class: the condition is labels, int [batch], and fakes
+    are made for those of the step's first batch. Metrics: `generator/loss`, `generator/gradient_norm`,
+    and `generator/drift`, the root mean square of V in units of x before it is normalised, which tells
+    how far the sets are apart.
 
     Args:
-        generator: as of a GAN, without a condition.
+        generator: as of a GAN.
         optimizer: any optax transformation.
         latent_size: the number of latent variables, z ~ N(0, I); None if there is a prior.
         prior: None, or keys [batch] -> latents, as of a GAN.
@@ -139,7 +148,7 @@ def drifting(
     _check_temperatures(temperatures)
 
     def value(view: DriftingView, state: PyTree) -> Value:
-        found = [_loss(fake, real, temperatures, normalised) for fake, real in zip(
+        found = [_loss(fake, real, temperatures, normalised, view.classes) for fake, real in zip(
             jax.tree.leaves(view.fake), jax.tree.leaves(view.real), strict=True)]
         return Value(cast("Array", sum(loss for loss, _ in found)),
                      {"drift": cast("Array", sum(size for _, size in found)) / len(found)})
@@ -149,31 +158,32 @@ def drifting(
     def draw(example_keys: Key) -> PyTree:
         return prior(example_keys) if prior else keys.normal(example_keys, (cast("int", latent_size),))
 
-    def see(state: DriftingState, reals: PyTree, key: Key, axis_name: str | None) -> See:
+    def see(state: DriftingState, batches: Batch, key: Key, axis_name: str | None) -> See:
         """Of reals [batches, batch, ...]."""
-        batches, count = jax.tree.leaves(reals)[0].shape[:2]
+        count = jax.tree.leaves(batches.samples)[0].shape[1]
         latents = draw(keys.example_keys(keys.stream(key, "latents"), count, axis_name))
         rngs = module_rngs(keys.stream(key, "generator_fake"), count, axis_name)
-        reals = jax.tree.map(lambda x: x.reshape(batches * count, *x.shape[2:]), reals)
+        reals, labels = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tuple(batches))
+        wanted = jax.tree.map(lambda x: x[0], batches.condition)
 
         def seen(params: PyTree) -> tuple[DriftingView, PyTree]:
             network = state.generator._replace(params=params)
-            generated, stats = applied(generator, network, latents, None, rngs, axis_name)
+            generated, stats = applied(generator, network, latents, wanted, rngs, axis_name)
             both = samples_and_heads(generated)[0], reals
             fake, real = both if features is None else map(features, both)
-            if axis_name is not None:
-                fake, real = lax.all_gather((fake, real), axis_name, tiled=True)
-            return DriftingView(fake, real), stats
+            view = DriftingView(fake, real, None if labels is None else (wanted, labels))
+            return (view if axis_name is None else lax.all_gather(view, axis_name, tiled=True)), stats
 
         return seen
 
     def init(key: Key, example: Batch) -> DriftingState:
-        if example.condition is not None:
-            raise ValueError("drifting is without a condition, and the data have one: leave it out")
+        if (labels := example.condition) is not None and not _are_labels(labels):
+            raise ValueError("what drifts for a condition does so class by class, and takes labels, int "
+                             f"[batch]; got {described(labels)}")
         latents = draw(keys.example_keys(keys.stream(key, "latents"), batch_size(example.samples)))
-        variables = generator.init(keys.stream(key, "generator"), latents, None, train=False)
+        variables = generator.init(keys.stream(key, "generator"), latents, labels, train=False)
         made = jax.eval_shape(lambda: samples_and_heads(
-            generator.apply(variables, latents, None, train=False))[0])
+            generator.apply(variables, latents, labels, train=False))[0])
         shapes = [jax.tree.map(jnp.shape, samples) for samples in (made, example.samples)]
         if shapes[0] != shapes[1]:
             raise ValueError("the generator makes samples of shape {}, the data has {}: give it that "
@@ -185,7 +195,7 @@ def drifting(
     def step(state: DriftingState, batches: Batch, key: Key, *, axis_name: str | None = None
              ) -> tuple[DriftingState, Metrics]:
         network, metrics = update(state.generator, optimizer, terms,
-                                  see(state, batches.samples, key, axis_name), name="generator",
+                                  see(state, batches, key, axis_name), name="generator",
                                   axis_name=axis_name)
         count = state.step + 1
         average = None if ema_decay is None else moving_average(state.ema, network, ema_decay,
@@ -200,18 +210,19 @@ def drifting(
     return Game(init, step, lambda state: {"generator": state.generator.params}, sample)
 
 
-def _loss(fake: Array, real: Array, temperatures: Sequence[float], normalised: bool
-          ) -> tuple[Array, Array]:
+def _loss(fake: Array, real: Array, temperatures: Sequence[float], normalised: bool,
+          classes: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """The loss, and the size of the drift."""
     x, y = (samples.reshape(len(samples), -1) for samples in (fake, real))
     still = lax.stop_gradient(x)
-    found = _field(still, lax.stop_gradient(y), still, temperatures, normalised)
+    found = _field(still, lax.stop_gradient(y), still, temperatures, normalised,
+                   classes and (*classes, classes[0]))
     x = x.astype(found.drift.dtype) / found.unit
     return jnp.square(x - lax.stop_gradient(x + found.drift)).mean(), found.size
 
 
 def _field(points: Array, attracting: Array, repelling: Array, temperatures: Sequence[float],
-           normalised: bool) -> _Field:
+           normalised: bool, classes: tuple[Array, Array, Array] | None) -> _Field:
     _check_temperatures(temperatures)
     for name, others in (("attracts", attracting), ("repels", repelling)):
         if points.ndim != 2 or others.ndim != 2 or others.shape[1] != points.shape[1]:
@@ -222,15 +233,16 @@ def _field(points: Array, attracting: Array, repelling: Array, temperatures: Seq
     others = jnp.concatenate([attracting, repelling])
     distances = jnp.sqrt(jnp.square(points[:, None] - others[None]).sum(-1))
     is_apart, unit = distances > 0, 1.0
+    if classes is not None:
+        is_apart &= classes[0][:, None] == jnp.concatenate(classes[1:])[None]
     if normalised:
-        mean = distances.sum() / jnp.maximum(is_apart.sum(), 1)
+        mean = jnp.where(is_apart, distances, 0.0).sum() / jnp.maximum(is_apart.sum(), 1)
         mean = jnp.where(mean > 0, mean, 1.0)
         distances, unit = distances / mean, mean / math.sqrt(points.shape[1])
     parts, total = [], jnp.zeros_like(points)
     for temperature in temperatures:
-        # Finite even if nothing is apart: differences are 0 then, whatever their weights.
-        logits = jnp.where(is_apart, -distances / temperature, -1e30)
-        shares = jnp.sqrt(jax.nn.softmax(logits, 1) * jax.nn.softmax(logits, 0))
+        logits = jnp.where(is_apart, -distances / temperature, -1e30)  # finite if nothing is apart
+        shares = jnp.sqrt(jax.nn.softmax(logits, 1) * jax.nn.softmax(logits, 0)) * is_apart
         towards, away = shares[:, :len(attracting)], shares[:, len(attracting):]
         parts.append((_product(towards * away.sum(1, keepdims=True), attracting)
                       - _product(away * towards.sum(1, keepdims=True), repelling)) / unit)
@@ -240,6 +252,10 @@ def _field(points: Array, attracting: Array, repelling: Array, temperatures: Seq
     else:
         drift = total
     return _Field(cast("Array", drift), unit, jnp.sqrt(jnp.square(total).mean()))
+
+
+def _are_labels(condition: PyTree) -> bool:
+    return jnp.ndim(condition) == 1 and jnp.issubdtype(jnp.result_type(condition), jnp.integer)
 
 
 def _product(weights: Array, points: Array) -> Array:

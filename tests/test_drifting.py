@@ -74,6 +74,23 @@ def test_nothing_drifts_where_the_sets_agree_and_exchange_reverses_it(normalised
     assert np.abs(drift(shuffled, jnp.asarray(X), shuffled, normalised=False)).max() < 1e-5
 
 
+def test_each_class_drifts_alone():
+    """As if the others weren't there; nothing where a class has no other member."""
+    labels = jnp.array([0, 1, 1, 2]), jnp.array([1, 0, 1, 0, 1, 0]), jnp.array([0, 0, 1, 1, 3])
+    found = drift(*map(jnp.asarray, (X, DATA, OTHERS)), (0.5,), normalised=False, classes=labels)
+    for label in (0, 1):
+        chosen = [x[np.asarray(of) == label] for x, of in zip((X, DATA, OTHERS), labels, strict=True)]
+        np.testing.assert_allclose(found[labels[0] == label], looped(*chosen, (0.5,), False), rtol=1e-3,
+                                   atol=1e-5)
+    assert not np.asarray(found[3]).any()
+    one = drift(*map(jnp.asarray, (X, DATA, OTHERS)), classes=tuple(jnp.zeros_like(x) for x in labels))
+    np.testing.assert_allclose(one, drift(*map(jnp.asarray, (X, DATA, OTHERS))), rtol=1e-5)
+    loss = drift_loss(jnp.asarray(X), jnp.asarray(DATA), (0.5,), normalised=False, classes=labels[:2])
+    field = drift(*map(jnp.asarray, (X, DATA, X)), (0.5,), normalised=False,
+                  classes=(*labels[:2], labels[0]))
+    np.testing.assert_allclose(loss, np.square(field).mean(), rtol=1e-5)
+
+
 def test_a_heap_of_equal_points_stays_finite_and_moves_to_the_data():
     heap = jnp.ones((4, 2))
     assert not np.asarray(drift(heap, heap, heap)).any()
@@ -128,16 +145,20 @@ class Noisy(nn.Module):
     @nn.compact
     def __call__(self, latents, condition=None, *, train):
         x = nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(nn.Dense(4)(latents))
+        if condition is not None:
+            x += nn.Embed(2, 4)(condition)
         return nn.Dense(2)(GaussianNoise(0.1)(nn.softplus(x), train=train))
 
 
-def test_two_devices_do_what_one_does():
+@pytest.mark.parametrize("labels", [None, jnp.arange(16).reshape(2, 8) // 3 % 2])
+def test_two_devices_do_what_one_does(labels):
     game = drifting(Noisy(), optax.sgd(0.1), prior=lambda keys: jax.vmap(
         lambda key: jax.random.uniform(key, (3,)))(keys), features=lambda x: (x, x[:, :1] * x))
-    state = game.init(KEY, points(8))
-    alone, metrics = jax.jit(game.step)(state, points(2, 8), KEY)
+    batches = points(2, 8)._replace(condition=labels)
+    state = game.init(KEY, jax.tree.map(lambda x: x[0], batches))
+    alone, metrics = jax.jit(game.step)(state, batches, KEY)
     both, others = data_parallel(game.step, devices=jax.devices()[:2], batch_axis=1)(
-        state, points(2, 8), KEY)
+        state, batches, KEY)
     assert_close(both, alone, rtol=1e-4, atol=1e-5)
     assert_close(others, metrics, rtol=1e-4, atol=1e-5)
     assert "batch_stats" in alone.generator.stats
@@ -173,7 +194,8 @@ def test_a_few_steps_come_near_the_data(tmp_path):
     (lambda: make(temperatures=()), "temperatures must be positive"),
     (lambda: make(prior=lambda keys: keys), "latent_size is 2 and there is a prior: give one"),
     (lambda: make(latent_size=None), "latent_size is None and there is no prior: give one"),
-    (lambda: make().init(KEY, Batch(jnp.zeros((4, 2)), jnp.zeros(4))), "is without a condition"),
+    (lambda: make().init(KEY, Batch(jnp.zeros((4, 2)), jnp.zeros((4, 3)))),
+     r"class by class, and takes labels, int \[batch\]; got"),
     (lambda: make().init(KEY, Batch(jnp.zeros((4, 3)))), r"of shape \(4, 2\), the data has \(4, 3\)"),
 ])
 def test_what_is_refused(call, message):
