@@ -52,6 +52,8 @@ class Options(measuring.Flags):
     """With --images: a JSON file for the numbers."""
     data_dir: str = ""
     """Where the data are, if they have moved: data sets, or the run's folder of images, or text."""
+    autoencoder: str = ""
+    """For a run on latents: where its autoencoder is, if that has moved."""
     batch_size: int = 100
     """How many samples are computed at a time."""
     devices: int = 0
@@ -108,7 +110,7 @@ def _check_judged(options: Options) -> None:
 
 def _run(options: Options):
     run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment,
-                   data_dir="" if options.dataset else options.data_dir)
+                   data_dir="" if options.dataset else options.data_dir, autoencoder=options.autoencoder)
     state, reference, settings = run.state, run.reference, run.settings
     if options.dataset:
         reference, settings = _another(options, settings)
@@ -146,7 +148,8 @@ def _data_set(options: Options, size: Size | None) -> measuring.Reference:
 
 def _images(options: Options):
     if options.run_dir:
-        run = open_run(options.run_dir, None, experiment=options.experiment, data_dir=options.data_dir)
+        run = open_run(options.run_dir, None, experiment=options.experiment, data_dir=options.data_dir,
+                       autoencoder=options.autoencoder)
         reference, settings = run.reference, run.settings
     else:
         size = as_size(options.image_size) if options.image_size else None

@@ -33,6 +33,8 @@ class Options:
     """For a run of your own experiment: the Python file that holds it."""
     data_dir: str = ""
     """Where the run's data are, if they have moved."""
+    autoencoder: str = ""
+    """For a run on latents: where its autoencoder is, if that has moved."""
 
 
 def main(options: Options) -> None:
@@ -45,7 +47,8 @@ def main(options: Options) -> None:
     if not 0 <= options.port < 2**16:
         raise ValueError(f"port must be from 0 to {2**16 - 1}; got {options.port}")
     needs("panel")
-    explorer = Explorer(options.run_dir, options.experiment, options.data_dir, reals=options.reals)
+    explorer = Explorer(options.run_dir, options.experiment, options.data_dir, options.autoencoder,
+                        reals=options.reals)
     first = Asked(count=explorer.controls.count, checkpoint=options.checkpoint)
     explorer.draw(first)  # what is amiss is said here, and the page is there at once
     from . import explore_page

@@ -168,16 +168,19 @@ class Explorer:
         run_dir: the run's folder, or an exported file of its networks, as it was given.
         experiment: the file of the user's own experiment that was run.
         data_dir: where the data are, if not where they were.
+        autoencoder: of a run on latents, where what decodes them is, if not where it was.
         reals: whether the run's data are opened, for samples of them beside the generated ones.
 
     Raises:
         ValueError: the run can't be opened, or has no samples to be looked at.
     """
 
-    def __init__(self, run_dir: str, experiment: str = "", data_dir: str = "", *, reals: bool = True):
+    def __init__(self, run_dir: str, experiment: str = "", data_dir: str = "", autoencoder: str = "", *,
+                 reals: bool = True):
         self.run_dir, self._shows_reals = run_dir, reals
-        self._where = {"experiment": experiment, "data-dir": data_dir}
-        self.run = opening.open_run(run_dir, None, experiment=experiment, data_dir=data_dir)
+        self._where = {"experiment": experiment, "data-dir": data_dir, "autoencoder": autoencoder}
+        self.run = opening.open_run(run_dir, None, experiment=experiment, data_dir=data_dir,
+                                    autoencoder=autoencoder)
         self.controls = controls(self.run, run_dir)
         self._lock = threading.Lock()
         self._states: dict[tuple[Any, ...], Any] = {}

@@ -144,8 +144,9 @@ def open_codec(path: str) -> Codec:
         ValueError: there is none, or it is something else.
     """
     if not Path(path).exists():
-        raise ValueError(f"there is no autoencoder {path}: name the folder of a run of "
-                         f"{called('autoencoder')}, or a .safetensors file of diffusers' AutoencoderKL")
+        raise ValueError(f"there is no autoencoder {path}: name with --autoencoder the folder of a run "
+                         f"of {called('autoencoder')}, or a .safetensors file of diffusers' "
+                         "AutoencoderKL")
     if opening.is_exported(path) and "jaxgan" not in load_about(path):
         try:
             model, variables = read_published(load_weights(path))

@@ -64,7 +64,7 @@ class OpenRun(NamedTuple):
 
 
 def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, experiment: str | Path = "",
-             data_dir: str = "") -> OpenRun:
+             data_dir: str = "", autoencoder: str = "") -> OpenRun:
     """Opens a run.
 
     Args:
@@ -75,6 +75,7 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
         experiment: the file of the user's own experiment that was run, which is then imported.
         data_dir: where the data are, if not where they were: the folder of data sets, or of a run on a
             folder of images, a file of arrays or a text file, that.
+        autoencoder: of a run on latents, where what decodes them is, if not where it was.
 
     Raises:
         ValueError: it is of an unknown experiment, a setting is amiss, or there is no such checkpoint.
@@ -82,10 +83,14 @@ def open_run(path: str | Path, checkpoint: str | int | None = "latest", *, exper
         CheckpointError: the checkpoint is damaged.
     """
     made, config, settings = read_run(path, experiment)
+    values = setting.flat(config)
     if data_dir:
-        values = setting.flat(config)
         named = next((name for name in ("folder", "file", "text_file") if values.get(name)), "data_dir")
         config = setting.replace(config, **{named: data_dir})
+    if autoencoder:
+        if not values.get("autoencoder"):
+            raise ValueError(f"autoencoder is for runs on latents, and {path} is none: leave it out")
+        config = setting.replace(config, autoencoder=autoencoder)
     game = made.make_game(config, tuple(trained_shape(settings)))
     reference = made.make_reference(config)
     state = (None if checkpoint is None else

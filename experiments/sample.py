@@ -57,6 +57,8 @@ class Options(styling.Flags):
     """The seed of the latents."""
     data_dir: str = ""
     """Where the data are that samples are drawn for, such as masked images, if they have moved."""
+    autoencoder: str = ""
+    """For a run on latents: where its autoencoder is, if that has moved."""
     label: str = ""
     """For a run with classes: the class to draw, by its name or number; by default all in turn."""
     condition: str = ""
@@ -79,7 +81,7 @@ def main(options: Options) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(options, name)}")
     run = open_run(options.run_dir, options.checkpoint, experiment=options.experiment,
-                   data_dir=options.data_dir)
+                   data_dir=options.data_dir, autoencoder=options.autoencoder)
     if options.input or options.backwards:
         translating.translate(options, run)
         return

@@ -558,8 +558,17 @@ def test_a_run_goes_on_wherever_its_data_are(run, own, file, tmp_path, capsys):
     assert train(own, *words, "--latent-scale", 0.5) == 2
     assert "latent_scale" in said(capsys)
     assert run_here("autoencoder", *SMALL, "--steps", 3, "--resume", "latest", "--run-dir", stage) == 0
-    assert tool(sample, tmp_path / "gan", "--experiment", own, "--out", tmp_path / "s.npy") == 2
+    words = (tmp_path / "gan", "--experiment", own, "--num", 2, "--out", tmp_path / "s.npy")
+    assert tool(sample, *words) == 2
     assert f"{stage} is another autoencoder than the one of the digest" in said(capsys)
+    assert tool(sample, *words, "--autoencoder", tmp_path / "gone") == 2
+    assert "gone: name with --autoencoder the folder" in said(capsys)
+    assert tool(sample, *words, "--autoencoder", run.parent / "stage") == 0
+
+
+def test_a_run_on_images_has_no_autoencoder_to_be_named(stage):
+    with pytest.raises(ValueError, match=r"autoencoder is for runs on latents, and .* is none: leave it"):
+        opening.open_run(stage, autoencoder="somewhere")
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -570,7 +579,7 @@ def test_a_run_goes_on_wherever_its_data_are(run, own, file, tmp_path, capsys):
     (("--file", "FILE", "--autoencoder", "STAGE", "--folder", "x"), "folder is for images, and"),
     (("--file", "FILE", "--autoencoder", "STAGE", "--classes", "3"), "latents.npz has 10: give --"),
     (("--file", "FILE", "--autoencoder", "STAGE", "--latent-scale", "0"), "latent_scale must be above"),
-    (("--file", "FILE", "--autoencoder", "nowhere"), "there is no autoencoder nowhere: name the"),
+    (("--file", "FILE", "--autoencoder", "nowhere"), "there is no autoencoder nowhere: name with"),
     (("--file", "nowhere.npz", "--autoencoder", "STAGE"), "there is no file nowhere.npz"),
     pytest.param(("--file", "FILE", "--autoencoder", "GAN"), "is a run of digits, which has no decoder",
                  marks=pytest.mark.slow)])
