@@ -185,8 +185,11 @@ class Attention(nn.Module):
     """Multi-head self-attention, with normalised queries and keys or without.
 
     Attributes: qkv, Linear(width, 3 width), laid out as [3, heads, head size]; query_norm and key_norm,
-    RMSNorm(head size) that all heads share, or None; output, Linear(width, width).
+    RMSNorm(head size) that all heads share, or None; output, Linear(width, width); fused, whether
+    PyTorch's own attention is used, which can't be differentiated twice.
     """
+
+    fused = False
 
     def __init__(self, width: int, heads: int, normalize: bool):
         super().__init__()
@@ -205,8 +208,11 @@ class Attention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(3)
-        return self.output((weights @ v).transpose(1, 2).flatten(2))
+        if self.fused:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(3) @ v
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
 
 class SwiGLU(nn.Module):

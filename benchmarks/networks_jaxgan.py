@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.settings import WGANGP, CycleGAN, Pix2Pix, Setting
+from benchmarks.settings import WGANGP, CycleGAN, Pix2Pix, Setting, Transformers
 from benchmarks.timing import best_rate
 from experiments import opening
 from jaxgan import GAN, Batch, game, generate, run_steps
@@ -57,8 +57,9 @@ def make_source(setting: Setting) -> Source:
 def _noise(setting: Setting, seed: int, **options) -> Source:
     images = np.random.default_rng(seed).integers(
         256, size=(setting.examples, *setting.sample_shape), dtype=np.uint8)
-    labels = np.zeros(setting.examples, np.int32)
-    return resident(Dataset(setting.name, images, labels, ("noise",)),
+    classes = setting.classes if isinstance(setting, Transformers) else 1
+    labels = np.arange(setting.examples, dtype=np.int32) % classes
+    return resident(Dataset(setting.name, images, labels, ("noise",) * classes), labels=classes > 1,
                     value_range=setting.value_range, **options)
 
 

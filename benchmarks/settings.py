@@ -19,7 +19,7 @@ class Setting:
         experiment: the module in `experiments` that specifies jaxgan's side.
         preset: the experiment's settings that these change; "" for the defaults.
         family: which networks and which training: "dcgan", "resnet", "mlp", "r3gan", "stylegan2",
-            "pix2pix" or "cyclegan".
+            "pix2pix", "cyclegan" or "transformers".
         sample_shape: shape of a sample, (height, width, channels) or (2,).
         value_range: of a sample.
         examples: how many there are in the (synthetic) data set; 0 where samples are drawn anew.
@@ -230,6 +230,42 @@ class CycleGAN(Setting):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transformers(Setting):
+    """GAT, 2025 (arXiv 2509.24935), for images in classes.
+
+    Attributes:
+        depth: blocks of each network.
+        width: features of a token.
+        heads: of the attention.
+        patch: height and width of what is a token.
+        outputs: of the generator, each of which the critic is shown with a level of noise.
+        classes: how many there are.
+        class_width: dimensions in which the critic compares an image and its class.
+        latent_size: latent variables.
+        penalty_weight: gamma of R1 and R2.
+        finite_difference: the step by which these are measured.
+        max_gradient_norm: what a network's gradient is scaled down to; 0: to nothing.
+        ema_decay: of the averaged generator.
+    """
+
+    depth: int = 4
+    width: int = 128
+    heads: int = 4
+    patch: int = 4
+    outputs: int = 4
+    classes: int = 10
+    class_width: int = 256
+    latent_size: int = 64
+    penalty_weight: float = 0.1
+    finite_difference: float = 0.01
+    max_gradient_norm: float = 1.0
+    learning_rate: float = 2e-3
+    beta1: float = 0.0
+    beta2: float = 0.99
+    ema_decay: float = 0.995
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preset(Setting):
     """An experiment's own settings, of which none is changed but the size of the batch.
 
@@ -277,7 +313,7 @@ class GAT(Preset):
 
 
 # "tiny" is no one's: it is where the overhead of a dispatch shows, and what the tests run. R3GAN,
-# StyleGAN2, pix2pix and CycleGAN have the experiments' default settings, but for their sizes.
+# StyleGAN2, pix2pix, CycleGAN and GAT have the experiments' default settings, but for their sizes.
 SETTINGS = {setting.name: setting for setting in (
     WGANGP(name="mnist_dcgan", title="MNIST DCGAN", experiment="mnist", preset="paper", family="dcgan",
            sample_shape=(28, 28, 1), value_range=(0.0, 1.0), width=64, batch_size=50,
@@ -299,6 +335,8 @@ SETTINGS = {setting.name: setting for setting in (
             sample_shape=(64, 64, 3), stages=6, halvings=2, batch_size=16, examples=400),
     CycleGAN(name="cyclegan", title="CycleGAN", experiment="cyclegan", family="cyclegan",
              sample_shape=(64, 64, 3), halvings=2, batch_size=4, examples=1000),
+    Transformers(name="gat", title="GAT", experiment="gat", family="transformers",
+                 sample_shape=(32, 32, 3), batch_size=32, examples=50_000),
     WGANGP(name="tiny", title="tiny MLP", experiment="gaussians", preset="paper", family="mlp",
            sample_shape=(2,), width=16, latent_size=2, batch_size=16, penalty_weight=0.1),
 )}

@@ -307,7 +307,8 @@ def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str,
     shape = (setting.n_critic, setting.batch_size * len(devices), *setting.sample_shape)
     condition = {"classes": jax.ShapeDtypeStruct(shape[:2], jnp.int32),
                  "images": jax.ShapeDtypeStruct(shape, jnp.float32)}
-    asked = "images" if setting.family in ("pix2pix", "cyclegan") else getattr(setting, "condition", "")
+    asked = {"pix2pix": "images", "cyclegan": "images", "transformers": "classes"}.get(
+            setting.family, getattr(setting, "condition", ""))
     batches = Batch(jax.ShapeDtypeStruct(shape, jnp.float32), condition.get(asked))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batches)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from benchmarks import r3gan_torch, settings, stylegan2_torch, translation_torch
+from benchmarks import gat_torch, r3gan_torch, settings, stylegan2_torch, translation_torch
 from benchmarks.networks_torch import make_networks
 from benchmarks.settings import Setting
 from benchmarks.timing import Unavailable
@@ -454,6 +454,92 @@ class CycleGAN(Loop):
         return loss
 
 
+class GAT(Loop):
+    """GAT, 2025 (arXiv 2509.24935): several outputs with noise, R1 and R2 by differences, an average.
+
+    The differences are from the scores that the loss is of.
+    """
+
+    setting: settings.Transformers
+
+    def __init__(self, setting: Setting, precision: str = "float32"):
+        super().__init__(setting, precision)
+        self.sampled = copy.deepcopy(self.generator)
+        place = torch.linspace(0.0, 1.0, self.setting.outputs, device=self.device)
+        self.levels = 1.01 - 0.125 ** (1.0 - place)
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """See `Loop`."""
+        setting = self.setting
+        size, _, channels = setting.sample_shape
+        shape = (size, channels, setting.patch, setting.depth, setting.width, setting.heads,
+                 setting.classes)
+        networks = (gat_torch.Generator(*shape, setting.latent_size, setting.outputs),
+                    gat_torch.Critic(*shape, setting.outputs, setting.class_width))
+        for network in networks:
+            for module in network.modules():
+                if isinstance(module, gat_torch.Attention):
+                    module.fused = True
+        return networks
+
+    def draw_labels(self, count: int) -> Tensor:
+        """Classes, int64 [count]."""
+        return torch.randint(self.setting.classes, (count,), device=self.device)
+
+    def generate(self, inputs: Tensor) -> Tensor:
+        """See `Loop`."""
+        return self.sampled(inputs, self.draw_labels(len(inputs)))[:, -1]
+
+    def iterate(self) -> None:
+        """See `Loop`."""
+        setting = self.setting
+        real = self.draw()[:, None].expand(-1, setting.outputs, -1, -1, -1)
+        labels = self.draw_labels(setting.batch_size)
+        self.critic.requires_grad_(True)
+        with self.autocast:
+            with torch.no_grad():
+                fake = self.generator(self.inputs(setting.batch_size), labels).float()
+            real_scores, real_slope = self._judged(real, labels)
+            fake_scores, fake_slope = self._judged(fake, labels)
+            loss = F.softplus(fake_scores - real_scores).mean()
+            loss = loss + setting.penalty_weight / 2 * (real_slope + fake_slope)
+        minimize(self.critic_optimizer, loss, setting.max_gradient_norm)
+
+        self.critic.requires_grad_(False)
+        with self.autocast:
+            with torch.no_grad():
+                real_scores = self.critic(self._shown(real), labels).float()
+            fake = self.generator(self.inputs(setting.batch_size), labels)
+            fake_scores = self.critic(self._shown(fake), labels).float()
+            loss = F.softplus(real_scores - fake_scores).mean()
+        minimize(self.generator_optimizer, loss, setting.max_gradient_norm)
+        average(self.sampled, self.generator, setting.batch_size,
+                setting.batch_size * math.log(0.5) / math.log(setting.ema_decay))
+
+    def _judged(self, samples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores, and the mean square of their slopes along random directions."""
+        step, noises = self.setting.finite_difference, self._noises(samples)
+        scores = self.critic(self._shown(samples, noises), labels).float()
+        moved = samples + step * torch.randn_like(samples)
+        there = self.critic(self._shown(moved, noises), labels).float()
+        return scores, ((there - scores) / step).square().mean()
+
+    def _shown(self, samples: Tensor, noises: Tensor | None = None) -> Tensor:
+        """Each output with a noise of its level."""
+        noises = self._noises(samples) if noises is None else noises
+        return (1 - self.levels)[:, None, None, None] * samples + noises
+
+    def _noises(self, samples: Tensor) -> Tensor:
+        """One chain: from the last output on, each has what the next one's has, and more."""
+        noise, noises, level = torch.zeros_like(samples[:, 0]), [], self.levels.new_zeros(())
+        for higher in self.levels.flip(0):
+            kept = (1 - higher) / (1 - level)
+            added = (higher**2 - (kept * level)**2).sqrt()
+            noise, level = kept * noise + added * torch.randn_like(noise), higher
+            noises.append(noise)
+        return torch.stack(noises[::-1], 1)
+
+
 class History:
     """Earlier translations, shown in place of half of the new ones (Shrivastava et al. 2017).
 
@@ -490,14 +576,16 @@ def training(setting: Setting, precision: str = "float32", compiled: bool = Fals
         return WGANGP(setting, precision, compiled)
     if compiled:
         raise Unavailable("torch.compile is measured for the networks of WGAN-GP alone")
-    return {"r3gan": R3GAN, "stylegan2": StyleGAN2, "pix2pix": Pix2Pix, "cyclegan": CycleGAN}[
-        setting.family](setting, precision)
+    return {"r3gan": R3GAN, "stylegan2": StyleGAN2, "pix2pix": Pix2Pix, "cyclegan": CycleGAN,
+            "transformers": GAT}[setting.family](setting, precision)
 
 
-def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """An update by a loss's gradient."""
+def minimize(optimizer: torch.optim.Optimizer, loss: Tensor, most: float = 0.0) -> None:
+    """An update by a loss's gradient, which is scaled down to a norm of `most` unless that is 0."""
     optimizer.zero_grad()
     loss.backward()
+    if most:
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], most)
     optimizer.step()
 
 

@@ -47,12 +47,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = {"mnist_dcgan": (1_554_177, 1_030_145), "cifar_dcgan": (5_179_907, 4_114_689),
               "cifar_resnet": (1_204_483, 1_053_825), "toy_mlp": (527_874, 527_361),
               "r3gan": (125_920, 121_888), "stylegan2": (263_987, 288_993),
-              "pix2pix": (1_830_563, 43_729), "cyclegan": (990_022, 85_922)}
+              "pix2pix": (1_830_563, 43_729), "cyclegan": (990_022, 85_922),
+              "gat": (1_180_136, 985_640)}
 
 SMALL = {"r3gan": {"sample_shape": (4, 4, 3), "width": "8", "cardinality": "2"},
          "stylegan2": {"sample_shape": (8, 8, 3), "base": 64, "w_size": 9, "style_mixing": 0.0,
                        "noise": "constant"},
-         "pix2pix": {"sample_shape": (8, 8, 3), "width": 4, "stages": 3, "halvings": 1}}
+         "pix2pix": {"sample_shape": (8, 8, 3), "width": 4, "stages": 3, "halvings": 1},
+         "gat": {"sample_shape": (4, 4, 3), "width": 16, "heads": 2, "patch": 2, "outputs": 2,
+                 "class_width": 8, "max_gradient_norm": 0.0}}
 
 
 def _counted_by_xla(function, *arguments):
@@ -167,7 +170,8 @@ def test_all_reduces_are_counted_as_often_as_they_run():
 def test_jaxgan_networks_have_these_numbers_of_parameters(name):
     setting = SETTINGS[name]
     samples = jnp.zeros((4, *setting.sample_shape))
-    example = Batch(samples, samples if setting.family in ("pix2pix", "cyclegan") else None)
+    condition = {"pix2pix": samples, "cyclegan": samples, "transformers": jnp.arange(4)}
+    example = Batch(samples, condition.get(setting.family))
     state = jax.eval_shape(game(networks_jaxgan.make_game(setting)).init, jax.random.key(0), example)
     assert tuple(sum(x.size for x in jax.tree.leaves(network.params))
                  for network in (state.generator, state.critic)) == PARAMETERS[name]
@@ -194,7 +198,8 @@ def test_pytorch_networks_have_these_numbers_of_parameters(name):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", ["r3gan", "pix2pix", pytest.param("stylegan2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["r3gan", "pix2pix", "gat",
+                                  pytest.param("stylegan2", marks=pytest.mark.slow)])
 def test_an_iteration_is_pytorchs(name, monkeypatch):
     """Both networks' losses and gradients, of the same weights, samples and random numbers.
 
@@ -202,15 +207,19 @@ def test_an_iteration_is_pytorchs(name, monkeypatch):
     """
     torch = pytest.importorskip("torch")
     from benchmarks import training_torch
+    from tests import test_pytorch_gat as transformers
     from tests import test_pytorch_translation as translation
 
     setting = dataclasses.replace(SETTINGS[name], **SMALL[name], batch_size=4, examples=4)
+    mapped = {"pix2pix": (translation._unet, translation._critic),
+              "gat": (transformers._generator, transformers._critic)}.get(name)
     loop = training_torch.training(setting)
     _stir(loop)
     random = np.random.default_rng(0)
     samples, images = random.uniform(-1, 1, (2, 4, *setting.sample_shape)).astype(np.float32)
     latents = random.normal(size=(4, 64)).astype(np.float32)
-    condition = images if name == "pix2pix" else None
+    labels = np.array([3, 0, 9, 3], np.int32)
+    condition = {"pix2pix": images, "gat": labels}.get(name)
 
     gan = networks_jaxgan.make_gan(setting)
     if name != "pix2pix":
@@ -218,10 +227,11 @@ def test_an_iteration_is_pytorchs(name, monkeypatch):
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(
         partial(init_state, gan), jax.random.key(0), Batch(samples, condition)))
     changes = {}
-    for role, named in (("generator", translation._unet), ("critic", translation._critic)):
+    for i, role in enumerate(("generator", "critic")):
         network, module = getattr(state, role), getattr(loop, role)
-        variables = ({"params": translation._mapped(translation._numpy, named(module))}
-                     if name == "pix2pix" else from_published(getattr(gan, role), network.variables, {
+        variables = (network.variables | {
+            "params": translation._mapped(translation._numpy, mapped[i](module))}
+                     if mapped else from_published(getattr(gan, role), network.variables, {
                          path: values.numpy() for path, values in module.state_dict().items()}))
         params = variables.pop("params")
         changes[role] = network._replace(params=params, stats=variables, opt_state=getattr(
@@ -233,6 +243,7 @@ def test_an_iteration_is_pytorchs(name, monkeypatch):
 
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)
     loop.inputs = lambda count: torch.from_numpy(latents)
+    loop.draw_labels = lambda count: torch.from_numpy(labels).long()
     _assert_iteration(loop, ours, samples, images, monkeypatch)
 
 
@@ -254,8 +265,8 @@ def _assert_iteration(loop, ours, samples, images, monkeypatch):
 
     theirs, minimize = [], training_torch.minimize
 
-    def record(optimizer, loss):
-        minimize(optimizer, loss)
+    def record(optimizer, loss, *most):
+        minimize(optimizer, loss, *most)
         gradients = [weight.grad.norm() for weight in optimizer.param_groups[0]["params"]
                      if weight.grad is not None]
         theirs.extend((loss.item(), torch.stack(gradients).norm().item()))
