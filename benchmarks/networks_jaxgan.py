@@ -17,6 +17,7 @@ from jaxgan.data import Source, mixture, resident, translating
 from jaxgan.data.dataset import Dataset
 from jaxgan.gan import draw_latents
 from jaxgan.loops import Game
+from jaxgan.memory import release
 from jaxgan.training import example_batch, initial_state
 
 
@@ -97,7 +98,9 @@ class Training:
         """Compiles; returns its seconds."""
         started = time.perf_counter()
         self.compiled = self.steps.lower(self.state, self.arrays, self.key, jnp.int32(1)).compile()
-        return {"compile": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        release()
+        return {"compile": seconds}
 
     def advance(self, count: int) -> None:
         """Runs `count` iterations in one dispatch and waits for them."""

@@ -356,8 +356,9 @@ PRESETS = {setting.name: setting for setting in (
     Preset(name="r3gan_cifar10", title="R3GAN, CIFAR-10", experiment="r3gan", preset="cifar10",
            sample_shape=(32, 32, 3), condition="classes", batch_size=512),
     *(GAT(name=f"gat_{size}2", title=f"GAT-{size.upper()}/2", experiment="gat", preset=f"{size}2",
-          sample_shape=(32, 32, 4), condition="classes", depth=12, width=width, batch_size=32)
-      for size, width in {"s": 384, "b": 768}.items()),
+          sample_shape=(32, 32, 4), condition="classes", depth=depth, width=width, batch_size=batch)
+      for size, (depth, width, batch) in {"s": (12, 384, 32), "b": (12, 768, 32),
+                                          "xl": (28, 1152, 16)}.items()),
 )}
 WGAN_GP = tuple(name for name in NETWORKS if isinstance(SETTINGS[name], WGANGP))
 

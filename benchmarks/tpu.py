@@ -40,8 +40,10 @@ ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
 ALL = SETTINGS | PRESETS
 COLUMNS = {"jaxgan": "jaxgan", "remat": "jaxgan --remat", "products": 'jaxgan remat="products"',
            "flax": "stock Flax"}
-REMAT: dict[str, bool | str] = {"remat": True, "products": "products"}
-TRANSFORMERS = ("gat_s2", "gat_b2")
+SPREAD = "spread"  # the column of transformers on slices
+TITLES = COLUMNS | {SPREAD: "jaxgan --remat --shard state"}
+REMAT: dict[str, bool | str] = {"remat": True, "products": "products", SPREAD: True}
+TRANSFORMERS = ("gat_s2", "gat_b2", "gat_xl2")
 # What not every network has.
 IN_COLUMN = {"flax": (*WGAN_GP, "tiny"), "products": TRANSFORMERS,
              "remat": ("cifar_resnet", "r3gan", "stylegan2", "resnet64", *TRANSFORMERS)}
@@ -161,7 +163,7 @@ class Compiler:
 
         Args:
             setting: what to train; its batch size is each chip's.
-            column: of `COLUMNS`.
+            column: of `TITLES`.
             precision: "float32" or "bfloat16".
             topology: for which chips, as "v5e:2x4".
             parallel: by `data_parallel`, over all of them; else for one.
@@ -173,8 +175,7 @@ class Compiler:
         if column == "flax":
             traced, count = _stock(setting, self, topology), None
         else:
-            traced, count = _jaxgan(setting, precision, self, topology, parallel,
-                                    REMAT.get(column, False))
+            traced, count = _jaxgan(setting, precision, self, topology, parallel, column)
         made = self._compiled(traced, topology)
         by_hand = flops.iteration(setting)
         return Estimate(count() if by_hand is None and count else by_hand or 0.0, by_hand is not None,
@@ -286,19 +287,20 @@ def _cycles(operation: Operation) -> int:
 
 
 def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str, parallel: bool,
-            remat: bool | str = False):
-    """Traces `train_step`, its networks with this `remat`; returns it and a function that counts the
-    operations of one without it.
+            column: str):
+    """Traces `train_step` as a column has it; returns it and a function that counts operations of one
+    without `remat`.
     """
     import jax
     import jax.numpy as jnp
 
     from benchmarks.networks_jaxgan import make_game
     from jaxgan import GAN, Batch, data_parallel, game
+    from jaxgan.parallel import spread
 
     made = make_game(setting, precision)
     trained = made
-    if remat:
+    if remat := REMAT.get(column, False):
         assert isinstance(made, GAN)
         trained = dataclasses.replace(made, generator=made.generator.clone(remat=remat),
                                       critic=made.critic.clone(remat=remat))
@@ -314,7 +316,12 @@ def _jaxgan(setting: Setting, precision: str, compiler: Compiler, topology: str,
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(steps.init, key, batch)
     if parallel:
-        step = jax.jit(data_parallel(steps.step, devices=devices, batch_axis=1), donate_argnums=0)
+        shard = "state" if column == SPREAD else None
+        step = jax.jit(data_parallel(steps.step, devices=devices, batch_axis=1, shard=shard),
+                       donate_argnums=0)
+        if shard:
+            state = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+                                 state, spread(state, devices))
     else:
         step = compiler.on_one(steps.step, topology, donate_argnums=0)
     return (step.trace(state, batches, key),
@@ -415,7 +422,7 @@ class Row(NamedTuple):
     @property
     def title(self) -> str:
         """What the tables call its column."""
-        return f"{COLUMNS[self.column]} {self.precision}"
+        return f"{TITLES[self.column]} {self.precision}"
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -456,8 +463,9 @@ def measure(options: argparse.Namespace) -> None:
                 for precision in _precisions(name, column, options.precisions):
                     attempt(name, column, precision, f"{chip}:{CHIPS[chip].one}", False)
     for name in options.slice_networks if options.slices else ():
+        column = SPREAD if name in TRANSFORMERS else "jaxgan"
         for topology in options.slices:
-            attempt(name, "jaxgan", options.precisions[0], topology, True)
+            attempt(name, column, _precisions(name, column, options.precisions)[0], topology, True)
     if options.lanes:
         lanes = [_several(name, options) for name in LANES]
         save(lanes)
@@ -577,7 +585,7 @@ def _slices(rows: list[Row], everything: list[Row]) -> list[str]:
     lines, sums = [], []
     for row in rows:
         result, chip = row.result, row.topology.partition(":")[0]
-        name = f"{row.setting.title}, batch {row.setting.batch_size} a chip"
+        name = f"{row.setting.title}, batch {row.setting.batch_size} a chip, {row.title}"
         if isinstance(result, str):
             lines.append([name, row.topology, "-"])
             continue
@@ -588,6 +596,8 @@ def _slices(rows: list[Row], everything: list[Row]) -> list[str]:
             name, row.topology, str(count), str(overlapped),
             f"{sum(times * size for times, size, *_ in result.exchanged) / 1e6:.3g}",
             _range(result.cycles, 1e6),
+            f"{100 * result.operations / max(1, result.cycles[1]) / CHIPS[chip].per_cycle:.0f}",
+            show_number(result.peak / 1e6),
             "-" if alone is None or isinstance(alone, str) else _ratio(result.cycles, alone.cycles),
             *_pace(row, result)])
         kinds: dict[tuple[str, str], list[float]] = {}
@@ -606,7 +616,8 @@ def _slices(rows: list[Row], everything: list[Row]) -> list[str]:
             "published bandwidths, where links.py has the link; samples are those of all chips per "
             "second of both, one after the other, with the dearest branches.", "",
             *show_table(["network", "slice", "collectives an iteration", "of them overlapped", "MB",
-                         "Mcycles a chip", "over one chip's", "computing, ms", "exchanging, ms",
+                         "Mcycles a chip", "of the peak, %", "peak memory, MB a chip",
+                         "over one chip's", "computing, ms", "exchanging, ms",
                          "critic samples/s, thousands"], lines),
             "", "### What is exchanged", "",
             *show_table(["network", "operation", "times", "MB in all", "from"], sums)]
@@ -618,11 +629,15 @@ def _pace(row: Row, result: Estimate) -> list[str]:
     chips = math.prod(int(size) for size in shape.split("x"))
     computing = result.cycles[1] / CHIPS[chip].clock
     link = next((link for link in LINKS if link.name == f"TPU {chip} ICI"), None)
-    if link is None or any(opcode.removesuffix("-done") != "all-reduce"
-                           for *_, opcode, _ in result.exchanged):
+    # Of an all-reduce of as many bytes: what gathers makes all of them, what scatters a chip's part.
+    share = {"all-reduce": 1.0, "all-gather": 0.5, "reduce-scatter": chips / 2}
+    opcodes = [opcode.removesuffix("-done") for *_, opcode, _ in result.exchanged]
+    if link is None or not share.keys() >= {*opcodes}:
         return [show_number(1e3 * computing), "-", "-"]
-    exchanging = communication([AllReduce(times, 1, size, source)
-                                for times, size, _, _, source in result.exchanged], link, chips)
+    exchanging = communication([
+        AllReduce(times, 1, round(share[opcode] * size), source)
+        for opcode, (times, size, _, _, source) in zip(opcodes, result.exchanged, strict=True)],
+        link, chips)
     samples = chips * row.setting.batch_size * row.setting.n_critic / (computing + exchanging)
     return [show_number(1e3 * value) for value in (computing, exchanging)] + [show_number(samples / 1e3)]
 
