@@ -50,7 +50,7 @@ CHOICES = {
     "stylegan2": _choice("StyleGAN2", "stylegan2 --classes 10"),
     "gat": _choice("GAT in pixels", "gat --patch 4"),
     "gat_latents": _choice("GAT in latents", "gat", in_latents=True),
-    "flow": _choice("adversarial flow", "adversarial_flow --classes 10", decays=True),
+    "flow": _choice("adversarial flow", "adversarial_flow", decays=True),
     "drifting": _choice("drifting", "drifting --classes 10 --model dcgan --width 32 --latent-size 128 "
                                     "--n-critic 4", decays=True),
 }

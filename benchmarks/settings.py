@@ -403,7 +403,8 @@ PENALISED = {
                       changes=(("width", 64),)),
     "gat": Penalised(title="GAT, 8x8x1", experiment="gat", shape=(8, 8, 1),
                      changes=(("classes", 0),)),
-    "flow": Penalised(title="adversarial flow, 8x8x1", experiment="adversarial_flow", shape=(8, 8, 1)),
+    "flow": Penalised(title="adversarial flow, 8x8x1", experiment="adversarial_flow", shape=(8, 8, 1),
+                      changes=(("classes", 0),)),
 }
 
 # The critics that are timed alone, and the constraints on them: critics.py has them.

@@ -60,15 +60,14 @@ class Config(flags.Config):
     """What trains in minutes on two cores."""
 
     networks: Networks = Networks()
-    loss: Loss = Loss(loss="relativistic", penalty="r1_r2", penalty_weight=0.2,
-                      final_penalty_weight=0.02, finite_difference=0.01)
+    loss: Loss = Loss(loss="relativistic", penalty="r1_r2", penalty_weight=0.2, finite_difference=0.01)
     flow: Flow = Flow(transport_weight=0.2, final_transport_weight=0.005, centring_weight=0.01,
                       normalise=True)
     optimiser: Optimiser = Optimiser(
         learning_rate=1e-3, final_learning_rate=1e-4, beta1=0.0, beta2=0.9, weight_decay=0.01,
         decay="cosine", decay_steps=3000, ema_decay=0.99)
     schedule: Schedule = Schedule(n_critic=1, batch_size=32, steps=3000)
-    data: Latents = Latents(dataset="digits", image_size=32)
+    data: Latents = Latents(dataset="digits", image_size=32, classes=10)
     run: Run = Run(log_every=50, sample_every=500, checkpoint_every=1000)
     evaluation: Evaluation = Evaluation(eval_every=1000)
 
@@ -78,7 +77,7 @@ PRESETS = {
     "default": Config(),
     "xl2": replace(  # where the transport's weight changes, the learning rate doesn't
         Config(), depth=_DEPTH, width=_WIDTH, heads=_HEADS, patch=2, precision="bfloat16", remat=True,
-        penalty_weight=0.5, final_penalty_weight=None, classes=1000, batch_size=256, learning_rate=1e-4,
+        penalty_weight=0.5, classes=1000, batch_size=256, learning_rate=1e-4,
         final_learning_rate=1e-4, ema_decay=0.9999, steps=1_000_000, decay_steps=1_000_000,
         log_every=100, sample_every=1000, checkpoint_every=1000, eval_every=0),
 }

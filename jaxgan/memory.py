@@ -1,7 +1,9 @@
 """How much memory there is, and arrays that can't fit in it: refused before anything is compiled."""
 
+import ctypes
 import os
 import resource
+import sys
 
 import jax
 import numpy as np
@@ -49,3 +51,13 @@ def available() -> float:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
+
+
+def release() -> None:
+    """Gives the host's memory that was freed back to the system, as after compiling a large program.
+
+    The C library of most Linux systems keeps it else, and a program that runs takes its own besides.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

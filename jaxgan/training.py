@@ -27,7 +27,7 @@ from jaxgan.digests import file_digest, leaf_digests, params_digest
 from jaxgan.evaluation import nearest
 from jaxgan.gan import GAN
 from jaxgan.loops import Game, draw_batches, run_steps
-from jaxgan.memory import available, check_fits, size_of
+from jaxgan.memory import available, check_fits, release, size_of
 from jaxgan.outlook import About, Outlook, introduce
 from jaxgan.parallel import agreed, check_same, data_parallel, spread
 from jaxgan.pictures import grid
@@ -560,7 +560,7 @@ def on_devices(game: Game, source: Source, plan: Plan
                       batch_size=plan.batch_size)
     devices = jax.devices()[:plan.devices or None]
     if len(devices) == 1:
-        return jax.jit(step_fn, donate_argnums=0), jax.device_put, Part()
+        return _Steps(step_fn), jax.device_put, Part()
     here = [device for device in devices if device.process_index == jax.process_index()]
     everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(here), "devices"),
                                             jax.sharding.PartitionSpec())
@@ -568,6 +568,26 @@ def on_devices(game: Game, source: Source, plan: Plan
     return (data_parallel(step_fn, devices=devices, batch_axis=None, donate=True, shard=plan.shard),
             partial(jax.device_put, device=everywhere),
             Part(plan.batch_size, jax.process_index() * count, count))
+
+
+class _Steps:
+    """`run_steps` compiled; what compiling took of the memory is given back before the first step.
+
+    Attributes:
+        trace: as of `jax.jit`.
+    """
+
+    def __init__(self, step_fn: Callable):
+        self._compiled = jax.jit(step_fn, donate_argnums=0)
+        self.trace = self._compiled.trace
+        self._is_new = True
+
+    def __call__(self, *arguments: Any) -> tuple[State, dict[str, jax.Array]]:
+        if self._is_new:
+            self._compiled.lower(*arguments).compile()  # which the call finds
+            release()
+            self._is_new = False
+        return self._compiled(*arguments)
 
 
 def _shardings(template: State, plan: Plan) -> PyTree:

@@ -567,7 +567,7 @@ def test_a_run_goes_on_wherever_its_data_are(run, own, file, tmp_path, capsys):
 
 
 def test_a_run_on_images_has_no_autoencoder_to_be_named(stage):
-    with pytest.raises(ValueError, match=r"autoencoder is for runs on latents, and .* is none: leave it"):
+    with pytest.raises(ValueError, match=r"autoencoder is for runs on latents, and .* is none"):
         opening.open_run(stage, autoencoder="somewhere")
 
 

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("extras", "types", "parallel", "distances", "keys", "digests", "descriptions", "labels",
          "memory", "files", "losses", "terms", "penalties", "tasks", "augment", "regularisers",
          "weighting", "nn", "models", "data", "metrics", "features", "networks", "probing", "gan",
-         "views", "loops", "steps", "critics", "cycles", "drifting", "styles", "transfer", "export",
-         "evaluation", "checkpoints", "pictures", "runs", "console", "plans", "profiling", "outlook",
-         "reporting", "loggers", "training", "lanes")
+         "views", "loops", "steps", "codes", "critics", "cycles", "drifting", "styles", "transfer",
+         "export", "evaluation", "checkpoints", "pictures", "runs", "console", "plans", "profiling",
+         "outlook", "reporting", "loggers", "training", "lanes")
 OUTSIDE = {"experiments", "tests", "conftest"}
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "__import__", "import_module"}

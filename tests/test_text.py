@@ -57,6 +57,15 @@ def test_the_rarest_characters_become_one():
     assert encode("��a", 2).tokens.tolist() == [1, 1, 0]
 
 
+def test_what_stands_in_a_text_is_found_wherever_it_begins():
+    corpus = encode("abracadabra 😀!", 20)
+    number = {char: token for token, char in enumerate(corpus.vocabulary)}
+    sought = {"abra": True, "cada": True, "a 😀!": True, "raab": False, "!abr": False, "aaaa": False}
+    tokens = np.array([[number[char] for char in each] for each in sought])
+    assert corpus.holds(tokens).tolist() == list(sought.values())
+    assert corpus.part("train").holds(tokens).tolist() == [True, True, False, False, False, False]
+
+
 @pytest.mark.parametrize(("distinct", "dtype"), [(256, np.uint8), (257, np.uint16)])
 def test_tokens_are_as_small_as_the_vocabulary_lets_them_be(distinct, dtype):
     written = "".join(map(chr, range(0x4E00, 0x4E00 + distinct)))
@@ -271,7 +280,7 @@ def test_tensorboard_has_the_text_again_when_a_run_goes_on(run, tmp_path):
 
 def test_the_numbers_of_an_evaluation_are_those_of_scipy(run, story):
     (found,) = json.loads((run / "evaluation.json").read_text())["evaluations"]
-    assert found["metrics"].keys() == {"jsd_1", "jsd_2", "jsd_3", "jsd_4"}
+    assert found["metrics"].keys() == {"jsd_1", "jsd_2", "jsd_3", "jsd_4", "in_training_text"}
     assert found["protocol"]["num_fake"] == 640
     assert found["protocol"]["num_real"] == 9983  # of 11,100 characters, 9,990 are for training
     experiment, config, settings = opening.read_run(run)
@@ -285,6 +294,8 @@ def test_the_numbers_of_an_evaluation_are_those_of_scipy(run, story):
                          "4-gram sampler": markov(corpus.part("train"), 8)(np.arange(640))}.items():
         p, q = (np.bincount(of.ravel(), minlength=len(settings["vocabulary"])) for of in (real, fake))
         assert found["metrics"]["jsd_1"][column] == pytest.approx(jensenshannon(p, q, 2) ** 2, abs=1e-9)
+        copied = np.mean([(windows == row).all(1).any() for row in fake])
+        assert found["metrics"]["in_training_text"][column] == pytest.approx(copied)
     four = found["metrics"]["jsd_4"]
     assert four["4-gram sampler"] < 0.1 < four["uniform"]
     assert four["value"] > four["4-gram sampler"]

@@ -1,6 +1,7 @@
 """Winograd's minimal filtering against XLA's own convolutions."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -60,11 +61,29 @@ def test_a_cpu_computes_wide_layers_with_fewer_products(kernel, stride):
     if jax.default_backend() == "cpu":
         compiled = jax.jit(functools.partial(conv, **options)).lower(
             *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile().as_text()
-        assert compiled.count(" dot(") == 16  # one for each point
+        dots = re.findall(r"= f32\[([\d,]+)\]\S* dot\(", compiled)
+        if stride == 1:
+            assert "16,90,33" in dots  # one for all points
+        else:
+            assert len(dots) == 16  # one for each
     a, b, *tangents = (normal(i, *shape) for i, shape in enumerate(2 * shapes))
     b /= np.sqrt(b[..., 0].size)  # so that outputs, of which sines are taken, are about 1
     ours, oracle = (functools.partial(f, **options) for f in (conv, oracle_conv))
     assert_close(derivatives(ours, a, b, tuple(tangents)), derivatives(oracle, a, b, tuple(tangents)))
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(6, 3), (7, 7), (1, 1)])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_in_parts_gives_what_it_gives_whole(name, batch, parts, monkeypatch):
+    x, kernel, y = normal(0, batch, 5, 4, 3), normal(1, 3, 3, 3, 8), normal(2, batch, 5, 4, 8)
+    operands = {"conv": (x, kernel), "conv_transpose": (y, kernel), "conv_kernel_gradient": (x, y)}[name]
+    geometry = Geometry((5, 4), (3, 3), (5, 4), (1, 1), ((1, 1), (1, 1)), groups=1)
+    function = functools.partial(getattr(winograd, name), geometry=geometry)
+    whole = jax.jit(function)(*operands)
+    monkeypatch.setattr(winograd, "_AT_ONCE", batch // parts * 16 * 3 * 2 * 8)  # two or one at a time
+    program = jax.jit(functools.partial(function))
+    assert ("while" in program.lower(*operands).as_text()) == (parts > 1)
+    assert_close(program(*operands), whole)
 
 
 SUITABLE = Geometry((14, 14), (5, 5), (7, 7), (2, 2), ((1, 2), (1, 2)), groups=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgan import files
 from jaxgan.data.dataset import DataNotFoundError
@@ -42,6 +43,16 @@ class Corpus:
         digest = hashlib.sha256(f"{self.vocabulary}\n{self.tokens.dtype}\n".encode())
         digest.update(self.tokens.data)
         return digest.hexdigest()
+
+    @cached_property
+    def text(self) -> str:
+        """The characters themselves."""
+        codes = np.frombuffer(self.vocabulary.encode("utf-32-le"), np.uint32)
+        return codes[self.tokens].tobytes().decode("utf-32-le")
+
+    def holds(self, sequences: ArrayLike) -> np.ndarray:
+        """Whether each of these sequences, [count, length] tokens, stands somewhere in the text."""
+        return np.array([sequence in self.text for sequence in decode(sequences, self.vocabulary)])
 
     def part(self, split: str) -> "Corpus":
         """Returns the last tenth of the text for "test", what is before it for "train"."""
@@ -108,7 +119,7 @@ def encode(text: str, max_vocabulary: int) -> Corpus:
     return Corpus(number[codes], "".join(map(chr, kept)))
 
 
-def decode(tokens: Array, vocabulary: str) -> list[str]:
+def decode(tokens: ArrayLike, vocabulary: str) -> list[str]:
     """Returns the texts of tokens, [texts, length]."""
     return ["".join(vocabulary[token] for token in row) for row in np.asarray(tokens)]
 

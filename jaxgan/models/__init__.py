@@ -16,11 +16,12 @@ from jaxgan.models.mlp import MLPCritic, MLPGenerator
 from jaxgan.models.r3gan import R3GANCritic, R3GANGenerator
 from jaxgan.models.resnet import ResidualBlock, ResNetCritic, ResNetGenerator
 from jaxgan.models.stylegan2 import StyleGAN2Critic, StyleGAN2Generator
-from jaxgan.models.text import TextCritic, TextGenerator
+from jaxgan.models.text import CodeGenerator, TextAutoencoder, TextCritic, TextGenerator
 from jaxgan.models.translation import PatchCritic, ResNetTranslator, UNetTranslator
 
-__all__ = ["Autoencoder", "Classifier", "ContextGenerator", "DCGANCritic", "DCGANGenerator", "Decoder",
-           "Encoder", "FlowCritic", "FlowGenerator", "FunnelCritic", "GATCritic", "GATGenerator",
-           "MLPCritic", "MLPGenerator", "PatchCritic", "R3GANCritic", "R3GANGenerator", "ResNetCritic",
-           "ResNetGenerator", "ResNetTranslator", "ResidualBlock", "StyleGAN2Critic",
-           "StyleGAN2Generator", "TextCritic", "TextGenerator", "UNetTranslator"]
+__all__ = ["Autoencoder", "Classifier", "CodeGenerator", "ContextGenerator", "DCGANCritic",
+           "DCGANGenerator", "Decoder", "Encoder", "FlowCritic", "FlowGenerator", "FunnelCritic",
+           "GATCritic", "GATGenerator", "MLPCritic", "MLPGenerator", "PatchCritic", "R3GANCritic",
+           "R3GANGenerator", "ResNetCritic", "ResNetGenerator", "ResNetTranslator", "ResidualBlock",
+           "StyleGAN2Critic", "StyleGAN2Generator", "TextAutoencoder", "TextCritic", "TextGenerator",
+           "UNetTranslator"]
