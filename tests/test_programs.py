@@ -275,9 +275,21 @@ def test_the_report_has_ranges_and_says_why():
     assert "| tiny MLP, jaxgan float32 | 75.0 | 5 | product | `jit(f)/Conv_0` |" in text
     # 3 MB over eight chips of 200 GB/s: 2 * 7/8 * 3 / 200 ms, and 6 * 2 * 3 hops of a microsecond, are
     # 0.06225 ms; 8 * 5 * 16 samples in the time of both.
-    assert ("| tiny MLP, batch 16 a chip | v5e:2x4 | 6 | 0 | 3 | 1 to 4 | 1.00 | 2.66 | 0.0622 | 235 |"
-            in text)
+    assert ("| tiny MLP, batch 16 a chip, jaxgan float32 | v5e:2x4 | 6 | 0 | 3 | 1 to 4 | 25 | 1,600 "
+            "| 1.00 | 2.66 | 0.0622 | 235 |" in text)
     assert "- tiny MLP, stock Flax float32, v5e:1x1: took more than 9 s" in text
+
+
+@pytest.mark.parametrize(("opcode", "size"), [("all-gather", 500_000), ("reduce-scatter", 62_500)])
+def test_gathering_and_scattering_take_half_of_an_all_reduce(opcode, size):
+    """A gather makes all 500,000 bytes, a scatter a chip's part of them: 7/8 go over links."""
+    estimate = tpu.Estimate(1e9, True, 10**9, 1.0, (4e6, 4e6), (0, 0), (0, 0), {"product": 4e6}, {}, [],
+                            [(6, size, True, opcode, "")])
+    row = tpu.Row(SETTINGS["tiny"], tpu.SPREAD, "bfloat16", "v5e:2x4", estimate)
+    text = "\n".join(tpu.report([row]))
+    # 6 * 7/8 * 0.5 MB / (200 GB/s) and 6 * 2 * 3 hops of a microsecond.
+    assert "a chip, jaxgan --remat --shard state bfloat16 | v5e:2x4 | 6 | 6 |" in text
+    assert "| - | 2.66 | 0.0491 |" in text
 
 
 def test_the_command_loads_no_framework_and_says_what_is_missing(tmp_path):
