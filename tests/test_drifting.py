@@ -75,8 +75,8 @@ def test_nothing_drifts_where_the_sets_agree_and_exchange_reverses_it(normalised
 
 
 def test_each_class_drifts_alone():
-    """As if the others weren't there; nothing where a class has no other member."""
-    labels = jnp.array([0, 1, 1, 2]), jnp.array([1, 0, 1, 0, 1, 0]), jnp.array([0, 0, 1, 1, 3])
+    """As if the others weren't there; nothing where a class has no other member, on any side."""
+    labels = jnp.array([0, 1, 1, 2]), jnp.array([1, 0, 1, 0, 1, 4]), jnp.array([0, 0, 1, 1, 3])
     found = drift(*map(jnp.asarray, (X, DATA, OTHERS)), (0.5,), normalised=False, classes=labels)
     for label in (0, 1):
         chosen = [x[np.asarray(of) == label] for x, of in zip((X, DATA, OTHERS), labels, strict=True)]

@@ -16,7 +16,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tyro
 
 from experiments import (
     commands,
@@ -39,6 +38,7 @@ from experiments import (
 from experiments.experiment import Experiment
 from jaxgan import keys
 from jaxgan.runs import RunError
+from tests.test_measuring import tool
 from tests.test_training import TINY, environment, result, run_here
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,11 +49,6 @@ LITTLE = (*TINY, "--steps", 2, "--sample-every", 0, "--log-every", 1)
 OWN, = (code for code in re.findall(
     r"^```python\n(.*?)^```", (ROOT / "experiments" / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     if "Experiment(" in code)
-
-
-def tool(module, *arguments):
-    """Runs a command in this process: the exit status."""
-    return launch.guarded(module.main, tyro.cli(module.Options, args=[*map(str, arguments)]))
 
 
 @pytest.fixture(scope="module")

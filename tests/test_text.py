@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tyro
 from scipy.spatial.distance import jensenshannon
 
-from experiments import evaluate, launch, opening, sample, text
+from experiments import evaluate, opening, sample, text
 from jaxgan import evaluation
 from jaxgan.data import (
     Corpus,
@@ -28,6 +27,7 @@ from jaxgan.evaluation import tokens
 from jaxgan.features import raw
 from jaxgan.models import TextCritic, TextGenerator
 from jaxgan.runs import Run
+from tests.test_measuring import tool
 from tests.test_training import result, rows, run_here
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -234,10 +234,6 @@ def run(tmp_path_factory, story, quick_compilation, own_cache):
     assert run_here("text", *TINY, "--text-file", story, "--steps", 2, "--sample-every", 1,
                     "--eval-every", 2, "--run-dir", folder) == 0
     return folder
-
-
-def tool(module, *arguments):
-    return launch.guarded(module.main, tyro.cli(module.Options, args=list(map(str, arguments))))
 
 
 def test_a_run_leaves_text(run, story):

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tyro
 
-from experiments import evaluate, launch, sample
+from experiments import evaluate, sample
 from jaxgan import GAN, Batch, keys
 from jaxgan.codes import code_game
 from jaxgan.data import decode, encode, in_memory
@@ -21,6 +20,7 @@ from jaxgan.models import CodeGenerator, MLPCritic, TextAutoencoder
 from jaxgan.parallel import data_parallel
 from jaxgan.penalties import gradient_penalty
 from jaxgan.training import Plan, train
+from tests.test_measuring import tool
 from tests.test_text import SENTENCES
 from tests.test_training import result, rows, run_here
 from tests.tiny import assert_close, assert_goes_on_exactly
@@ -144,6 +144,15 @@ def test_each_part_follows_its_own_gradient():
             assert (apart > 1e-6) == (name in parts), name
 
 
+def test_the_generator_moves_no_encoder():
+    """Not even with a loss that compares its codes' scores with those of text."""
+    found = []
+    for loss in (wasserstein(), relativistic_average()):
+        own = game(loss=loss, optimizer=optax.sgd(0.1), encoder_weight=0.0)
+        found.append(after(own, started(own), texts(1, 8, 6))[0].generator.params["autoencoder"])
+    assert_close(*found)
+
+
 def test_the_encoder_loses_to_the_critic_what_the_critic_wins():
     """E f(c(x)) - E f(g(z)), where nothing moves: of which the generator has the second part."""
     own = game(optimizer=optax.set_to_zero())
@@ -223,10 +232,6 @@ def run(tmp_path_factory, story, quick_compilation, own_cache):
     assert run_here("text", *TINY, "--text-file", story, "--steps", 3, "--checkpoint-every", 2,
                     "--eval-every", 3, "--run-dir", folder) == 0
     return folder
-
-
-def tool(module, *arguments):
-    return launch.guarded(module.main, tyro.cli(module.Options, args=list(map(str, arguments))))
 
 
 def test_a_run_is_evaluated_sampled_and_gone_on_with(run, story, tmp_path, capsys):

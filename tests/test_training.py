@@ -13,11 +13,13 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments import launch, opening, showing
+from jaxgan import training
 from jaxgan.data import Dataset, load, prefetch
 
 LOOKS_AT_CURVES = True
@@ -180,6 +182,28 @@ def test_images_that_can_no_longer_be_read_stop_a_run(tmp_path, monkeypatch, cap
     while other_threads() - threads:  # those of before may have ended by now
         assert time.monotonic() < deadline, other_threads() - threads
         time.sleep(0.1)
+
+
+def test_what_compiling_took_is_given_back_before_the_first_step(tmp_path, monkeypatch):
+    """Once, right after the steps' program was compiled, which is the one that they take."""
+    done, real = [], training.release
+
+    def compiled(event, seconds, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration" and "run_steps" in fun_name:
+            done.append("compiled")
+
+    def release():
+        done.append("given back")
+        real()
+
+    monkeypatch.setattr(training, "release", release)
+    jax.monitoring.register_event_duration_secs_listener(compiled)
+    try:
+        assert run_here("digits", *TINY, "--steps", 4, "--no-keep-programs", "--run-dir",
+                        tmp_path / "run") == 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(compiled)
+    assert done == ["compiled", "given back"]
 
 
 @pytest.mark.slow
