@@ -2,7 +2,7 @@
 
     python -m benchmarks.choosing --data-dir DIR --cifar10 FOLDER --runs runs/choosing
 
-On a machine that does nothing else. README.md says what is compared and how.
+README.md says what is compared and how.
 """
 
 import argparse
@@ -79,21 +79,22 @@ def compare(options: argparse.Namespace) -> None:
                          "for CIFAR-10, or fewer --sets")
     kept = options.out.with_suffix(".json")
     rows = json.loads(kept.read_text()) if kept.exists() else {}
-    for seed in options.seeds:
-        for name in options.sets:
-            for choice in options.choices:
-                key = f"{name}/{choice}/{seed}"
-                if key in rows:
-                    continue
-                if name == "mnist":
-                    as_folder(options.data_dir, folders[name])
-                say(f"training {key}")
-                data = ["--dataset", "folder", "--folder", str(folders[name]), "--image-size", "32"]
-                found = _trained(CHOICES[choice], data, options.runs / name, choice, seed,
-                                 options.minutes)
-                rows[key] = found | {"minutes": options.minutes, "about": about}
-                write(kept, [json.dumps(rows, indent=1)])
-                write(options.out, report(rows))
+    missing = [(name, choice, seed) for seed in options.seeds for name in options.sets
+               for choice in options.choices if f"{name}/{choice}/{seed}" not in rows]
+    data = {}
+    for name in dict.fromkeys(name for name, _, _ in missing):
+        if name == "mnist":
+            as_folder(options.data_dir, folders[name])
+        data[name] = ["--dataset", "folder", "--folder", str(folders[name]), "--image-size", "32"]
+    paces = {(name, choice): _pace(CHOICES[choice], data[name], options.runs / name, choice)
+             for name, choice in dict.fromkeys((name, choice) for name, choice, _ in missing)}
+    for name, choice, seed in missing:
+        say(f"training {name}/{choice}/{seed}")
+        found = _trained(CHOICES[choice], data[name], options.runs / name, choice, seed,
+                         paces[name, choice], options.minutes)
+        rows[f"{name}/{choice}/{seed}"] = found | {"about": about}
+        write(kept, [json.dumps(rows, indent=1)])
+        write(options.out, report(rows))
     write(options.out, report(rows))
 
 
@@ -117,29 +118,35 @@ def as_folder(data_dir: str, folder: Path) -> None:
     os.rename(partial, folder)
 
 
-def _trained(choice: Choice, data: list[str], runs: Path, name: str, seed: int, minutes: float
-             ) -> dict[str, Any]:
-    """Trains for so many minutes, and measures."""
-    words = [*choice.words, "--seed", str(seed)]
-    if choice.in_latents:
-        data = _latents(data, runs)
-    pace = runs / f"{name}_pace"
-    if not (pace / "result.json").exists():
-        _run(*words, *data, *_QUIET, "--steps", _PACE, "--run-dir", str(pace), "--resume", "auto")
-    rate = json.loads((pace / "result.json").read_text())["iterations_per_second"]
-    steps = str(int(float(f"{rate * 60 * minutes:.2g}")))
+def _pace(choice: Choice, data: list[str], runs: Path, name: str) -> float:
+    """How many iterations a second there are, without compiling."""
+    folder = runs / f"{name}_pace"
+    if not (folder / "result.json").exists():
+        say(f"finding the pace of {folder}")
+        _run(*choice.words, *_inputs(choice, data, runs), *_QUIET, "--steps", _PACE,
+             "--run-dir", str(folder), "--resume", "auto")
+    return json.loads((folder / "result.json").read_text())["iterations_per_second"]
+
+
+def _trained(choice: Choice, data: list[str], runs: Path, name: str, seed: int, pace: float,
+             minutes: float) -> dict[str, Any]:
+    """Trains for as many iterations as those minutes have, and measures."""
+    steps = str(int(float(f"{pace * 60 * minutes:.2g}")))
+    words = [*choice.words, "--seed", str(seed), *(["--decay-steps", steps] * choice.decays)]
     folder = runs / f"{name}_{seed}"
-    peak = _run(*words, *data, *_QUIET, "--steps", steps, *(["--decay-steps", steps] * choice.decays),
+    peak = _run(*words, *_inputs(choice, data, runs), *_QUIET, "--steps", steps,
                 "--run-dir", str(folder), "--resume", "auto")
     _run("evaluate", str(folder), "--metrics", "accuracy,fd,pr")
     result = json.loads((folder / "result.json").read_text())
     batch = json.loads((folder / "config.json").read_text())["schedule"]["batch_size"]
     measured = json.loads((folder / "evaluation.json").read_text())["evaluations"][-1]["metrics"]
     return {"metrics": {metric: measured[metric] for metric in METRICS}, "steps": int(steps),
-            "command": shlex.join([*words, *(["--decay-steps", steps] * choice.decays)]),
-            "seconds": int(steps) / result["iterations_per_second"],
-            "samples": result["iterations_per_second"] * batch,
-            "peak": peak, "params_sha256": result["params_sha256"]}
+            "command": shlex.join(words), "minutes": minutes, "samples": pace * batch, "peak": peak,
+            "params_sha256": result["params_sha256"]}
+
+
+def _inputs(choice: Choice, data: list[str], runs: Path) -> list[str]:
+    return _latents(data, runs) if choice.in_latents else data
 
 
 def _latents(data: list[str], runs: Path) -> list[str]:
@@ -184,7 +191,7 @@ def report(rows: dict[str, Any]) -> list[str]:
             lines += [f"## {title}", "", *_table(parts), ""]
     lines += ["## Runs", "", *show_table(
         ["run", "command", "steps", "minutes", "`params_sha256`", "made on"],
-        [[key, f"`{row['command']}`", str(row["steps"]), f"{row['seconds'] / 60:.1f}",
+        [[key, f"`{row['command']}`", str(row["steps"]), f"{row['minutes']:g}",
           row["params_sha256"][:12], "; ".join(line.lstrip("- ") for line in row["about"])]
          for key, row in sorted(rows.items())])]
     return lines
