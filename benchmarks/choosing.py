@@ -138,7 +138,7 @@ def _trained(choice: Choice, data: list[str], runs: Path, name: str, seed: int, 
                 "--run-dir", str(folder), "--resume", "auto")
     _run("evaluate", str(folder), "--metrics", "accuracy,fd,pr")
     result = json.loads((folder / "result.json").read_text())
-    batch = json.loads((folder / "config.json").read_text())["schedule"]["batch_size"]
+    batch = json.loads((folder / "config.json").read_text())["settings"]["batch_size"]
     measured = json.loads((folder / "evaluation.json").read_text())["evaluations"][-1]["metrics"]
     return {"metrics": {metric: measured[metric] for metric in METRICS}, "steps": int(steps),
             "command": shlex.join(words), "minutes": minutes, "samples": pace * batch, "peak": peak,

@@ -88,6 +88,7 @@ def _numpy(leaf):
 
 HOW = {"patch": 2, "depth": 4, "width": 16, "heads": 2}
 THEIRS = (2, 4, 16, 2, 3)  # patch, depth, width, heads, classes
+SINGLE = {**HOW, "patch": 1}  # of images of 16x16: as many tokens as make the critic's own stand apart
 CASES = {
     "generator": (GATGenerator((4, 4, 2), outputs=2, num_classes=3, **HOW),
                   lambda: gat_torch.Generator(4, 2, *THEIRS, z_size=8, outputs=2), _generator, (8,)),
@@ -97,6 +98,12 @@ CASES = {
                        lambda: gat_torch.FlowGenerator(4, 2, *THEIRS), _flow, (4, 4, 2)),
     "flow critic": (FlowCritic(num_classes=3, **HOW), lambda: gat_torch.FlowCritic(4, 2, *THEIRS),
                     _flow, (4, 4, 2)),
+    "critic, 256 tokens and one": (
+        GATCritic(num_classes=3, table=12, **SINGLE),
+        lambda: gat_torch.Critic(16, 2, 1, *THEIRS[1:], inputs=2, table=12), _critic, (2, 16, 16, 2)),
+    "flow critic, 256 tokens and one": (
+        FlowCritic(num_classes=3, **SINGLE), lambda: gat_torch.FlowCritic(16, 2, 1, *THEIRS[1:]),
+        _flow, (16, 16, 2)),
 }
 
 

@@ -1,5 +1,6 @@
 """Parts of transformers and the networks made of them: identities, counts, and what is refused."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +122,60 @@ def test_outputs_are_sums_and_their_average_of_w_follows_the_classes():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02)])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_token_apart_is_one_among_the_others(normalised, dtype, tolerance):
+    """Attention to all tokens in one array, of which the first doesn't turn."""
+    x = jax.random.normal(KEY, (2, 7, 16), dtype)
+    angles = transformers.axial_angles(2, 3, 8, before=1)
+    attention = transformers.Attention(2, normalised, dtype)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(KEY, leaf.shape),
+                          attention.init(KEY, x, angles))
+    together = attention.apply(params, x, angles)
+    apart = attention.apply(params, x[:, 1:], angles[1:], x[:, :1])
+    assert together.dtype == dtype
+    np.testing.assert_allclose(*(np.asarray(found, np.float32) for found in (
+        jnp.concatenate(apart, 1), together)), atol=tolerance * np.abs(together).max())
+
+
+@pytest.mark.parametrize("own", [1, 2])
+def test_a_token_stands_apart_where_the_others_fill_matrix_units(own):
+    """256 tokens and one: none of the program's arrays has 257."""
+    critic = GATCritic(**{**SMALL, "patch": own})
+
+    def program(images):
+        variables = jax.eval_shape(lambda: critic.init(KEY, images, train=False))
+        return str(jax.make_jaxpr(lambda v: critic.apply(v, images, train=False))(variables))
+
+    images = jnp.zeros((2, 16 * own, 16 * own, 1))
+    assert "256,256]" in program(images)
+    assert "257" not in program(images)
+    assert "65,65]" in program(images[:, :8 * own, :8 * own])
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
+def test_dense_is_that_of_flax(dtype):
+    """Its values, gradients, and second derivatives, also of mapped layers."""
+    x = jax.random.normal(KEY, (5, 300, 8))
+    layers = [transformers.Dense(4, dtype), nn.Dense(4, dtype=dtype)]
+    params = layers[0].init(KEY, x)
+    params = jax.tree.map(lambda leaf: leaf + jax.random.normal(KEY, leaf.shape), params)
+    values, gradients, second = [], [], []
+    for layer in layers:
+        def loss(params, x, layer=layer):
+            return jnp.square(layer.apply(params, x).astype(jnp.float32)).mean()
+        values.append(layer.apply(params, x))
+        gradients.append(jax.grad(loss)(params, x))
+        second.append(jax.grad(lambda x, loss=loss: jnp.square(jax.vmap(
+            jax.grad(loss), (None, 0))(params, x)["params"]["bias"]).sum())(x))
+    np.testing.assert_array_equal(*values)
+    assert values[0].dtype == (dtype or jnp.float32)
+    tolerance = 0.02 if dtype == jnp.bfloat16 else 1e-5
+    for found in (gradients, second):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(
+            a, b, rtol=tolerance, atol=tolerance * float(jnp.abs(b).max())), *found)
+
+
 @pytest.mark.parametrize("make", [lambda **how: GATCritic(num_classes=3, table=8, **how),
                                   lambda **how: FlowCritic(num_classes=3, **how)])
 def test_what_is_computed_again_is_the_same(make):

@@ -16,9 +16,12 @@ from jaxgan.nn.transformers import (
     Attention,
     Implementation,
     Modulation,
+    Parts,
+    attended,
+    each,
     joined,
     layer_norm,
-    led_by,
+    parted,
     patched,
     positions,
 )
@@ -67,7 +70,7 @@ class FlowGenerator(nn.Module):
         height, width, channels = self.image_shape
         grid("FlowGenerator", height, width, self.patch)
         tokens, about = _entered(self, "FlowGenerator", latents, condition)
-        tokens = _blocks(self, tokens, about)
+        tokens, = _blocks(self, (tokens,), about)
         shift, scale = Modulation(2, self.width, self.dtype, _ZERO, name="last_modulation")(about)
         tokens = _modulated(tokens, shift, scale)
         made = nn.Dense(self.patch**2 * channels, kernel_init=_ZERO, dtype=self.dtype, name="last")(
@@ -97,8 +100,8 @@ class FlowCritic(nn.Module):
         check_images("FlowCritic", samples)
         tokens, about = _entered(self, "FlowCritic", samples, condition)
         own = self.param("token", nn.initializers.normal(_TOKEN), (1, 1, self.width))
-        tokens = _blocks(self, led_by(own, tokens), about)
-        own = layer_norm(tokens[:, 0].astype(jnp.promote_types(tokens.dtype, jnp.float32)))
+        own = _blocks(self, parted(own, tokens, self.implementation), about)[0][:, 0]
+        own = layer_norm(own.astype(jnp.promote_types(own.dtype, jnp.float32)))
         return nn.Dense(1, use_bias=False, kernel_init=_INIT, name="score")(own).squeeze(-1)
 
 
@@ -116,15 +119,22 @@ class FlowBlock(nn.Module):
     implementation: Implementation = "xla"
 
     @nn.compact
-    def __call__(self, x: Array, about: Array) -> tuple[Array, None]:
-        """Maps tokens, [batch, tokens, width], to the same shape; None is for the scan."""
+    def __call__(self, parts: Parts, about: Array) -> tuple[Parts, None]:
+        """Maps tokens, [batch, tokens, width], to the same shape; None is for the scan.
+
+        Args:
+            parts: the tokens, or a token of the critic's own, [batch, 1, width], and the others.
+            about: what modulates them, [batch, size].
+        """
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (
-            part.astype(x.dtype) for part in
-            Modulation(6, x.shape[-1], self.dtype, _ZERO, name="modulation")(about))
+            part.astype(parts[-1].dtype) for part in
+            Modulation(6, parts[-1].shape[-1], self.dtype, _ZERO, name="modulation")(about))
         attend = Attention(self.heads, normalised=False, dtype=self.dtype, name="attention",
                            implementation=self.implementation)
-        x = x + gate_1 * attend(_modulated(x, shift_1, scale_1))
-        return x + gate_2 * MLP(dtype=self.dtype, name="mlp")(_modulated(x, shift_2, scale_2)), None
+        widen = MLP(dtype=self.dtype, name="mlp")
+        made = attended(attend, each(lambda x: _modulated(x, shift_1, scale_1), parts))
+        parts = each(lambda x, y: x + gate_1 * y, parts, made)
+        return each(lambda x: x + gate_2 * widen(_modulated(x, shift_2, scale_2)), parts), None
 
 
 def _entered(module: FlowGenerator | FlowCritic, model: str, images: Array, condition: PyTree
@@ -142,9 +152,9 @@ def _entered(module: FlowGenerator | FlowCritic, model: str, images: Array, cond
     return tokens + positions(rows, columns, module.width)[None].astype(tokens.dtype), about
 
 
-def _blocks(module: FlowGenerator | FlowCritic, tokens: Array, about: Array) -> Array:
+def _blocks(module: FlowGenerator | FlowCritic, parts: Parts, about: Array) -> Parts:
     block = repeated(rematerialised(FlowBlock, module.remat), module.depth)
-    return block(module.heads, module.dtype, module.implementation, name="blocks")(tokens, about)[0]
+    return block(module.heads, module.dtype, module.implementation, name="blocks")(parts, about)[0]
 
 
 def _modulated(x: Array, shift: Array, scale: Array) -> Array:

@@ -11,7 +11,6 @@ take images or latents of any size that the patches divide:
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -28,11 +27,14 @@ from jaxgan.nn.transformers import (
     Implementation,
     LayerScale,
     Modulation,
+    Parts,
     RMSNorm,
     SwiGLU,
+    attended,
     axial_angles,
+    each,
     joined,
-    led_by,
+    parted,
     patched,
     positions,
     rms_norm,
@@ -194,12 +196,17 @@ class GATCritic(nn.Module):
         tokens = nn.Dense(self.width, kernel_init=_INIT, dtype=self.dtype, name="patches")(
             patched(samples, self.patch))
         own = self.param("cls", nn.initializers.normal(_CLS), (1, 1, self.width))
-        tokens = _blocks(self.depth, self.heads, self.dtype, self.remat, self.implementation, "blocks")(
-            led_by(own, tokens), None, axial_angles(rows, columns, self.width // self.heads, before=1))
+        parts = parted(own, tokens, self.implementation)
+        angles = axial_angles(rows, columns, self.width // self.heads, before=2 - len(parts))
+        parts = _blocks(self.depth, self.heads, self.dtype, self.remat, self.implementation, "blocks")(
+            parts, None, angles)
         norm = RMSNorm(name="norm")
-        scores = self._scores(norm(tokens[:, 0].astype(jnp.promote_types(tokens.dtype, jnp.float32))),
-                              samples, condition)
-        return (scores, {"tokens": self._aligned(norm(tokens))}) if self.align else scores
+        own = parts[0][:, 0]
+        scores = self._scores(norm(own.astype(jnp.promote_types(own.dtype, jnp.float32))), samples,
+                              condition)
+        if not self.align:
+            return scores
+        return scores, {"tokens": self._aligned(norm(jnp.concatenate(parts, 1)))}
 
     def _scores(self, own: Array, samples: Array, condition: PyTree) -> Array:
         """What the token of its own says, [batch]; samples only count."""
@@ -238,18 +245,28 @@ class Block(nn.Module):
     implementation: Implementation = "xla"
 
     @nn.compact
-    def __call__(self, x: Array, w: Array | None, angles: np.ndarray | Array) -> tuple[Array, None]:
-        """Maps tokens, [batch, tokens, width], to the same shape; None is for the scan."""
-        attend = partial(Attention(self.heads, dtype=self.dtype, implementation=self.implementation,
-                                   name="attention"), angles=angles)
+    def __call__(self, parts: Parts, w: Array | None, angles: np.ndarray | Array) -> tuple[Parts, None]:
+        """Maps tokens, [batch, tokens, width], to the same shape; None is for the scan.
+
+        Args:
+            parts: the tokens, or a token of the critic's own, [batch, 1, width], and the others.
+            w: [batch, size], or None.
+            angles: of the last part's tokens.
+        """
+        attend = Attention(self.heads, dtype=self.dtype, implementation=self.implementation,
+                           name="attention")
         gated = SwiGLU(dtype=self.dtype, name="mlp")
         if w is None:
-            x = x + LayerScale(name="scale_1")(attend(RMSNorm(name="norm_1")(x)))
-            return x + LayerScale(name="scale_2")(gated(RMSNorm(name="norm_2")(x))), None
-        modulation = Modulation(4, x.shape[-1], self.dtype, name="modulation")(w)
-        scale_1, gate_1, scale_2, gate_2 = (part.astype(x.dtype) for part in modulation)
-        x = x + gate_1 * attend(rms_norm(x) * (1.0 + scale_1))
-        return x + gate_2 * gated(rms_norm(x) * (1.0 + scale_2)), None
+            before = [RMSNorm(name=f"norm_{i}") for i in (1, 2)]
+            after = [LayerScale(name=f"scale_{i}") for i in (1, 2)]
+        else:
+            modulation = Modulation(4, parts[-1].shape[-1], self.dtype, name="modulation")(w)
+            scale_1, gate_1, scale_2, gate_2 = (part.astype(parts[-1].dtype) for part in modulation)
+            before = [lambda x, scale=scale: rms_norm(x) * (1.0 + scale) for scale in (scale_1, scale_2)]
+            after = [lambda x, gate=gate: gate * x for gate in (gate_1, gate_2)]
+        made = attended(attend, each(before[0], parts), angles)
+        parts = each(lambda x, y: x + after[0](y), parts, made)
+        return each(lambda x: x + after[1](gated(before[1](x))), parts), None
 
 
 class _Stage(nn.Module):
@@ -266,8 +283,8 @@ class _Stage(nn.Module):
     def __call__(self, carry: tuple[Array, Array], w: Array, angles: np.ndarray | Array
                  ) -> tuple[tuple[Array, Array], Array]:
         x, total = carry
-        x = _blocks(self.depth, self.heads, self.dtype, self.remat, self.implementation, "blocks")(
-            x, w, angles)
+        x, = _blocks(self.depth, self.heads, self.dtype, self.remat, self.implementation, "blocks")(
+            (x,), w, angles)
         scale, = Modulation(1, x.shape[-1], self.dtype, name="head_scale")(w)
         made = nn.Dense(self.features, kernel_init=_INIT, dtype=self.dtype, name="head")(
             rms_norm(x) * (1.0 + scale.astype(x.dtype)))
@@ -276,10 +293,10 @@ class _Stage(nn.Module):
 
 
 def _blocks(depth: int, heads: int, dtype: Dtype | None, remat: Remat, implementation: Implementation,
-            name: str) -> Callable[[Array, Array | None, np.ndarray | Array], Array]:
-    """So many blocks: (x, w, angles) -> x."""
+            name: str) -> Callable[[Parts, Array | None, np.ndarray | Array], Parts]:
+    """So many blocks: (parts, w, angles) -> parts."""
     blocks = repeated(rematerialised(Block, remat), depth)(heads, dtype, implementation, name=name)
-    return lambda x, w, angles: blocks(x, w, angles)[0]
+    return lambda parts, w, angles: blocks(parts, w, angles)[0]
 
 
 def rematerialised(block: type[nn.Module], remat: Remat) -> type[nn.Module]:

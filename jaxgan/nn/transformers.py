@@ -4,18 +4,23 @@ All of them compute in `dtype`, with norms and the softmax in float32 at least, 
 order.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 
 from jaxgan.types import Array, Dtype
 
 Implementation = Literal["xla", "cudnn"]
+Parts = tuple[Array, ...]  # tokens: all in one array, or one of its own and the others
 EPSILON = 1e-6  # of mean squares, so that none is 0
 _THETA = 10_000.0
+_COLUMNS = 128  # of a TPU's matrix unit
 _LAYER_SCALE = 0.1  # what it starts at
 _MODULATION = nn.initializers.variance_scaling(0.1**2, "fan_avg", "uniform")  # Xavier's, gain 0.1
 
@@ -116,6 +121,30 @@ def layer_norm(x: Array) -> Array:
     return (apart * jax.lax.rsqrt(jnp.square(apart).mean(-1, keepdims=True) + EPSILON)).astype(x.dtype)
 
 
+class Dense(nn.Module):
+    """W x + b, as Flax's. In half precision the gradient of b is a product with ones.
+
+    A TPU's compiler sums faster that way.
+
+    Attributes:
+        features: of the result.
+        dtype: what it computes in; None promotes the input's and the parameters'.
+    """
+
+    features: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., width] to [..., features]."""
+        kernel = self.param("kernel", nn.initializers.xavier_uniform(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if x.dtype.itemsize > 2:
+            return x @ kernel + _beside(bias, x)
+        return x @ kernel + jnp.ones((*x.shape[:-1], 1), x.dtype) @ bias[None]
+
+
 class Attention(nn.Module):
     """Each token's mixture of all, by heads; queries and keys may be normalised and turned.
 
@@ -136,20 +165,57 @@ class Attention(nn.Module):
     implementation: Implementation = "xla"
 
     @nn.compact
-    def __call__(self, x: Array, angles: Array | np.ndarray | None = None) -> Array:
-        """Maps [batch, tokens, width] to the same shape; `angles` as for `rotated`, or None."""
+    def __call__(self, x: Array, angles: Array | np.ndarray | None = None, own: Array | None = None
+                 ) -> Array | tuple[Array, Array]:
+        """Maps [batch, tokens, width] to the same shape.
+
+        Args:
+            x: the tokens.
+            angles: as for `rotated`, or None.
+            own: None, or one more token of each example, [batch, 1, width], which isn't turned. The
+                others attend to it and it to all.
+
+        Returns:
+            What became of the tokens; with `own`, what became of it and of the others.
+        """
         width = x.shape[-1]
         if self.heads < 1 or width % self.heads:
             raise ValueError(f"heads must divide the width; got {self.heads} for {width}")
-        all_three = nn.Dense(3 * width, kernel_init=_INIT, dtype=self.dtype, name="qkv")(x)
-        queries, keys, values = jnp.moveaxis(
-            all_three.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
-        if self.normalised:
-            queries, keys = RMSNorm(name="q_norm")(queries), RMSNorm(name="k_norm")(keys)
+        enter, leave = (Dense(features, dtype=self.dtype, name=name)
+                        for features, name in ((3 * width, "qkv"), (width, "out")))
+        norms = [RMSNorm(name=name) for name in ("q_norm", "k_norm")] if self.normalised else []
+
+        def entered(x: Array) -> list[Array]:
+            """Queries, keys and values, [batch, tokens, heads, features]."""
+            made = enter(x).reshape(*x.shape[:2], 3, self.heads, width // self.heads)
+            three = [made[:, :, i] for i in range(3)]
+            return [norm(part) for norm, part in zip(norms, three, strict=False)] + three[len(norms):]
+
+        queries, keys, values = entered(x)
         if angles is not None:
             queries, keys = rotated(queries, angles), rotated(keys, angles)
-        mixed = jax.nn.dot_product_attention(queries, keys, values, implementation=self.implementation)
-        return nn.Dense(width, kernel_init=_INIT, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
+        if own is None:
+            mixed = jax.nn.dot_product_attention(queries, keys, values,
+                                                 implementation=self.implementation)
+            return leave(mixed.reshape(x.shape))
+        own_queries, *of_own = entered(own)
+        mixed = [_mixed_with(queries, keys, values, *of_own) for queries in (own_queries, queries)]
+        return leave(mixed[0].reshape(own.shape)), leave(mixed[1].reshape(x.shape))
+
+
+def _mixed_with(queries: Array, keys: Array, values: Array, key: Array, value: Array) -> Array:
+    """Attention to one more key and value, [batch, 1, heads, features], than stand in the arrays."""
+    wide = jnp.promote_types(queries.dtype, jnp.float32)
+    product = partial(jnp.einsum, preferred_element_type=wide)
+    scale = queries.shape[-1]**-0.5
+    logits = scale * product("bqhd,bkhd->bhqk", queries, keys)
+    own = scale * product("bqhd,bohd->bhq", queries, key)
+    largest = jax.lax.stop_gradient(jnp.maximum(logits.max(-1), own))
+    powers, power = jnp.exp(logits - largest[..., None]).astype(values.dtype), jnp.exp(own - largest)
+    total = powers.sum(-1, dtype=wide) + power
+    power, total = (jnp.swapaxes(part, 1, 2)[..., None] for part in (power, total))
+    mixed = product("bhqk,bkhd->bqhd", powers, values) + power * value.astype(wide)
+    return (mixed / total).astype(values.dtype)
 
 
 class SwiGLU(nn.Module):
@@ -168,8 +234,8 @@ class SwiGLU(nn.Module):
         """Maps [..., width] to the same shape."""
         width = x.shape[-1]
         features = int(2 / 3 * (4 * width)) if self.features is None else self.features
-        gate, up = jnp.split(_dense(2 * features, x, self.dtype, "in"), 2, -1)
-        return _dense(width, nn.silu(gate) * up, self.dtype, "out")
+        gate, up = jnp.split(Dense(2 * features, self.dtype, name="in")(x), 2, -1)
+        return Dense(width, self.dtype, name="out")(nn.silu(gate) * up)
 
 
 class MLP(nn.Module):
@@ -180,8 +246,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [..., width] to the same shape."""
-        return _dense(x.shape[-1], nn.gelu(_dense(4 * x.shape[-1], x, self.dtype, "in")), self.dtype,
-                      "out")
+        wide = nn.gelu(Dense(4 * x.shape[-1], self.dtype, name="in")(x))
+        return Dense(x.shape[-1], self.dtype, name="out")(wide)
 
 
 class LayerScale(nn.Module):
@@ -239,17 +305,28 @@ def joined(patches: Array, height: int, width: int, patch: int) -> Array:
     return cut.swapaxes(2, 3).reshape(patches.shape[0], height, width, -1)
 
 
-def led_by(token: Array, tokens: Array) -> Array:
-    """Puts a token, [1, 1, width], before the others of each example, [batch, tokens, width]."""
-    shape = (tokens.shape[0], 1, tokens.shape[-1])
-    return jnp.concatenate([jnp.broadcast_to(token, shape).astype(tokens.dtype), tokens], 1)
+def parted(own: Array, tokens: Array, implementation: Implementation = "xla") -> Parts:
+    """A token, [1, 1, width], before the others of each example, [batch, tokens, width].
+
+    In one array; but in two, (own, tokens), where the others fill a TPU's matrix units, which have 128
+    columns: with one token more than 256, attention would take half as many columns again.
+    """
+    own = jnp.broadcast_to(own, (tokens.shape[0], *own.shape[1:])).astype(tokens.dtype)
+    if implementation == "xla" and tokens.shape[1] % _COLUMNS == 0:
+        return own, tokens
+    return jnp.concatenate([own, tokens], 1),
 
 
-_INIT = nn.initializers.xavier_uniform()
+def each(layer: Callable[..., Array], *parts: Parts) -> Parts:
+    """What a layer makes of each part of the tokens."""
+    return tuple(map(layer, *parts))
 
 
-def _dense(features: int, x: Array, dtype: Dtype | None, name: str) -> Array:
-    return nn.Dense(features, kernel_init=_INIT, dtype=dtype, name=name)(x)
+def attended(attention: Attention, parts: Parts, angles: Array | np.ndarray | None = None) -> Parts:
+    """What attention makes of a token and the others, or of all in one; `angles` are the last part's."""
+    *own, x = parts
+    made = attention(x, angles, *own)
+    return made if isinstance(made, tuple) else (made,)
 
 
 def _beside(scale: Array, x: Array) -> Array:
