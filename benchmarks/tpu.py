@@ -46,7 +46,7 @@ REMAT: dict[str, bool | str] = {"remat": True, "products": "products", SPREAD: T
 TRANSFORMERS = ("gat_s2", "gat_b2", "gat_xl2")
 # What not every network has.
 IN_COLUMN = {"flax": (*WGAN_GP, "tiny"), "products": TRANSFORMERS,
-             "remat": ("cifar_resnet", "r3gan", "stylegan2", "resnet64", *TRANSFORMERS)}
+             "remat": ("cifar_resnet", "r3gan", "r3gan_cifar10", "stylegan2", "resnet64", *TRANSFORMERS)}
 PRECISIONS = ("float32", "bfloat16")
 MOST = 5  # operations that a table shows
 PRODUCT = 4096  # rows and columns of the matrices whose product is compiled for each chip

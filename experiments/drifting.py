@@ -87,9 +87,16 @@ def make_game(config: Config, sample_shape: tuple[int, ...]) -> Game:
 
 
 def features(config: Config) -> Callable[[Array], PyTree] | None:
-    """What drifts in images' place; None for themselves."""
+    """What drifts in images' place; None for themselves.
+
+    Raises:
+        ValueError: what a classifier sees is asked for, and the images are in no classes.
+    """
     if config.drift.space == "pixels":
         return None
+    if config.data.folder and len(image_sets.open_data(config.data).class_names) < 2:
+        raise ValueError(f"the images in {config.data.folder} are in no classes, which a classifier "
+                         "could learn: give --space pixels")
     sees = measuring.classifier_sees(image_sets.make_class_reference(config))
 
     def seen(images: Array) -> dict[str, Array]:

@@ -49,7 +49,7 @@ class Networks(flags.Networks):
     critic_norm: Literal["none"] = "none"
     """The critic has norms of its own."""
     remat: bool = True
-    """Recompute what is in a block for the gradient, to save memory; a processor is quicker so, too."""
+    """Recompute what is in a block for the gradient, to save memory; on a processor it costs little."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

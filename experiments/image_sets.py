@@ -1,7 +1,7 @@
 """Which images: the flags of experiments that train on a folder of one's own, or on any set of them."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -73,10 +73,20 @@ def make_class_source(config: Any, **options: Any) -> Source:
 
 
 def make_class_reference(config: Any) -> Reference:
-    """What samples of such a configuration are measured against."""
+    """What samples of such a configuration are measured against.
+
+    In the features of a classifier, but for a folder's images that are in no classes.
+    """
+    opened = cache(partial(open_data, config.data))
+
+    def features() -> str:
+        images = opened("train")
+        return ("classifier" if len(images.class_names) > 1
+                else measuring.untrained_features(images.images.shape[1:]))
+
     accuracy = "accuracy," if config.data.classes else ""
-    return measuring.of_images(partial(open_data, config.data), quick=f"{accuracy}fd",
-                               metrics=f"{accuracy}fd,kid,is,pr,dc,copying,swd")
+    return measuring.of_images(opened, features if config.data.folder else "classifier",
+                               quick=f"{accuracy}fd", metrics=f"{accuracy}fd,kid,is,pr,dc,copying,swd")
 
 
 def make_source(config: Any, **options: Any) -> Source:

@@ -439,6 +439,41 @@ def test_images_drawn_for_numbers_are_evaluated(described, monkeypatch):
     assert 0 < found["metrics"]["condition"]["floor"] < 1
 
 
+@pytest.fixture
+def unclassed(trained, tmp_path):
+    """Its images, in no classes."""
+    folder = tmp_path / "unclassed"
+    folder.mkdir()
+    for i, path in enumerate(2 * sorted((trained / "images").glob("*/*/*.png"))):
+        shutil.copy(path, folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["r3gan", "stylegan2", "gat", "adversarial_flow", "drifting"])
+def test_images_in_no_classes_are_measured_without_a_classifier(name, trained, unclassed):
+    experiment = opening.load(name)
+
+    def features(folder, classes):
+        config = launch.parse(experiment, [
+            "--dataset", "folder", "--folder", str(folder), "--image-size", "8", "--classes", classes])
+        return experiment.make_reference(config).features()
+
+    assert features(unclassed, "0") == "raw"
+    assert features(trained / "images", "4") == features(trained / "images", "0") == "classifier"
+
+
+def test_images_in_no_classes_drift_in_pixels(unclassed, tmp_path, capsys):
+    words = ("drifting", "--dataset", "folder", "--folder", unclassed, "--image-size", 8, "--width", 8,
+             "--latent-size", 4, "--batch-size", 8, "--steps", 2, "--eval-every", 2, "--eval-metrics",
+             "pr", "--run-dir", tmp_path / "run")
+    assert run_here(*words) == 2
+    assert "unclassed are in no classes, which a classifier could learn: give --space pixels" in (
+        capsys.readouterr().err)
+    assert run_here(*words, "--space", "pixels") == 0
+    measured = json.loads((tmp_path / "run" / "evaluation.json").read_text())["evaluations"][-1]
+    assert {"raw/precision", "raw/recall"} <= measured["metrics"].keys()
+
+
 def test_a_class_of_which_all_images_are_for_tests(tmp_path, capsys):
     paint(tmp_path / "images")
     shutil.rmtree(tmp_path / "images" / "train" / "cat")

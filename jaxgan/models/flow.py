@@ -14,6 +14,7 @@ from jaxgan.models.gat import Remat, check_blocks, grid, rematerialised, repeate
 from jaxgan.nn.transformers import (
     MLP,
     Attention,
+    Dense,
     Implementation,
     Modulation,
     Parts,
@@ -73,8 +74,7 @@ class FlowGenerator(nn.Module):
         tokens, = _blocks(self, (tokens,), about)
         shift, scale = Modulation(2, self.width, self.dtype, _ZERO, name="last_modulation")(about)
         tokens = _modulated(tokens, shift, scale)
-        made = nn.Dense(self.patch**2 * channels, kernel_init=_ZERO, dtype=self.dtype, name="last")(
-            tokens)
+        made = Dense(self.patch**2 * channels, self.dtype, _ZERO, name="last")(tokens)
         return joined(made.astype(jnp.float32), height, width, self.patch)
 
 
@@ -147,8 +147,7 @@ def _entered(module: FlowGenerator | FlowCritic, model: str, images: Array, cond
               jnp.zeros(images.shape[0], jnp.int32))
     about = nn.Embed(max(module.num_classes, 1), module.width, name="class_embedding",
                      embedding_init=nn.initializers.normal(_TOKEN))(labels)
-    tokens = nn.Dense(module.width, kernel_init=_INIT, dtype=module.dtype, name="patches")(
-        patched(images, module.patch))
+    tokens = Dense(module.width, module.dtype, name="patches")(patched(images, module.patch))
     return tokens + positions(rows, columns, module.width)[None].astype(tokens.dtype), about
 
 

@@ -24,6 +24,7 @@ from jaxgan.models.ends import check_image_shape, check_images, check_labels, ch
 from jaxgan.models.stylegan2 import Equalised
 from jaxgan.nn.transformers import (
     Attention,
+    Dense,
     Implementation,
     LayerScale,
     Modulation,
@@ -193,8 +194,7 @@ class GATCritic(nn.Module):
         height, width = samples.shape[1:3]
         rows, columns = grid("GATCritic", height, width, self.patch)
         check_blocks("GATCritic", self.depth, self.width, self.heads, self.remat)
-        tokens = nn.Dense(self.width, kernel_init=_INIT, dtype=self.dtype, name="patches")(
-            patched(samples, self.patch))
+        tokens = Dense(self.width, self.dtype, name="patches")(patched(samples, self.patch))
         own = self.param("cls", nn.initializers.normal(_CLS), (1, 1, self.width))
         parts = parted(own, tokens, self.implementation)
         angles = axial_angles(rows, columns, self.width // self.heads, before=2 - len(parts))
@@ -223,9 +223,8 @@ class GATCritic(nn.Module):
     def _aligned(self, tokens: Array) -> Array:
         """Tokens in the space that they are to be aligned in."""
         for layer in range(2):
-            tokens = nn.silu(nn.Dense(self.align_width, kernel_init=_INIT, dtype=self.dtype,
-                                      name=f"align_{layer}")(tokens))
-        return nn.Dense(self.align, kernel_init=_INIT, dtype=self.dtype, name="align_2")(tokens)
+            tokens = nn.silu(Dense(self.align_width, self.dtype, name=f"align_{layer}")(tokens))
+        return Dense(self.align, self.dtype, name="align_2")(tokens)
 
 
 class Block(nn.Module):
@@ -286,7 +285,7 @@ class _Stage(nn.Module):
         x, = _blocks(self.depth, self.heads, self.dtype, self.remat, self.implementation, "blocks")(
             (x,), w, angles)
         scale, = Modulation(1, x.shape[-1], self.dtype, name="head_scale")(w)
-        made = nn.Dense(self.features, kernel_init=_INIT, dtype=self.dtype, name="head")(
+        made = Dense(self.features, self.dtype, name="head")(
             rms_norm(x) * (1.0 + scale.astype(x.dtype)))
         total += made.astype(total.dtype)
         return (x, total), total
