@@ -46,7 +46,7 @@ def _choice(title: str, command: str, **options: bool) -> Choice:
 
 CHOICES = {
     "dcgan": _choice("DCGAN, WGAN-GP and AC-GAN", "conditional", decays=True),
-    "r3gan": _choice("R3GAN", "r3gan --classes 10 --width 64,64,64,32", decays=True),
+    "r3gan": _choice("R3GAN", "r3gan --classes 10 --batch-size 32 --width 64,32,16,8", decays=True),
     "stylegan2": _choice("StyleGAN2", "stylegan2 --classes 10"),
     "gat": _choice("GAT in pixels", "gat --patch 4"),
     "gat_latents": _choice("GAT in latents", "gat", in_latents=True),
