@@ -153,10 +153,11 @@ def test_a_token_stands_apart_where_the_others_fill_matrix_units(own):
     assert "65,65]" in program(images[:, :8 * own, :8 * own])
 
 
+@pytest.mark.parametrize("tokens", [256, 300])
 @pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
-def test_dense_is_that_of_flax(dtype):
+def test_dense_is_that_of_flax(dtype, tokens):
     """Its values, gradients, and second derivatives, also of mapped layers."""
-    x = jax.random.normal(KEY, (5, 300, 8))
+    x = jax.random.normal(KEY, (5, tokens, 8))
     layers = [transformers.Dense(4, dtype), nn.Dense(4, dtype=dtype)]
     params = layers[0].init(KEY, x)
     params = jax.tree.map(lambda leaf: leaf + jax.random.normal(KEY, leaf.shape), params)

@@ -122,10 +122,11 @@ def layer_norm(x: Array) -> Array:
 
 
 class Dense(nn.Module):
-    """W x + b, as Flax's, of tokens in rows: the gradient of W is one product then, without copies.
+    """W x + b, as Flax's.
 
-    In half precision the gradient of b is a product with ones, which a TPU's compiler makes faster than
-    a sum.
+    Tokens are laid in rows, as a processor's compiler copies what the gradient of W needs otherwise; but
+    not where they fill a TPU's matrix units, as its compiler copies for the rows. In half precision the
+    gradient of b is a product with ones, which a TPU's compiler makes faster than a sum.
 
     Attributes:
         features: of the result.
@@ -142,10 +143,12 @@ class Dense(nn.Module):
         """Maps [..., width] to [..., features]."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        rows, kernel, bias = promote_dtype(x.reshape(-1, x.shape[-1]), kernel, bias, dtype=self.dtype)
-        bias = bias[None]
-        if rows.dtype.itemsize <= 2:
-            bias = jnp.ones((rows.shape[0], 1), rows.dtype) @ bias
+        rows = x if x.ndim > 2 and _fills(x.shape[-2]) else x.reshape(-1, x.shape[-1])
+        rows, kernel, bias = promote_dtype(rows, kernel, bias, dtype=self.dtype)
+        if rows.dtype.itemsize > 2:
+            bias = _beside(bias, rows)
+        else:
+            bias = jnp.ones((*rows.shape[:-1], 1), rows.dtype) @ bias[None]
         return (rows @ kernel + bias).reshape(*x.shape[:-1], self.features)
 
 
@@ -316,7 +319,7 @@ def parted(own: Array, tokens: Array, implementation: Implementation = "xla") ->
     columns: with one token more than 256, attention would take half as many columns again.
     """
     own = jnp.broadcast_to(own, (tokens.shape[0], *own.shape[1:])).astype(tokens.dtype)
-    if implementation == "xla" and tokens.shape[1] % _COLUMNS == 0:
+    if implementation == "xla" and _fills(tokens.shape[1]):
         return own, tokens
     return jnp.concatenate([own, tokens], 1),
 
@@ -331,6 +334,11 @@ def attended(attention: Attention, parts: Parts, angles: Array | np.ndarray | No
     *own, x = parts
     made = attention(x, angles, *own)
     return made if isinstance(made, tuple) else (made,)
+
+
+def _fills(tokens: int) -> bool:
+    """Whether so many tokens fill a TPU's matrix units."""
+    return tokens % _COLUMNS == 0
 
 
 def _beside(scale: Array, x: Array) -> Array:
