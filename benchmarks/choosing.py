@@ -181,9 +181,10 @@ def _run(name: str, *words: str) -> int:
 def report(rows: dict[str, Any]) -> list[str]:
     """The report's lines: a table for each set, of means over the seeds that are there."""
     lines = ["# Which to choose", "",
-             "Small networks of each kind, which draw images for classes, each trained for as many steps",
-             "as the same minutes have; [README.md](README.md#which-to-choose) says how. **Larger networks",
-             "trained for longer rank otherwise.** Means over the seeds, +- their standard deviation.", ""]
+             "Small networks of each kind, which draw images for classes, each trained for as many",
+             "steps as the same minutes have; [README.md](README.md#which-to-choose) says how. **Larger",
+             "networks trained for longer rank otherwise.** Means over the seeds, +- their standard",
+             "deviation.", ""]
     for name, title in SETS.items():
         parts = {choice: [row for key, row in rows.items() if key.startswith(f"{name}/{choice}/")]
                  for choice in CHOICES}
