@@ -206,9 +206,12 @@ def _table(parts: dict[str, list[dict[str, Any]]]) -> list[str]:
         table.append([CHOICES[choice].title, str(len(rows)), *measured, *(
             _spread([row[name] / unit for row in rows]) for name, unit in (("samples", 1),
                                                                          ("peak", 2**20)))])
-    floors = next(row["metrics"] for rows in parts.values() for row in rows)
-    return show_table(header, [*table, ["held-out reals", "", *(
-        show_number(floors[metric]["floor"]) for metric in METRICS)]])
+    for title, in_latents in (("held-out reals", False), ("held-out reals, decoded", True)):
+        floors = [row["metrics"] for choice, rows in parts.items() for row in rows
+                  if CHOICES[choice].in_latents == in_latents]
+        if floors:
+            table.append([title, "", *(show_number(floors[0][metric]["floor"]) for metric in METRICS)])
+    return show_table(header, table)
 
 
 def _spread(values: list[float]) -> str:

@@ -94,10 +94,11 @@ def features(config: Config) -> Callable[[Array], PyTree] | None:
     """
     if config.drift.space == "pixels":
         return None
-    if config.data.folder and len(image_sets.open_data(config.data).class_names) < 2:
+    reference = image_sets.make_class_reference(config)
+    if callable(reference.features) and reference.features() != "classifier":
         raise ValueError(f"the images in {config.data.folder} are in no classes, which a classifier "
                          "could learn: give --space pixels")
-    sees = measuring.classifier_sees(image_sets.make_class_reference(config))
+    sees = measuring.classifier_sees(reference)
 
     def seen(images: Array) -> dict[str, Array]:
         found = {"classifier": sees(images)}

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import choosing
 from experiments import launch, opening, settings
@@ -57,3 +59,28 @@ def test_what_is_there_is_not_trained_again(tmp_path, capsys):
     assert choosing.main([*words, "--cifar10", str(tmp_path / "nothing"), "--seeds", "1"]) == 1
     assert "experiments.gat" in capsys.readouterr().err
     assert json.loads(out.with_suffix(".json").read_text()).keys() == {"cifar10/gat/0"}
+
+
+@pytest.mark.slow
+def test_a_row_is_a_run_that_was_measured(tmp_path, monkeypatch):
+    """A pace, a training of as many steps as the minutes have, an evaluation."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 4)):
+        for label in range(10):
+            (tmp_path / "images" / split / str(label)).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(25 * label, 25 * label + 25, (32, 32), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / split / str(label) / f"{i}.png")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out, runs = tmp_path / "CHOOSING.md", tmp_path / "runs"
+    assert choosing.main(["--sets", "cifar10", "--choices", "drifting", "--cifar10",
+                          str(tmp_path / "images"), "--minutes", "0.05", "--runs", str(runs), "--out",
+                          str(out)]) == 0
+    row = json.loads(out.with_suffix(".json").read_text())["cifar10/drifting/0"]
+    pace = json.loads((runs / "cifar10/drifting_pace/result.json").read_text())["iterations_per_second"]
+    assert row["samples"] == pytest.approx(128 * pace)
+    assert row["steps"] == pytest.approx(3 * pace, rel=0.05, abs=1)
+    trained = json.loads((runs / "cifar10/drifting_0/result.json").read_text())
+    assert (trained["steps"], trained["params_sha256"]) == (row["steps"], row["params_sha256"])
+    assert row["metrics"].keys() == choosing.METRICS.keys()
+    assert "| drifting | 1 |" in out.read_text()

@@ -138,19 +138,29 @@ def test_a_token_apart_is_one_among_the_others(normalised, dtype, tolerance):
         jnp.concatenate(apart, 1), together)), atol=tolerance * np.abs(together).max())
 
 
-@pytest.mark.parametrize("own", [1, 2])
-def test_a_token_stands_apart_where_the_others_fill_matrix_units(own):
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_token_stands_apart_where_the_others_fill_matrix_units(patch):
     """256 tokens and one: none of the program's arrays has 257."""
-    critic = GATCritic(**{**SMALL, "patch": own})
+    critic = GATCritic(**{**SMALL, "patch": patch})
 
     def program(images):
         variables = jax.eval_shape(lambda: critic.init(KEY, images, train=False))
         return str(jax.make_jaxpr(lambda v: critic.apply(v, images, train=False))(variables))
 
-    images = jnp.zeros((2, 16 * own, 16 * own, 1))
+    images = jnp.zeros((2, 16 * patch, 16 * patch, 1))
     assert "256,256]" in program(images)
     assert "257" not in program(images)
-    assert "65,65]" in program(images[:, :8 * own, :8 * own])
+    assert "65,65]" in program(images[:, :8 * patch, :8 * patch])
+
+
+@pytest.mark.parametrize(("tokens", "shape"), [(65, "[195,4]"), (256, "[3,256,4]")])
+def test_tokens_are_in_rows_unless_they_fill_matrix_units(tokens, shape):
+    layer = transformers.Dense(4)
+    x = jnp.zeros((3, tokens, 8))
+    params = jax.eval_shape(layer.init, KEY, x)
+    product, = (line for line in str(jax.make_jaxpr(layer.apply)(params, x)).splitlines()
+                if "dot_general[" in line)
+    assert f":f32{shape} = dot_general[" in product
 
 
 @pytest.mark.parametrize("tokens", [256, 300])
