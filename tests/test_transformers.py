@@ -120,8 +120,6 @@ def test_outputs_are_sums_and_their_average_of_w_follows_the_classes():
     np.testing.assert_allclose(at_average[1], at_average[2], rtol=1e-6)  # the class alone decides
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02)])
 @pytest.mark.parametrize("normalised", [True, False])
 def test_a_token_apart_is_one_among_the_others(normalised, dtype, tolerance):
@@ -187,6 +185,8 @@ def test_dense_is_that_of_flax(dtype, tokens):
             a, b, rtol=tolerance, atol=tolerance * float(jnp.abs(b).max())), *found)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("make", [lambda **how: GATCritic(num_classes=3, table=8, **how),
                                   lambda **how: FlowCritic(num_classes=3, **how)])
 def test_what_is_computed_again_is_the_same(make):
